@@ -1,0 +1,120 @@
+"""Batch-norm calibration: exact population moments, whatever the batch split.
+
+A child cut from a supernet has no batch-norm statistics of its own. The usual remedy averages the
+moments of a few batches, each layer seeing inputs normalised by its *batch*, so the result depends
+on batch size and order. Here each batch norm is calibrated on all images together, in the order of
+the network, with everything before it already calibrated: the result is the fixed point, and only
+float rounding is left of the split.
+
+Images flow block by block; only block outputs (the narrow tensors) are kept for all images.
+
+Reference: BigNAS (arXiv 2003.11142) section 3.2, "batch norm calibration".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from bignas_zoo.errors import UsageError
+
+Tensor = Any
+MIN_IMAGES = 64
+
+
+def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
+    """Set the statistics of every batch norm of a child from images.
+
+    Args:
+        child: made by `build_child`, with its trained weights; changed in place.
+        batches: network inputs ``[n, resolution, resolution, 3]`` float32, normalised; training
+            images, never those an accuracy is reported on. At least 64 images in all.
+
+    Raises:
+        UsageError: too few images, or of a wrong shape.
+    """
+    chunks: list[Tensor] = []
+    count = 0
+    for batch in batches:
+        if tuple(batch.shape[1:]) != tuple(child.input_shape[1:]):
+            raise UsageError(
+                f"calibration: images of shape {tuple(batch.shape[1:])}, "
+                f"but the child takes {tuple(child.input_shape[1:])}."
+            )
+        if len(batch):
+            chunks.append(ops.convert_to_tensor(batch, "float32"))
+            count += len(batch)
+    if count < MIN_IMAGES:
+        raise UsageError(
+            f"calibration: {count} images are too few; give at least {MIN_IMAGES}, better 1,000 or more."
+        )
+    for block in _blocks(child):
+        for layer in block:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                mean, variance = population_moments(_run(block, c, layer.input) for c in chunks)
+                layer.moving_mean.assign(mean)
+                layer.moving_variance.assign(variance)
+        chunks = [_run(block, c, block[-1].output) for c in chunks]
+
+
+def population_moments(chunks: Iterable[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and population variance over all but the last axis of all chunks together.
+
+    Moments of chunks are merged in float64 by the pairwise formula of Chan, Golub and LeVeque
+    (1983), which does not cancel as a difference of sums of squares would.
+
+    Args:
+        chunks: ``[n, height, width, channels]`` each, channels alike.
+
+    Returns:
+        Mean and variance, ``[channels]`` float32.
+    """
+    total, mean, spread = 0, np.zeros(()), np.zeros(())
+    for x in chunks:
+        n = int(np.prod(x.shape[:-1]))
+        m, v = (np.asarray(t, np.float64) for t in ops.moments(x, axes=list(range(len(x.shape) - 1))))
+        delta = m - mean
+        grown = total + n
+        mean = mean + delta * (n / grown)
+        spread = spread + v * n + delta**2 * (total * n / grown)
+        total = grown
+    return mean.astype(np.float32), (spread / total).astype(np.float32)
+
+
+def _blocks(child: keras.Model) -> Iterator[list[Any]]:
+    """Split the layers into blocks: each reads only the output of the one before."""
+    hidden = [layer for layer in child.layers if not isinstance(layer, keras.layers.InputLayer)]
+    for _, block in groupby(hidden, key=lambda layer: _block_name(layer.name)):
+        yield list(block)
+
+
+def _block_name(layer: str) -> str:
+    parts = layer.split(".")
+    return ".".join(parts[:2]) if parts[0].startswith("stage") else parts[0]
+
+
+def _run(block: list[Any], x: Tensor, wanted: Any) -> Tensor:
+    """Run a block's layers on its input, in inference mode, until `wanted` (a symbolic tensor) is there."""
+    first = block[0].input
+    values = {id(first): x}
+    if id(wanted) in values:
+        return x
+    for layer in block:
+        inputs = layer.input
+        if isinstance(inputs, list):
+            arguments: Any = [values.get(id(t), x) for t in inputs]
+        else:
+            arguments = values[id(inputs)]
+        if isinstance(layer, keras.layers.BatchNormalization):
+            y = layer(arguments, training=False)
+        else:
+            y = layer(arguments)
+        values[id(layer.output)] = y
+        if layer.output is wanted:
+            return y
+    raise AssertionError("the wanted tensor is not in this block")

@@ -1,0 +1,137 @@
+"""The child as an ordinary functional Keras model: what ships.
+
+Nothing here masks or knows of the supernet, so every exporter, quantiser and Keras tool
+understands it. Layers carry the names of `bignas_zoo.plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from bignas_zoo.cost import ops
+from bignas_zoo.models.elastic import ACTIVATIONS
+from bignas_zoo.models.slicing import child_shapes
+from bignas_zoo.models.weights import check_shapes
+from bignas_zoo.plan import Block, Op, plan_child
+from bignas_zoo.space import ChildSpec
+
+KERAS_ACTIVATIONS = {"swish": "silu", "hard_swish": "hard_silu"}
+
+
+def build_child(spec: ChildSpec) -> keras.Model:
+    """Build a child with fresh weights.
+
+    Args:
+        spec: the child.
+
+    Returns:
+        A model from ``[batch, resolution, resolution, 3]`` float32 (normalised, see
+        `bignas_zoo.models.preprocess`) to logits ``[batch, classes]`` float32.
+    """
+    x = images = keras.Input((spec.resolution, spec.resolution, 3), name="image", dtype="float32")
+    for block in plan_child(spec):
+        if block.kind == "classifier":
+            x = layers.GlobalAveragePooling2D(name="pool")(x)
+            x = layers.Dense(block.cout, name=block.name)(x)
+        elif block.kind == "mbconv":
+            x = _mbconv(x, block, spec)
+        else:
+            (op,) = block.ops
+            x = _activation(_conv(x, op, spec, block.stride), block.activation, op.name)
+    return keras.Model(images, x, name=f"{spec.space.name.replace('-', '_')}_child")
+
+
+def _mbconv(x: Any, block: Block, spec: ChildSpec) -> Any:
+    named = {op.name.rpartition(".")[2]: op for op in block.ops}
+    y = x
+    if block.expands:
+        op = named["expand"]
+        y = _activation(_conv(y, op, spec), block.activation, op.name)
+    op = named["depthwise"]
+    y = _activation(_conv(y, op, spec, block.stride), block.activation, op.name)
+    if block.squeeze_excite:
+        se, squeeze, excite = block.squeeze_excite, named["squeeze"], named["excite"]
+        g = layers.GlobalAveragePooling2D(keepdims=True, name=f"{squeeze.name}.pool")(y)
+        g = layers.Conv2D(squeeze.cout, 1, name=squeeze.name)(g)
+        g = layers.Conv2D(excite.cout, 1, name=excite.name)(_activation(g, se.activation, squeeze.name))
+        y = layers.Multiply(name=f"{excite.name}.scale")([y, _activation(g, se.gate, excite.name)])
+    y = _conv(y, named["project"], spec)
+    if block.shortcut == "project":
+        if block.stride == 2:
+            x = layers.AveragePooling2D(2, 2, "same", name=f"{block.name}.shortcut.pool")(x)
+        x = _conv(x, named["shortcut"], spec)
+    return layers.Add(name=f"{block.name}.add")([x, y])
+
+
+def _conv(x: Any, op: Op, spec: ChildSpec, stride: int = 1) -> Any:
+    if op.kind == "depthwise":
+        x = layers.DepthwiseConv2D(op.kernel, stride, "same", use_bias=False, name=op.name)(x)
+    else:
+        x = layers.Conv2D(op.cout, op.kernel, stride, "same", use_bias=False, name=op.name)(x)
+    if op.batch_norm:
+        x = layers.BatchNormalization(epsilon=spec.space.bn_epsilon, name=f"{op.name}.bn")(x)
+    return x
+
+
+def _activation(x: Any, name: str, prefix: str) -> Any:
+    if name not in ACTIVATIONS:
+        raise KeyError(name)
+    return layers.Activation(KERAS_ACTIVATIONS.get(name, name), name=f"{prefix}.{name}")(x)
+
+
+def set_weights(child: keras.Model, spec: ChildSpec, weights: Mapping[str, np.ndarray]) -> None:
+    """Put weights into a child.
+
+    Args:
+        child: made by `build_child(spec)`.
+        spec: the child's spec.
+        weights: names as `slice_weights` gives them; batch-norm statistics (``….bn.mean``,
+            ``….bn.variance``) may be left out as a whole, and stay at 0 and 1 then.
+
+    Raises:
+        IntegrityError: a weight is missing, unknown, of another shape, or not finite.
+    """
+    calibrated = any(name.endswith(".bn.mean") for name in weights)
+    check_shapes(weights, child_shapes(spec, statistics=calibrated), "child weights")
+    for op in ops(spec):
+        kernel = weights[f"{op.name}.kernel"]
+        layer = child.get_layer(op.name)
+        arrays = [kernel.reshape(layer.kernel.shape)]
+        if op.bias:
+            arrays.append(weights[f"{op.name}.bias"])
+        layer.set_weights(arrays)
+        if op.batch_norm:
+            norm = child.get_layer(f"{op.name}.bn")
+            norm.gamma.assign(weights[f"{norm.name}.gamma"])
+            norm.beta.assign(weights[f"{norm.name}.beta"])
+            if calibrated:
+                norm.moving_mean.assign(weights[f"{norm.name}.mean"])
+                norm.moving_variance.assign(weights[f"{norm.name}.variance"])
+
+
+def get_weights(child: keras.Model, spec: ChildSpec) -> dict[str, np.ndarray]:
+    """Return a child's weights, statistics included, by the names of `set_weights`."""
+    weights: dict[str, np.ndarray] = {}
+    for op in ops(spec):
+        layer = child.get_layer(op.name)
+        weights[f"{op.name}.kernel"] = np.array(layer.kernel).reshape(op.kernel_shape)
+        if op.bias:
+            weights[f"{op.name}.bias"] = np.array(layer.bias)
+        if op.batch_norm:
+            weights |= batch_norm_weights(child.get_layer(f"{op.name}.bn"))
+    return weights
+
+
+def batch_norm_weights(norm: Any) -> dict[str, np.ndarray]:
+    """Return the four vectors of a batch norm by name."""
+    return {
+        f"{norm.name}.gamma": np.array(norm.gamma),
+        f"{norm.name}.beta": np.array(norm.beta),
+        f"{norm.name}.mean": np.array(norm.moving_mean),
+        f"{norm.name}.variance": np.array(norm.moving_variance),
+    }

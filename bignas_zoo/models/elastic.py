@@ -1,0 +1,227 @@
+"""Elastic operations: each takes the full shared weights and one choice.
+
+A choice that is a Python int *slices* the weights (a real, smaller network). A choice that is a
+traced int32 scalar *masks* them (the full-size computation whose unused channels are exactly zero),
+so that one compiled step serves every child. Masks are laid on weights, never on activations:
+
+* batch norm: on gamma and beta, since a mask before the batch norm would let beta leak through;
+* the bias-free shortcut and the squeeze-excite's hidden layer: on the kernel's output columns.
+
+A masked channel is therefore exactly zero after each operation and gets a zero gradient.
+
+Reference: BigNAS (arXiv 2003.11142) section 3; slimmable networks' channel slicing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Tensor = Any
+Choice = Any  # int or traced int32 scalar
+
+ACTIVATIONS = {
+    "swish": ops.silu,
+    "hard_swish": ops.hard_silu,
+    "relu": ops.relu,
+    "relu6": ops.relu6,
+    "sigmoid": ops.sigmoid,
+    "hard_sigmoid": ops.hard_sigmoid,
+}
+
+
+def is_static(choice: Choice) -> bool:
+    """Return whether a choice is a Python (or numpy) int, which slices instead of masking."""
+    return isinstance(choice, int | np.integer)
+
+
+def channels(tensor: Tensor, choice: Choice, axis: int = -1) -> Tensor:
+    """Keep the first `choice` entries of one axis: sliced if static, zeros beyond if traced.
+
+    Args:
+        tensor: any weight.
+        choice: how many entries stay.
+        axis: which axis, counted from the end (-1 or -2).
+
+    Returns:
+        The sliced tensor, or one of the same shape with zeros.
+    """
+    size = tensor.shape[axis]
+    if is_static(choice):
+        if choice == size:
+            return tensor
+        return tensor[..., :choice] if axis == -1 else tensor[..., :choice, :]
+    mask = ops.cast(ops.arange(size) < choice, tensor.dtype)
+    return tensor * (mask if axis == -1 else mask[:, None])
+
+
+def rows(kernel: Tensor, choice: Choice) -> Tensor:
+    """Keep a kernel's first `choice` input channels; traced inputs are zero already, so all stay."""
+    return channels(kernel, choice, axis=-2) if is_static(choice) else kernel
+
+
+def conv(x: Tensor, kernel: Tensor, cin: Choice, cout: Choice, stride: int = 1) -> Tensor:
+    """Convolve with the leading channels of `kernel`, "same" padding, no bias.
+
+    Output channels beyond a traced `cout` are *not* masked here: the batch norm that follows does.
+
+    Args:
+        x: ``[batch, height, width, cin]``.
+        kernel: ``[k, k, max cin, max cout]``.
+        cin, cout: the choices.
+        stride: 1 or 2.
+
+    Returns:
+        ``[batch, ceil(height / stride), ceil(width / stride), cout]``.
+    """
+    kernel = rows(kernel, cin)
+    if is_static(cout):
+        kernel = channels(kernel, cout)
+    return ops.conv(x, ops.cast(kernel, x.dtype), strides=stride, padding="same")
+
+
+def depthwise(x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int, branch: str) -> Tensor:
+    """Depthwise convolution with the centre of a shared kernel.
+
+    Args:
+        x: ``[batch, height, width, channels]``.
+        kernel: ``[k, k, max channels, 1]``, k the largest size.
+        cin: channels in use.
+        size: kernel size of the child.
+        stride: 1 or 2.
+        branch: how a traced size is resolved: "cond" runs one of two convolutions, "where" zeroes
+            the kernel's rim.
+
+    Returns:
+        ``[batch, ceil(height / stride), ceil(width / stride), channels]``.
+    """
+    kernel = ops.cast(rows(kernel, cin), x.dtype)
+    full = kernel.shape[0]
+
+    def run(k: int) -> Tensor:
+        rim = (full - k) // 2
+        centre = kernel[rim : full - rim, rim : full - rim] if rim else kernel
+        return ops.depthwise_conv(x, centre, strides=stride, padding="same")
+
+    if is_static(size):
+        return run(int(size))
+    sizes = [k for k in range(3, full + 1, 2)]
+    if branch == "cond":
+        result = lambda: run(full)  # noqa: E731
+        for k in reversed(sizes[:-1]):
+            result = _either(ops.equal(size, k), lambda k=k: run(k), result)
+        return result()
+    # Zeroing the rim equals the smaller convolution at either stride: "same" pads (k - 1) / 2 around
+    # an odd map and drops one at the front of an even one, for every k alike, so the centres agree.
+    reach = np.abs(np.arange(full, dtype=np.int32) - full // 2)
+    ring = np.maximum(reach[:, None], reach[None, :])[:, :, None, None]
+    keep = ops.cast(ops.convert_to_tensor(ring) * 2 < size, x.dtype)
+    return ops.depthwise_conv(x, kernel * keep, strides=stride, padding="same")
+
+
+def _either(condition: Tensor, yes: Any, no: Any) -> Any:
+    return lambda: ops.cond(condition, yes, no)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and population variance of a batch norm's input, each ``[channels]`` float32."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+def batch_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, choice: Choice, epsilon: float, moments: Moments | None, fused: bool
+) -> tuple[Tensor, Moments]:
+    """Normalise with the batch's own moments, or with given ones.
+
+    Args:
+        x: ``[batch, height, width, channels]``.
+        gamma, beta: ``[max channels]``.
+        choice: channels in use.
+        epsilon: added to the variance.
+        moments: statistics of at least `x`'s channels; None takes the batch's.
+        fused: use TensorFlow's fused kernel for batch statistics (half the time on a CPU).
+
+    Returns:
+        The normalised tensor and the moments used.
+    """
+    gamma, beta = channels(gamma, choice), channels(beta, choice)
+    if moments is None and fused:
+        return _fused_batch_norm(x, gamma, beta, epsilon)
+    if moments is None:
+        moments = Moments(*ops.moments(ops.cast(x, "float32"), axes=[0, 1, 2]))
+    size = x.shape[-1]
+    mean, variance = moments.mean[:size], moments.variance[:size]
+    scale = ops.rsqrt(variance + epsilon) * gamma
+    y = x * ops.cast(scale, x.dtype) + ops.cast(beta - mean * scale, x.dtype)
+    return y, Moments(mean, variance)
+
+
+def _fused_batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Tensor, Moments]:
+    import tensorflow as tf
+
+    none = tf.zeros([0])
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=none, variance=none, epsilon=epsilon, is_training=True
+    )
+    # The kernel returns the sample variance (n - 1); a batch norm wants the population's.
+    count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
+    return y, Moments(mean, variance * (count - 1) / count)
+
+
+def squeeze_excite(
+    x: Tensor,
+    squeeze: tuple[Tensor, Tensor],
+    excite: tuple[Tensor, Tensor],
+    mid: Choice,
+    hidden: Choice,
+    activation: str,
+    gate: str,
+) -> Tensor:
+    """Scale each channel by a gate computed from the global mean.
+
+    Args:
+        x: ``[batch, height, width, mid]``.
+        squeeze: kernel ``[max mid, max hidden]`` and bias.
+        excite: kernel ``[max hidden, max mid]`` and bias.
+        mid, hidden: the choices.
+        activation, gate: names in `ACTIVATIONS`; the activation must map 0 to 0.
+
+    Returns:
+        A tensor of `x`'s shape.
+    """
+    pooled = ops.mean(x, axis=(1, 2))
+    h = dense(pooled, *squeeze, mid, hidden)
+    h = ACTIVATIONS[activation](h)
+    kernel, bias = excite
+    if is_static(mid):
+        kernel, bias = channels(kernel, mid), channels(bias, mid)
+    g = ACTIVATIONS[gate](ops.matmul(h, ops.cast(rows(kernel, hidden), h.dtype)) + ops.cast(bias, h.dtype))
+    return x * g[:, None, None, :]
+
+
+def dense(x: Tensor, kernel: Tensor, bias: Tensor, cin: Choice, cout: Choice) -> Tensor:
+    """Multiply by the leading part of `kernel` and add the bias; masked outputs are exactly zero.
+
+    Args:
+        x: ``[batch, cin]``.
+        kernel: ``[max cin, max cout]``.
+        bias: ``[max cout]``.
+        cin, cout: the choices.
+
+    Returns:
+        ``[batch, cout]``.
+    """
+    kernel = channels(rows(kernel, cin), cout)
+    return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(channels(bias, cout), x.dtype)
+
+
+def default_fused() -> bool:
+    """Return whether the fused batch norm can be used: on the TensorFlow backend only."""
+    return bool(keras.backend.backend() == "tensorflow")

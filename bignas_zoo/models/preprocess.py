@@ -1,0 +1,132 @@
+"""From image files to the network's input: one definition for every use.
+
+Training, calibration, evaluation, parity checks and the phone all see the same numbers: an RGB
+image is brought to a square of `crop_size` pixels, resized bicubically (with antialiasing) to the
+child's resolution, and normalised channel by channel.
+
+Reference: BigNAS (arXiv 2003.11142) section 3.1 and appendix: one fixed crop, resized bicubically
+to every target resolution, at test time as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+from PIL import Image
+
+from bignas_zoo.errors import IntegrityError, LocalIOError
+
+Tensor = Any
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The input contract of a family.
+
+    Attributes:
+        crop_size: side in pixels of the square crop that every resolution is resized from.
+        mean, std: per channel (red, green, blue), in units of pixel values 0 to 255.
+    """
+
+    crop_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contract as JSON data, with the fixed parts spelled out."""
+        return {**asdict(self), "channels": "RGB", "resize": "bicubic, antialias"}
+
+    @staticmethod
+    def from_json(data: Any) -> Preprocess:
+        """Rebuild from `to_json` data.
+
+        Raises:
+            IntegrityError: a key is missing or has the wrong type.
+        """
+        try:
+            mean, std = (tuple(float(v) for v in data[k]) for k in ("mean", "std"))
+            if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+                raise ValueError("mean and std need three values, std above zero")
+            return Preprocess(int(data["crop_size"]), mean, std)  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"preprocess: not a valid description ({error}).") from error
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Map pixel values to network input.
+
+        Args:
+            pixels: ``[..., 3]``, values 0 to 255, any number type.
+
+        Returns:
+            float32 of the same shape, ``(pixels - mean) / std``.
+        """
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        return (ops.cast(pixels, "float32") - mean) / std
+
+    def inputs(self, pixels: Tensor, resolution: int) -> Tensor:
+        """Normalise a batch of crops and bring it to a resolution.
+
+        Args:
+            pixels: ``[batch, crop_size, crop_size, 3]``, values 0 to 255.
+            resolution: target side in pixels.
+
+        Returns:
+            ``[batch, resolution, resolution, 3]`` float32.
+        """
+        return resize(self.normalise(pixels), resolution)
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Resize square float images bicubically with antialiasing; the identity if nothing changes.
+
+    Args:
+        images: ``[batch, size, size, 3]`` float32.
+        resolution: target side in pixels.
+
+    Returns:
+        ``[batch, resolution, resolution, 3]`` float32.
+    """
+    if images.shape[1] == resolution:
+        return images
+    return ops.image.resize(images, (resolution, resolution), interpolation="bicubic", antialias=True)
+
+
+def read_image(path: Path, crop_size: int) -> np.ndarray:
+    """Decode an image file and cut its centre square.
+
+    The shorter side is resized to `crop_size` (bicubic), the longer one cut evenly.
+
+    Args:
+        path: PNG, JPEG, WebP or BMP.
+        crop_size: side of the result in pixels.
+
+    Returns:
+        ``[crop_size, crop_size, 3]`` uint8, RGB.
+
+    Raises:
+        LocalIOError: the file cannot be opened.
+        IntegrityError: it is not an image, is damaged, or is unreasonably large.
+    """
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except (Image.UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise IntegrityError(f"{path}: not a readable image ({error}).") from error
+    except OSError as error:
+        if error.strerror is None:  # Pillow's own words for a truncated file
+            raise IntegrityError(f"{path}: damaged image ({error}).") from error
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    width, height = rgb.size
+    scale = crop_size / min(width, height)
+    if scale != 1:
+        rgb = rgb.resize(
+            (max(crop_size, round(width * scale)), max(crop_size, round(height * scale))),
+            Image.Resampling.BICUBIC,
+        )
+    left, top = (rgb.width - crop_size) // 2, (rgb.height - crop_size) // 2
+    return np.asarray(rgb.crop((left, top, left + crop_size, top + crop_size)))

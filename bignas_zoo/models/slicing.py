@@ -1,0 +1,79 @@
+"""Cut a child's weights out of the supernet's: pure numpy, no framework.
+
+Lower channels, lower layers, and the centre of each depthwise kernel.
+
+Reference: BigNAS (arXiv 2003.11142) section 3: children share the leading part of every weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bignas_zoo.cost import ops
+from bignas_zoo.errors import IntegrityError
+from bignas_zoo.plan import Op
+from bignas_zoo.space import ChildSpec
+
+
+def slice_weights(weights: Mapping[str, np.ndarray], spec: ChildSpec) -> dict[str, np.ndarray]:
+    """Return the weights of one child.
+
+    Args:
+        weights: the supernet's, weight name to array, at the biggest child's size.
+        spec: the child.
+
+    Returns:
+        Weight name to float32 array of the child's own shape; no batch-norm statistics.
+
+    Raises:
+        IntegrityError: a weight is missing or too small for the child.
+    """
+    child: dict[str, np.ndarray] = {}
+    for op in ops(spec):
+        for name, shape in trainable_shapes(op).items():
+            if name not in weights:
+                raise IntegrityError(f"supernet weights: '{name}' is missing.")
+            child[name] = _leading(weights[name], shape, centre=op.kind != "dense", name=name)
+    return child
+
+
+def trainable_shapes(op: Op) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of an operation's trainable weights, in order."""
+    shapes: dict[str, tuple[int, ...]] = {f"{op.name}.kernel": op.kernel_shape}
+    if op.batch_norm:
+        shapes[f"{op.name}.bn.gamma"] = (op.cout,)
+        shapes[f"{op.name}.bn.beta"] = (op.cout,)
+    if op.bias:
+        shapes[f"{op.name}.bias"] = (op.cout,)
+    return shapes
+
+
+def statistics_shapes(op: Op) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of an operation's batch-norm statistics, if it has any."""
+    if not op.batch_norm:
+        return {}
+    return {f"{op.name}.bn.mean": (op.cout,), f"{op.name}.bn.variance": (op.cout,)}
+
+
+def child_shapes(spec: ChildSpec, *, statistics: bool) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of a whole child's weights, with or without its statistics."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for op in ops(spec):
+        shapes |= trainable_shapes(op)
+        if statistics:
+            shapes |= statistics_shapes(op)
+    return shapes
+
+
+def _leading(array: np.ndarray, shape: tuple[int, ...], *, centre: bool, name: str) -> np.ndarray:
+    """Cut `shape` out of `array`: the centre of the two spatial axes, the front of all others."""
+    if array.ndim != len(shape) or any(have < need for have, need in zip(array.shape, shape, strict=True)):
+        raise IntegrityError(f"supernet weights: '{name}' is {array.shape}, too small for {shape}.")
+    spatial = 2 if centre and len(shape) == 4 else 0
+    index = []
+    for axis, (have, need) in enumerate(zip(array.shape, shape, strict=True)):
+        start = (have - need) // 2 if axis < spatial else 0
+        index.append(slice(start, start + need))
+    return np.array(array[tuple(index)], np.float32)

@@ -1,0 +1,267 @@
+"""The supernet: one set of weights, and a function that runs any child with them.
+
+`forward` is a pure function of weights, images and choice. Its walk is the plan of the biggest
+child (`plan_child(space.biggest)`); the choice says how much of each block is in use.
+
+Reference: BigNAS (arXiv 2003.11142) sections 3 and 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from bignas_zoo.models import elastic
+from bignas_zoo.models.elastic import Moments, is_static
+from bignas_zoo.models.slicing import trainable_shapes
+from bignas_zoo.plan import Block, Op, plan_child
+from bignas_zoo.space import ChildSpec, SearchSpace
+
+Tensor = Any
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A child as the supernet runs it; every entry is an int (slices) or a traced int32 (masks).
+
+    Attributes:
+        stem, head: widths.
+        depths, widths, expansions: one entry a stage.
+        kernels: for each stage one entry a layer of the deepest child.
+    """
+
+    stem: Any
+    head: Any
+    depths: tuple[Any, ...]
+    widths: tuple[Any, ...]
+    expansions: tuple[Any, ...]
+    kernels: tuple[tuple[Any, ...], ...]
+
+    @staticmethod
+    def of(spec: ChildSpec) -> Choice:
+        """Return the static choice of a child; kernels of absent layers repeat the last one."""
+        return Choice(
+            spec.stem_width,
+            spec.head_width,
+            tuple(s.depth for s in spec.stages),
+            tuple(s.width for s in spec.stages),
+            tuple(s.expansion for s in spec.stages),
+            tuple(
+                s.kernels + (s.kernels[-1],) * (space.depths[-1] - s.depth)
+                for s, space in zip(spec.stages, spec.space.stages, strict=True)
+            ),
+        )
+
+    def vector(self) -> np.ndarray:
+        """Return the choice as one int32 vector, to be fed to a compiled step."""
+        flat = [self.stem, self.head, *self.depths, *self.widths, *self.expansions]
+        return np.array([*flat, *(k for stage in self.kernels for k in stage)], np.int32)
+
+    @staticmethod
+    def from_vector(space: SearchSpace, vector: Tensor) -> Choice:
+        """Read a (traced) vector made by `vector`; its entries stay traced."""
+        entries = iter(range(vector.shape[0]))
+
+        def take(count: int) -> tuple[Any, ...]:
+            return tuple(vector[next(entries)] for _ in range(count))
+
+        n = len(space.stages)
+        stem, head = take(2)
+        depths, widths, expansions = take(n), take(n), take(n)
+        kernels = tuple(take(s.depths[-1]) for s in space.stages)
+        # What the space leaves no choice in stays static: fewer masks, smaller graphs.
+        return Choice(
+            _fixed(space.stem_widths, stem),
+            _fixed(space.head_widths, head),
+            tuple(_fixed(s.depths, d) for s, d in zip(space.stages, depths, strict=True)),
+            tuple(_fixed(s.widths, w) for s, w in zip(space.stages, widths, strict=True)),
+            tuple(_fixed(s.expansions, e) for s, e in zip(space.stages, expansions, strict=True)),
+            tuple(
+                tuple(_fixed(s.kernels, k) for k in ks) for s, ks in zip(space.stages, kernels, strict=True)
+            ),
+        )
+
+
+def _fixed(options: tuple[int, ...], traced: Any) -> Any:
+    return options[0] if len(options) == 1 else traced
+
+
+def initial_weights(space: SearchSpace, seed: int, *, last_gamma: float = 0.0) -> dict[str, np.ndarray]:
+    """Draw the supernet's weights.
+
+    Kernels are normal with variance ``2 / fan_out`` (as EfficientNet; fan-out of a depthwise kernel
+    is its area), the classifier's normal with deviation 0.01. The last gamma of each residual block
+    is `last_gamma`: zero makes every block an identity at first, whatever its width.
+
+    Args:
+        space: the search space.
+        seed: of numpy's Philox generator, one stream a weight name.
+        last_gamma: 0 as in the paper's section 3.1, or 1 for plain He initialisation.
+
+    Returns:
+        Weight name to float32 array, at the biggest child's size.
+    """
+    weights: dict[str, np.ndarray] = {}
+    for block in plan_child(space.biggest):
+        for op in block.ops:
+            for name, shape in trainable_shapes(op).items():
+                weights[name] = np.zeros(shape, np.float32)
+                if name.endswith("kernel"):
+                    weights[name] = _kernel(op, name, shape, seed)
+                elif name.endswith("gamma"):
+                    last = op.name.endswith("project")
+                    weights[name] = np.full(shape, last_gamma if last else 1.0, np.float32)
+    return weights
+
+
+def _kernel(op: Op, name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    key = np.frombuffer(name.encode().ljust(64, b"\0")[:64], np.uint32)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key.tolist()])))
+    fan_out = op.kernel**2 * (1 if op.kind == "depthwise" else op.cout)
+    deviation = 0.01 if op.name == "classifier" else (2.0 / fan_out) ** 0.5
+    return (generator.standard_normal(shape) * deviation).astype(np.float32)
+
+
+class _Run:
+    """One forward pass: the values every block needs, and the moments it leaves behind."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        weights: Weights,
+        moments: Mapping[str, Moments] | None,
+        branch: str,
+        fused: bool,
+    ) -> None:
+        self.space, self.weights, self.given = space, weights, moments
+        self.branch, self.fused = branch, fused
+        self.moments: dict[str, Moments] = {}
+
+    def norm(self, x: Tensor, op: Op, choice: Any) -> Tensor:
+        given = None if self.given is None else self.given[op.name]
+        gamma, beta = self.weights[f"{op.name}.bn.gamma"], self.weights[f"{op.name}.bn.beta"]
+        y, self.moments[op.name] = elastic.batch_norm(
+            x, gamma, beta, choice, self.space.bn_epsilon, given, self.fused
+        )
+        return y
+
+    def act(self, x: Tensor) -> Tensor:
+        return elastic.ACTIVATIONS[self.space.activation](x)
+
+    def conv_block(self, x: Tensor, block: Block, cin: Any, cout: Any) -> Tensor:
+        """Run the stem or the head: convolution, batch norm, activation."""
+        (op,) = block.ops
+        y = elastic.conv(x, self.weights[f"{op.name}.kernel"], cin, cout, block.stride)
+        return self.act(self.norm(y, op, cout))
+
+    def branch_of(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice) -> Tensor:
+        """Run an MBConv without its shortcut."""
+        named = {op.name.rpartition(".")[2]: op for op in block.ops}
+        kernel = lambda op: self.weights[f"{op.name}.kernel"]  # noqa: E731
+        mid = cin * choice.expansions[block.stage] if block.expands else cin
+        if block.expands:
+            op = named["expand"]
+            x = self.act(self.norm(elastic.conv(x, kernel(op), cin, mid), op, mid))
+        op = named["depthwise"]
+        size = choice.kernels[block.stage][block.layer]
+        x = elastic.depthwise(x, kernel(op), mid, size, block.stride, self.branch)
+        x = self.act(self.norm(x, op, mid))
+        if block.squeeze_excite:
+            se = block.squeeze_excite
+            pair = lambda op: (kernel(op), self.weights[f"{op.name}.bias"])  # noqa: E731
+            x = elastic.squeeze_excite(
+                x,
+                pair(named["squeeze"]),
+                pair(named["excite"]),
+                mid,
+                se.hidden(cin, mid),
+                se.activation,
+                se.gate,
+            )
+        op = named["project"]
+        return self.norm(elastic.conv(x, kernel(op), mid, cout), op, cout)
+
+    def shortcut_of(self, x: Tensor, block: Block, cin: Any, cout: Any) -> Tensor:
+        """Project the input of a stage's first layer: average pool if strided, then a 1x1."""
+        if block.stride == 2:
+            x = ops.average_pool(x, 2, 2, padding="same")
+        kernel = elastic.channels(self.weights[f"{block.name}.shortcut.kernel"], cout)
+        return elastic.conv(x, kernel, cin, kernel.shape[-1])
+
+
+def forward(
+    space: SearchSpace,
+    weights: Weights,
+    images: Tensor,
+    choice: Choice,
+    *,
+    moments: Mapping[str, Moments] | None = None,
+    dropout_mask: Tensor | None = None,
+    branch: str = "where",
+    fused: bool | None = None,
+) -> tuple[Tensor, dict[str, Moments]]:
+    """Run one child of the supernet.
+
+    Args:
+        space: the search space.
+        weights: weight name to array, at the biggest child's size (see `initial_weights`).
+        images: ``[batch, size, size, 3]`` float32, normalised, already at the child's resolution.
+        choice: static entries slice, traced entries mask; both may be mixed.
+        moments: batch-norm statistics by operation name, at least as long as the child's channels;
+            None normalises with the batch's own moments (training, calibration).
+        dropout_mask: ``[batch, head]``, multiplied into the pooled features; None for no dropout.
+        branch: how a traced depth or kernel is resolved. "cond" executes only what is in use;
+            "where" computes everything, and is the one form in which moments of optional layers
+            can be returned.
+        fused: use TensorFlow's fused batch norm; None where the backend has it.
+
+    Returns:
+        Logits ``[batch, classes]`` float32, and the moments used, by operation name (of optional
+        layers only if their depth is static or `branch` is "where").
+    """
+    run = _Run(space, weights, moments, branch, elastic.default_fused() if fused is None else fused)
+    x, cin = images, choice.stem
+    for block in plan_child(space.biggest):
+        if block.kind == "stem":
+            x = run.conv_block(x, block, 3, choice.stem)
+        elif block.kind == "mbconv":
+            x, cin = _mbconv(run, x, block, cin, choice)
+        elif block.kind == "head":
+            x = run.conv_block(x, block, cin, choice.head)
+        else:
+            x = ops.cast(ops.mean(x, axis=(1, 2)), "float32")
+            if dropout_mask is not None:
+                x = x * dropout_mask
+            x = elastic.dense(
+                x, weights["classifier.kernel"], weights["classifier.bias"], choice.head, space.classes
+            )
+    return x, run.moments
+
+
+def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: Choice) -> tuple[Tensor, Any]:
+    """Run one MBConv with its shortcut; return its output and the width that is now in use."""
+    depth, cout = choice.depths[block.stage], choice.widths[block.stage]
+    if block.layer == 0:
+        y = run.branch_of(x, block, cin, cout, choice)
+        return y + run.shortcut_of(x, block, cin, cout), cout
+    if is_static(depth):
+        return (x + run.branch_of(x, block, cout, cout, choice) if block.layer < depth else x), cout
+    if block.layer < run.space.stages[block.stage].depths[0]:
+        return x + run.branch_of(x, block, cout, cout, choice), cout
+    active = ops.less(block.layer, depth)
+    if run.branch == "cond":
+        outside = run.moments
+
+        def taken() -> Tensor:
+            run.moments = {}  # values made inside a branch cannot leave it
+            return x + run.branch_of(x, block, cout, cout, choice)
+
+        y = ops.cond(active, taken, lambda: x)
+        run.moments = outside
+        return y, cout
+    return ops.where(active, x + run.branch_of(x, block, cout, cout, choice), x), cout

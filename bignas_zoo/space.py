@@ -1,0 +1,365 @@
+"""Search spaces and the children in them, as plain validated data.
+
+`SearchSpace` says which choices exist, `ChildSpec` is one point among them. Both are frozen, hold
+no tensors, and go to JSON and back byte for byte. Every block and head form the package can build
+is a *value* here (expansion, squeeze-excite, activation, stride), so that another published space
+is another table in `bignas_zoo.spaces` and not another class.
+
+Reference: BigNAS (Yu et al. 2020, arXiv 2003.11142), section 4.1 and Table 1.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bignas_zoo.errors import SpaceError
+
+ACTIVATIONS = ("swish", "hard_swish", "relu", "relu6")
+GATES = ("sigmoid", "hard_sigmoid")
+WIDTH_STEP = 8
+
+
+@dataclass(frozen=True)
+class SqueezeExcite:
+    """How a block's squeeze-excite is built.
+
+    Attributes:
+        divisor: hidden channels = source channels / divisor.
+        source: "input" (block input, as BigNAS and EfficientNet) or "expanded".
+        rounding: hidden channels are rounded to a multiple of this (1: only down to an int).
+        activation: after the first dense layer.
+        gate: after the second one.
+    """
+
+    divisor: int = 4
+    source: str = "input"
+    rounding: int = 1
+    activation: str = "swish"
+    gate: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        _one_of("squeeze_excite.source", self.source, ("input", "expanded"))
+        _one_of("squeeze_excite.activation", self.activation, ACTIVATIONS)
+        _one_of("squeeze_excite.gate", self.gate, GATES)
+        _at_least("squeeze_excite.divisor", self.divisor, 1)
+        _at_least("squeeze_excite.rounding", self.rounding, 1)
+
+    def hidden(self, cin: Any, mid: Any) -> Any:
+        """Return the hidden channels for a block of `cin` inputs and `mid` expanded channels.
+
+        Works on ints and on traced integers alike: only arithmetic, no branches.
+        """
+        channels = (cin if self.source == "input" else mid) // self.divisor
+        if self.rounding == 1:
+            return channels
+        return (channels + self.rounding // 2) // self.rounding * self.rounding
+
+
+@dataclass(frozen=True)
+class StageSpace:
+    """Allowed choices of one stage of MBConv blocks.
+
+    Attributes:
+        widths: output channels, ascending multiples of 8; one choice for the whole stage.
+        depths: number of layers, consecutive and ascending.
+        kernels: depthwise kernel sizes, odd, ascending; one choice a layer.
+        stride: of the first layer, 1 or 2.
+        expansions: expanded channels / input channels; ``(1,)`` means no expansion convolution.
+        squeeze_excite: its form, or None for none.
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    stride: int
+    expansions: tuple[int, ...] = (6,)
+    squeeze_excite: SqueezeExcite | None = field(default_factory=SqueezeExcite)
+
+    def __post_init__(self) -> None:
+        _ascending("widths", self.widths)
+        _ascending("depths", self.depths)
+        _ascending("kernels", self.kernels)
+        _ascending("expansions", self.expansions)
+        _multiples("widths", self.widths)
+        _one_of("stride", self.stride, (1, 2))
+        if any(k % 2 == 0 for k in self.kernels):
+            raise SpaceError(f"kernels: must be odd, got {list(self.kernels)}.")
+        if self.expansions[0] == 1 and len(self.expansions) > 1:
+            raise SpaceError("expansions: 1 (no expansion layer) cannot be mixed with others.")
+
+    @property
+    def expands(self) -> bool:
+        """Whether blocks of this stage have an expansion convolution."""
+        return self.expansions != (1,)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """The choice made in one stage; `kernels` holds one size a layer."""
+
+    depth: int
+    width: int
+    kernels: tuple[int, ...]
+    expansion: int
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A family of networks that share one set of weights.
+
+    Attributes:
+        name: unique short name, e.g. ``bignas``.
+        source: where it is published, or how it was chosen.
+        classes: number of output classes.
+        resolutions: input sizes in pixels seen in training, ascending.
+        unseen_resolutions: further sizes that may be deployed.
+        stem_widths, head_widths: channels of the first and the last convolution.
+        stages: the MBConv stages in order.
+        stem_stride: 1 or 2.
+        activation: after stem, expansion, depthwise and head convolutions.
+        bn_epsilon: of every batch norm.
+    """
+
+    name: str
+    source: str
+    classes: int
+    resolutions: tuple[int, ...]
+    stem_widths: tuple[int, ...]
+    head_widths: tuple[int, ...]
+    stages: tuple[StageSpace, ...]
+    unseen_resolutions: tuple[int, ...] = ()
+    stem_stride: int = 2
+    activation: str = "swish"
+    bn_epsilon: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for what in ("resolutions", "stem_widths", "head_widths"):
+            _ascending(what, getattr(self, what))
+        _multiples("stem_widths", self.stem_widths)
+        _multiples("head_widths", self.head_widths)
+        _one_of("stem_stride", self.stem_stride, (1, 2))
+        _one_of("activation", self.activation, ACTIVATIONS)
+        _at_least("classes", self.classes, 2)
+        if not self.stages:
+            raise SpaceError(f"space '{self.name}': needs at least one stage.")
+
+    @property
+    def all_resolutions(self) -> tuple[int, ...]:
+        """Every input size a child may have, ascending."""
+        return tuple(sorted({*self.resolutions, *self.unseen_resolutions}))
+
+    @functools.cached_property
+    def biggest(self) -> ChildSpec:
+        """The child with the upper bound of every choice: it uses every weight."""
+        return self._corner(-1)
+
+    @functools.cached_property
+    def smallest(self) -> ChildSpec:
+        """The child with the lower bound of every choice."""
+        return self._corner(0)
+
+    def _corner(self, end: int) -> ChildSpec:
+        stages = tuple(
+            StageSpec(s.depths[end], s.widths[end], (s.kernels[end],) * s.depths[end], s.expansions[end])
+            for s in self.stages
+        )
+        return ChildSpec(self, self.resolutions[end], self.stem_widths[end], stages, self.head_widths[end])
+
+    def spec(
+        self,
+        *,
+        resolution: int,
+        depths: Sequence[int],
+        widths: Sequence[int],
+        kernels: Sequence[int | Sequence[int]],
+        expansions: Sequence[int] | None = None,
+        stem_width: int | None = None,
+        head_width: int | None = None,
+    ) -> ChildSpec:
+        """Build and validate one child.
+
+        Args:
+            resolution: input size in pixels.
+            depths: layers of each stage.
+            widths: channels of ``stem, each stage, head``; or of the stages alone, the stem and the
+                head then being `stem_width` and `head_width` (default: the smallest allowed).
+            kernels: for each stage one size, or one size a layer.
+            expansions: for each stage; may be left out where every stage allows only one.
+
+        Returns:
+            The child.
+
+        Raises:
+            SpaceError: a list has the wrong length or a value is not in the space.
+        """
+        n = len(self.stages)
+        widths = list(widths)
+        if len(widths) == n + 2:
+            if stem_width is not None or head_width is not None:
+                raise SpaceError(
+                    f"widths: {n + 2} values already hold the stem and the head; "
+                    "leave out stem_width and head_width."
+                )
+            stem_width, *widths, head_width = widths
+        if expansions is None:
+            if any(len(s.expansions) > 1 for s in self.stages):
+                raise SpaceError(f"expansions: space '{self.name}' leaves a choice, so give one a stage.")
+            expansions = [s.expansions[0] for s in self.stages]
+        for what, values, lengths in (
+            ("depths", depths, f"{n} (one a stage)"),
+            ("widths", widths, f"{n} (one a stage) or {n + 2} (stem, stages, head)"),
+            ("kernels", kernels, f"{n} (one a stage)"),
+            ("expansions", expansions, f"{n} (one a stage)"),
+        ):
+            if len(values) != n:
+                raise SpaceError(f"{what}: space '{self.name}' needs {lengths} values, got {len(values)}.")
+        stages = tuple(
+            StageSpec(d, w, (k,) * d if isinstance(k, int) else tuple(k), e)
+            for d, w, k, e in zip(depths, widths, kernels, expansions, strict=True)
+        )
+        return ChildSpec(
+            self,
+            resolution,
+            self.stem_widths[0] if stem_width is None else stem_width,
+            stages,
+            self.head_widths[0] if head_width is None else head_width,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the space as JSON-ready data; `SearchSpace.from_json` reverses it."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return data
+
+    @staticmethod
+    def from_json(data: Any) -> SearchSpace:
+        """Rebuild a space from `to_json` data.
+
+        Raises:
+            SpaceError: a key is missing or unknown, or a value is not allowed.
+        """
+        try:
+            fields = _tuples(data)
+            stages = tuple(
+                StageSpace(
+                    **{
+                        **stage,
+                        "squeeze_excite": SqueezeExcite(**stage["squeeze_excite"])
+                        if stage["squeeze_excite"]
+                        else None,
+                    }
+                )
+                for stage in fields.pop("stages")
+            )
+            return SearchSpace(**fields, stages=stages)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise SpaceError(f"search space: not a valid description ({error}).") from error
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """One network of a search space, as data.
+
+    Attributes:
+        space: the search space it belongs to.
+        resolution: input size in pixels.
+        stem_width, head_width: channels of the first and last convolution.
+        stages: one `StageSpec` a stage.
+    """
+
+    space: SearchSpace = field(repr=False)
+    resolution: int
+    stem_width: int
+    stages: tuple[StageSpec, ...]
+    head_width: int
+
+    def __post_init__(self) -> None:
+        space = self.space
+        where = f"is not in space '{space.name}'"
+        _choice("resolution", self.resolution, space.all_resolutions, where)
+        _choice("stem: width", self.stem_width, space.stem_widths, where)
+        _choice("head: width", self.head_width, space.head_widths, where)
+        if len(self.stages) != len(space.stages):
+            raise SpaceError(f"stages: space '{space.name}' has {len(space.stages)}, got {len(self.stages)}.")
+        for i, (stage, allowed) in enumerate(zip(self.stages, space.stages, strict=True), start=1):
+            _choice(f"stage {i}: depth", stage.depth, allowed.depths, where)
+            _choice(f"stage {i}: width", stage.width, allowed.widths, where)
+            _choice(f"stage {i}: expansion", stage.expansion, allowed.expansions, where)
+            if len(stage.kernels) != stage.depth:
+                raise SpaceError(
+                    f"stage {i}: needs {stage.depth} kernels (one a layer), got {len(stage.kernels)}."
+                )
+            for j, kernel in enumerate(stage.kernels, start=1):
+                _choice(f"stage {i}, layer {j}: kernel", kernel, allowed.kernels, where)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the child as JSON-ready data; the space goes by its name."""
+        elastic = any(len(s.expansions) > 1 for s in self.space.stages)
+        data: dict[str, Any] = {
+            "space": self.space.name,
+            "resolution": self.resolution,
+            "depths": [s.depth for s in self.stages],
+            "widths": [self.stem_width, *(s.width for s in self.stages), self.head_width],
+            "kernels": [list(s.kernels) for s in self.stages],
+        }
+        if elastic:
+            data["expansions"] = [s.expansion for s in self.stages]
+        return data
+
+    @staticmethod
+    def from_json(data: Any, space: SearchSpace) -> ChildSpec:
+        """Rebuild a child from `to_json` data.
+
+        Raises:
+            SpaceError: the data names another space, lacks or adds a key, or leaves the space.
+        """
+        if not isinstance(data, dict) or data.get("space") != space.name:
+            raise SpaceError(f"child: not a description of a child of space '{space.name}'.")
+        try:
+            return space.spec(**{k: v for k, v in data.items() if k != "space"})
+        except TypeError as error:
+            raise SpaceError(f"child: not a valid description ({error}).") from error
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists into tuples all the way down; dicts become new dicts."""
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+def _choice(what: str, value: Any, allowed: tuple[int, ...], where: str) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and value in allowed:
+        return
+    text = f"{what} {value!r} {where}; allowed: {', '.join(map(str, allowed))}"
+    if isinstance(value, int | float) and value == value:
+        text += f"; nearest: {min(allowed, key=lambda a: abs(a - value))}"
+    raise SpaceError(text + ".")
+
+
+def _one_of(what: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise SpaceError(f"{what}: must be one of {', '.join(map(str, allowed))}; got {value!r}.")
+
+
+def _at_least(what: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise SpaceError(f"{what}: must be a whole number of at least {least}, got {value!r}.")
+
+
+def _ascending(what: str, values: tuple[int, ...]) -> None:
+    for value in values:
+        _at_least(what, value, 1)
+    if not values or any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        raise SpaceError(f"{what}: must be ascending and not empty, got {list(values)}.")
+
+
+def _multiples(what: str, values: tuple[int, ...]) -> None:
+    # Convolution kernels and the paper's ranges are laid out in steps of 8 channels.
+    if any(v % WIDTH_STEP for v in values):
+        raise SpaceError(f"{what}: must be multiples of {WIDTH_STEP}, got {list(values)}.")

@@ -1,0 +1,22 @@
+"""Published and shipped search spaces, each a literal table."""
+
+from __future__ import annotations
+
+from bignas_zoo.errors import NotFoundError, nearest
+from bignas_zoo.space import SearchSpace
+from bignas_zoo.spaces.bignas import BIGNAS
+from bignas_zoo.spaces.small import BIGNAS_CIFAR10
+
+SPACES: dict[str, SearchSpace] = {space.name: space for space in (BIGNAS, BIGNAS_CIFAR10)}
+
+
+def get_space(name: str) -> SearchSpace:
+    """Return a search space by name.
+
+    Raises:
+        NotFoundError: no space has this name.
+    """
+    try:
+        return SPACES[name]
+    except KeyError:
+        raise NotFoundError(f"search space '{name}': not known. {nearest(name, SPACES)}") from None

@@ -1,0 +1,26 @@
+"""Search spaces for small images, chosen for this project (no paper)."""
+
+from __future__ import annotations
+
+from bignas_zoo.space import SearchSpace, StageSpace
+
+#: CIFAR-10 at 32 px, trainable on two CPU cores. The blocks are BigNAS's (squeeze-excite on a
+#: quarter of the input, swish, projection shortcuts); expansion 3 and 4, early downsampling and 5x5
+#: kernels only on small maps, because training time on a CPU goes by activations, not by MACs.
+BIGNAS_CIFAR10 = SearchSpace(
+    name="bignas-cifar10",
+    source="this project: BigNAS blocks scaled to 32 px images and CPU training",
+    classes=10,
+    resolutions=(20, 24, 28, 32),
+    unseen_resolutions=(22, 26, 30),
+    stem_widths=(16,),
+    stem_stride=1,
+    stages=(
+        StageSpace(widths=(16,), depths=(1,), kernels=(3,), stride=2, expansions=(1,)),
+        StageSpace(widths=(24,), depths=(1, 2), kernels=(3,), stride=1, expansions=(3,)),
+        StageSpace(widths=(40, 48), depths=(1, 2), kernels=(3,), stride=2, expansions=(4,)),
+        StageSpace(widths=(64, 72), depths=(1, 2, 3), kernels=(3, 5), stride=1, expansions=(4,)),
+        StageSpace(widths=(96, 104, 112), depths=(1, 2), kernels=(3, 5), stride=2, expansions=(4,)),
+    ),
+    head_widths=(192, 224, 256),
+)

@@ -1,0 +1,205 @@
+"""The one writer: every final file of the package goes through here.
+
+A file is written beside its final name, flushed to the disk, and renamed; a folder likewise. At
+every instant the final name is absent, the old good content, or the new good content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bignas_zoo.errors import IntegrityError, LocalIOError
+
+CHUNK = 1 << 20
+TEMPORARY = ".bignas-tmp-"
+
+
+def sha256(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes.
+
+    Raises:
+        LocalIOError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()
+
+
+def verify(path: Path, expected: str, *, fix: str) -> None:
+    """Check a file's sha256 against the recorded one.
+
+    Args:
+        path: the file.
+        expected: 64 hex digits.
+        fix: what to do if it differs, as the message's last sentence.
+
+    Raises:
+        IntegrityError: the file is missing or its bytes differ.
+    """
+    if not path.is_file():
+        raise IntegrityError(f"{path}: missing, though the registry records it. {fix}")
+    actual = sha256(path)
+    if actual != expected:
+        raise IntegrityError(
+            f"{path}: damaged or replaced: sha256 is {actual[:12]}…, the registry says {expected[:12]}…. {fix}"
+        )
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing.
+
+    Raises:
+        LocalIOError: the folder is missing, not writable, or full. An old file stays as it was.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
+    finally:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON in the project's one layout: two spaces, sorted nowhere, a final newline."""
+    atomic_write(path, json_bytes(data))
+
+
+def json_bytes(data: Any) -> bytes:
+    """Return JSON text as bytes; NaN is refused, since it is not JSON."""
+    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        LocalIOError: it cannot be read.
+        IntegrityError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path}: not valid JSON ({str(error)[:80]}).") from error
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
+    """Fill a folder under a temporary name, then give it its final one.
+
+    Args:
+        path: the final folder.
+        force: whether a folder that is already there may be replaced; it is replaced only once the
+            new one is complete.
+
+    Yields:
+        The temporary folder to write into.
+
+    Raises:
+        LocalIOError: the folder exists and `force` is false, or it cannot be written.
+    """
+    path = path.absolute()
+    check_free(path, force=force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    except OSError as error:
+        raise LocalIOError(
+            f"{path}: cannot be created ({error.strerror}). Choose another place with --output."
+        ) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        _publish(temporary, path, force=force)
+    except OSError as error:
+        if isinstance(error, LocalIOError):
+            raise
+        raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuse an output folder that exists, unless it may be replaced.
+
+    Raises:
+        LocalIOError: something is there and `force` is false, or it is not a folder of ours.
+    """
+    if not os.path.lexists(path):
+        return
+    if not force:
+        raise LocalIOError(
+            f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."
+        )
+    ours = path.is_dir() and not path.is_symlink() and ((path / "slice.json").is_file() or not any(path.iterdir()))
+    if not ours:
+        raise LocalIOError(
+            f"{path}: is not a slice folder (no slice.json in it), so --force does not replace it. "
+            "Choose another --output."
+        )
+
+
+def _publish(temporary: Path, path: Path, *, force: bool) -> None:
+    check_free(path, force=force)
+    old = None
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent)) / path.name
+        os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if old:
+            os.rename(old, path)
+        raise
+    finally:
+        if old:
+            shutil.rmtree(old.parent, ignore_errors=True)
+    _sync_folder(path.parent)
+
+
+def cache_root() -> Path:
+    """Return the cache folder: ``BIGNAS_ZOO_CACHE``, else the platform's user cache folder."""
+    override = os.environ.get("BIGNAS_ZOO_CACHE")
+    if override:
+        return Path(override).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bignas-zoo"
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the rename holds
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

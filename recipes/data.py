@@ -1,0 +1,229 @@
+"""Labelled images in memory, and training batches as a pure function of the step.
+
+Readers: CIFAR-10 (the official binary version, or ``.npz`` files that hold one lossless tile image
+each), and a folder of images with one sub-folder a class. All give `LabelledImages`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.models.preprocess import SUFFIXES, read_image
+from bignas_zoo.recipes.recipe import Recipe
+
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+CIFAR10_SIDE = 32
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images of one size with their labels.
+
+    Attributes:
+        pixels: ``[n, side, side, 3]`` uint8, RGB.
+        labels: ``[n]`` int32.
+        class_names: index to name.
+        source: what they are, for the record.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray | slice) -> LabelledImages:
+        """Return the chosen images."""
+        return LabelledImages(self.pixels[index], self.labels[index], self.class_names, self.source)
+
+
+def cifar10(folder: Path, split: str) -> LabelledImages:
+    """Read CIFAR-10.
+
+    Args:
+        folder: holds ``data_batch_1.bin`` … and ``test_batch.bin`` (the official binary version), or
+            ``cifar10_train_*.npz`` and ``cifar10_test.npz``.
+        split: "train" or "test".
+
+    Returns:
+        The images, 32x32.
+
+    Raises:
+        LocalIOError: the folder holds neither form.
+        IntegrityError: a file is damaged.
+    """
+    if not folder.is_dir():
+        raise LocalIOError(f"{folder}: no such folder. {CIFAR10_HELP}")
+    binary = sorted(folder.glob("data_batch_*.bin" if split == "train" else "test_batch.bin"))
+    tiles = sorted(folder.glob("cifar10_train_*.npz" if split == "train" else "cifar10_test.npz"))
+    if not binary and not tiles:
+        raise LocalIOError(f"{folder}: no CIFAR-10 {split} files. {CIFAR10_HELP}")
+    parts = [_cifar_binary(p) for p in binary] if binary else [_cifar_tiles(p) for p in tiles]
+    pixels, labels = (np.concatenate(a) for a in zip(*parts, strict=True))
+    source = f"CIFAR-10 {split} ({len(labels):,} images)"
+    return LabelledImages(pixels, labels.astype(np.int32), CIFAR10_CLASSES, source)
+
+
+CIFAR10_HELP = (
+    "Expected data_batch_*.bin and test_batch.bin of CIFAR-10's binary version "
+    "(https://www.cs.toronto.edu/~kriz/cifar.html), or cifar10_*.npz tiles; name their folder with --data."
+)
+
+
+def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    row = 1 + 3 * CIFAR10_SIDE**2
+    data = np.fromfile(path, np.uint8)
+    if len(data) == 0 or len(data) % row or data[::row].max() > 9:
+        raise IntegrityError(f"{path}: not a CIFAR-10 binary file (rows of {row} bytes, labels 0 to 9).")
+    data = data.reshape(-1, row)
+    planes = data[:, 1:].reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
+    return planes.transpose(0, 2, 3, 1).copy(), data[:, 0]
+
+
+def _cifar_tiles(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    side = CIFAR10_SIDE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            encoded, labels = file["webp"].tobytes(), file["labels"]
+        grid = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        rows, columns = grid.shape[0] // side, grid.shape[1] // side
+        tiles = grid.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
+        if len(tiles) < len(labels):
+            raise ValueError(f"{len(tiles)} tiles for {len(labels)} labels")
+    except (KeyError, ValueError, OSError, EOFError) as error:
+        raise IntegrityError(f"{path}: damaged CIFAR-10 tile file ({error}).") from error
+    return tiles[: len(labels)].copy(), labels
+
+
+def image_folder(folder: Path, crop_size: int, class_names: tuple[str, ...] = ()) -> LabelledImages:
+    """Read a folder with one sub-folder of images a class.
+
+    Args:
+        folder: ``folder/CLASS/*.png`` and so on.
+        crop_size: side in pixels of the centre square cut from each image.
+        class_names: the classes in label order; by default the sub-folders' names, sorted.
+
+    Returns:
+        The images, ``crop_size`` square.
+
+    Raises:
+        LocalIOError: no such folder, or no images in it.
+        IntegrityError: an image is damaged, or a sub-folder is no class.
+    """
+    if not folder.is_dir():
+        raise LocalIOError(f"{folder}: no such folder. Name a folder with one sub-folder of images a class.")
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = class_names or tuple(found)
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise IntegrityError(
+            f"{folder}: sub-folder '{unknown[0]}' is none of the classes: {', '.join(names[:10])}"
+            f"{', …' if len(names) > 10 else ''}."
+        )
+    pixels, labels = [], []
+    for label, name in enumerate(names):
+        files = image_files(folder / name) if name in found else []
+        pixels += [read_image(path, crop_size) for path in files]
+        labels += [label] * len(files)
+    if not pixels:
+        raise LocalIOError(
+            f"{folder}: no images found. Expected {folder.name}/CLASS/*{{{','.join(SUFFIXES)}}}."
+        )
+    source = f"{folder.name} ({len(labels):,} images)"
+    return LabelledImages(np.stack(pixels), np.array(labels, np.int32), names, source)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files of a folder, sorted by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def unlabelled_images(folder: Path, crop_size: int, limit: int) -> np.ndarray:
+    """Read up to `limit` images from a folder and its sub-folders, spread evenly over the names.
+
+    Returns:
+        ``[n, crop_size, crop_size, 3]`` uint8.
+
+    Raises:
+        LocalIOError: no such folder, or no images in it.
+        IntegrityError: an image is damaged.
+    """
+    if not folder.is_dir():
+        raise LocalIOError(f"{folder}: no such folder. Name a folder of images.")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise LocalIOError(f"{folder}: no images found (looked for {', '.join(SUFFIXES)}).")
+    chosen = np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int)
+    return np.stack([read_image(files[i], crop_size) for i in chosen])
+
+
+def split_holdout(data: LabelledImages, count: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """Split training images into those trained on and those held out, at random by `seed`.
+
+    Returns:
+        The remaining images and the `count` held-out ones.
+
+    Raises:
+        LocalIOError: nothing would be left to train on.
+    """
+    if count >= len(data):
+        raise LocalIOError(f"{data.source}: holding out {count:,} images leaves none to train on.")
+    order = philox(seed, "holdout").permutation(len(data))
+    return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
+
+
+def philox(seed: int, *key: int | str) -> np.random.Generator:
+    """Return the random generator that belongs to a key; equal keys give equal streams."""
+    words = [seed]
+    for part in key:
+        words += [part] if isinstance(part, int) else list(part.encode())
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+class TrainingBatches:
+    """Augmented training batches; batch `step` depends on the recipe and `step` alone."""
+
+    def __init__(self, data: LabelledImages, recipe: Recipe) -> None:
+        pad = recipe.crop_padding
+        self.labels, self.recipe, self.side = data.labels, recipe, data.pixels.shape[1]
+        self.padded = np.pad(data.pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+        self._order = functools.lru_cache(maxsize=2)(
+            lambda epoch: philox(recipe.seed, "order", epoch).permutation(len(data))
+        )
+
+    def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the batch of a step.
+
+        Returns:
+            Pixels ``[batch, side, side, 3]`` uint8 and labels ``[batch]`` int32.
+        """
+        recipe, total = self.recipe, len(self.labels)
+        positions = np.arange(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+        index = np.array([self._order(int(p // total))[p % total] for p in positions])
+        draws = philox(recipe.seed, "augment", step)
+        top, left = draws.integers(0, 2 * recipe.crop_padding + 1, (2, recipe.batch_size))
+        rows = top[:, None] + np.arange(self.side)
+        columns = left[:, None] + np.arange(self.side)
+        if recipe.flip:
+            mirrored = draws.random(recipe.batch_size) < 0.5
+            columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+        pixels = self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return pixels, self.labels[index]
+
+
+def batches(pixels: np.ndarray, size: int) -> Iterable[np.ndarray]:
+    """Cut an array of images into consecutive batches; the last one may be smaller."""
+    for start in range(0, len(pixels), size):
+        yield pixels[start : start + size]

@@ -1,0 +1,244 @@
+"""Recipes: strict YAML to a frozen dataclass; every field checked, none guessed.
+
+Defaults are the paper's wherever the paper states a value (BigNAS, arXiv 2003.11142, section 4.1
+and appendix). The resolved recipe, defaults included, is stored with every checkpoint and family.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, nearest
+from bignas_zoo.space import SearchSpace
+from bignas_zoo.spaces import get_space
+
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one supernet is trained.
+
+    Attributes:
+        name: of the family it makes.
+        space: name of the search space.
+        dataset: "cifar10" (see `recipes.data`).
+        crop_size: side of the training crop in pixels.
+        mean, std: input normalisation per channel, in pixel values 0 to 255.
+        steps: optimizer steps in all.
+        batch_size: images a step.
+        biggest_only_steps: how many of them, from the start, train the biggest child alone (0 in
+            the paper; Delayed eps-Shrinking, arXiv 2407.06167, argues for more).
+        random_children: random children a step between biggest and smallest.
+        loss_reduction: "sum" (paper) or "mean" over the children of a step.
+        label_smoothing: of the biggest child's targets.
+        weight_decay: L2 factor on kernels, through the biggest child's loss only.
+        dropout: before the classifier, biggest child only.
+        optimizer: "rmsprop" (paper) or "sgd" (Nesterov).
+        momentum, rho, epsilon: of the optimizer; rho and epsilon for RMSProp.
+        learning_rate: at a batch of `learning_rate_batch`; scaled linearly to `batch_size`.
+        warmup_steps: linear rise from zero.
+        decay: "exponential" (paper) or "linear".
+        ending: the rate never falls below this part of its peak (constant ending).
+        decay_until: part of all steps at which the decay reaches `ending`.
+        last_gamma: initial last gamma of each residual block.
+        holdout: training images kept out, for choosing slices and for the learning curve.
+        crop_padding: pixels of reflected border before the random crop.
+        flip: whether to mirror half of the images.
+        calibration_images: training images for batch-norm calibration.
+        evaluate_every, checkpoint_every: in steps.
+        seed: of every random draw.
+    """
+
+    name: str
+    space: str
+    dataset: str
+    crop_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    steps: int
+    batch_size: int = 4096
+    biggest_only_steps: int = 0
+    random_children: int = 2
+    loss_reduction: str = "sum"
+    label_smoothing: float = 0.1
+    weight_decay: float = 1e-5
+    dropout: float = 0.2
+    optimizer: str = "rmsprop"
+    momentum: float = 0.9
+    rho: float = 0.9
+    epsilon: float = 1e-3
+    learning_rate: float = 0.256
+    learning_rate_batch: int = 4096
+    warmup_steps: int = 0
+    decay: str = "exponential"
+    ending: float = 0.05
+    decay_until: float = 0.8
+    last_gamma: float = 0.0
+    holdout: int = 0
+    crop_padding: int = 0
+    flip: bool = True
+    calibration_images: int = 2_000
+    evaluate_every: int = 1_000
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            space = get_space(self.space)
+        except NotFoundError as error:
+            raise RecipeError(f"recipe '{self.name}': space: {error}") from error
+        for key, (good, allowed) in RULES.items():
+            value = getattr(self, key)
+            if not good(value):
+                raise RecipeError(f"recipe '{self.name}': {key}: must be {allowed}, got {value!r}.")
+        if self.biggest_only_steps > self.steps:
+            raise RecipeError(f"recipe '{self.name}': biggest_only_steps: more than steps ({self.steps}).")
+        if self.crop_size < space.resolutions[-1] // 2:
+            raise RecipeError(
+                f"recipe '{self.name}': crop_size: {self.crop_size} px would be enlarged more than twice "
+                f"for the space's {space.resolutions[-1]} px."
+            )
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The search space itself."""
+        return get_space(self.space)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field, defaults included, as JSON data."""
+        return {
+            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
+        }
+
+
+def _above(least: float, *, inclusive: bool = False) -> tuple[Callable[[Any], bool], str]:
+    if inclusive:
+        return (lambda v: v >= least), f"at least {least}"
+    return (lambda v: v > least), f"above {least}"
+
+
+def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda v: low <= v <= high), f"within {low} and {high}"
+
+
+def _among(*options: str) -> tuple[Callable[[Any], bool], str]:
+    return (lambda v: v in options), f"one of {', '.join(options)}"
+
+
+#: For each field that needs it: a test and its description.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dataset": _among("cifar10"),
+    "loss_reduction": _among("sum", "mean"),
+    "optimizer": _among("rmsprop", "sgd"),
+    "decay": _among("exponential", "linear"),
+    "std": ((lambda v: min(v) > 0), "three values above 0"),
+    **{
+        key: _above(0)
+        for key in (
+            "crop_size", "batch_size", "steps", "learning_rate", "learning_rate_batch", "epsilon",
+            "calibration_images", "evaluate_every", "checkpoint_every",
+        )
+    },
+    **{
+        key: _above(0, inclusive=True)
+        for key in (
+            "biggest_only_steps", "random_children", "weight_decay", "warmup_steps", "holdout",
+            "crop_padding", "seed",
+        )
+    },
+    **{key: _within(0, 0.999) for key in ("label_smoothing", "dropout", "momentum", "rho")},
+    **{key: _within(0, 1) for key in ("ending", "last_gamma")},
+    "decay_until": _within(0.01, 1),
+}  # fmt: skip
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: YAML; one mapping of `Recipe` fields.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        LocalIOError: the file cannot be read.
+        RecipeError: it is not plain YAML, has an unknown or missing key, or a value of the wrong
+            type or range. Tags, anchors and aliases are refused.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecipeError(f"{path}: larger than {MAX_BYTES >> 20} MiB; not a recipe.")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a text file.") from error
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, where: str = "recipe") -> Recipe:
+    """Parse recipe text; see `read_recipe`."""
+    data = _plain_yaml(text, where)
+    fields = {f.name: f for f in dataclasses.fields(Recipe)}
+    for key in data:
+        if key not in fields:
+            raise RecipeError(f"{where}: unknown key '{key}'. {nearest(str(key), fields)}")
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in data]
+    if missing:
+        raise RecipeError(f"{where}: missing key(s) {', '.join(missing)}.")
+    hints = typing.get_type_hints(Recipe)
+    return Recipe(**{k: _typed(where, k, v, hints[k]) for k, v in data.items()})
+
+
+def _plain_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if getattr(event, "anchor", None) or getattr(event, "tag", None):
+                line = event.start_mark.line + 1
+                raise RecipeError(f"{where}: line {line}: anchors, aliases and tags are not allowed.")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{where}: not valid YAML ({' '.join(str(error).split())[:200]}).") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{where}: must be one mapping of recipe fields.")
+    keys = [key.value for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise RecipeError(f"{where}: key '{key}' stands twice.")
+    return data
+
+
+def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
+    """Check one value against its field's type; ints pass as floats, lists become tuples."""
+    if typing.get_origin(hint) is tuple:
+        count = len(typing.get_args(hint))
+        if isinstance(value, list) and len(value) == count:
+            return tuple(_typed(where, key, v, float) for v in value)
+        raise RecipeError(f"{where}: {key}: must be a list of {count} numbers, got {value!r}.")
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    accepted: Any = int | float if hint is float else hint
+    if isinstance(value, bool) != (hint is bool) or not isinstance(value, accepted):
+        name = hint.__name__ if not isinstance(hint, types.UnionType) else str(hint)
+        raise RecipeError(f"{where}: {key}: must be of type {name}, got {value!r}.")
+    if hint is float:
+        value = float(value)
+        if value != value or value in (float("inf"), float("-inf")):
+            raise RecipeError(f"{where}: {key}: must be a finite number, got {value!r}.")
+    return value
