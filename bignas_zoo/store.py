@@ -108,13 +108,14 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
+def new_folder(path: Path, *, force: bool, marker: str = "slice.json") -> Iterator[Path]:
     """Fill a folder under a temporary name, then give it its final one.
 
     Args:
         path: the final folder.
         force: whether a folder that is already there may be replaced; it is replaced only once the
             new one is complete.
+        marker: a file that every folder of this kind holds; without it nothing is replaced.
 
     Yields:
         The temporary folder to write into.
@@ -123,7 +124,7 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
         LocalIOError: the folder exists and `force` is false, or it cannot be written.
     """
     path = path.absolute()
-    check_free(path, force=force)
+    check_free(path, force=force, marker=marker)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
@@ -134,7 +135,7 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        _publish(temporary, path, force=force)
+        _publish(temporary, path, force=force, marker=marker)
     except OSError as error:
         if isinstance(error, LocalIOError):
             raise
@@ -143,7 +144,7 @@ def new_folder(path: Path, *, force: bool) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_free(path: Path, *, force: bool) -> None:
+def check_free(path: Path, *, force: bool, marker: str = "slice.json") -> None:
     """Refuse an output folder that exists, unless it may be replaced.
 
     Raises:
@@ -155,16 +156,16 @@ def check_free(path: Path, *, force: bool) -> None:
         raise LocalIOError(
             f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."
         )
-    ours = path.is_dir() and not path.is_symlink() and ((path / "slice.json").is_file() or not any(path.iterdir()))
+    ours = path.is_dir() and not path.is_symlink() and ((path / marker).is_file() or not any(path.iterdir()))
     if not ours:
         raise LocalIOError(
-            f"{path}: is not a slice folder (no slice.json in it), so --force does not replace it. "
+            f"{path}: was not made by this command (no {marker} in it), so --force does not replace it. "
             "Choose another --output."
         )
 
 
-def _publish(temporary: Path, path: Path, *, force: bool) -> None:
-    check_free(path, force=force)
+def _publish(temporary: Path, path: Path, *, force: bool, marker: str) -> None:
+    check_free(path, force=force, marker=marker)
     old = None
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent)) / path.name

@@ -227,3 +227,26 @@ def batches(pixels: np.ndarray, size: int) -> Iterable[np.ndarray]:
     """Cut an array of images into consecutive batches; the last one may be smaller."""
     for start in range(0, len(pixels), size):
         yield pixels[start : start + size]
+
+
+def read_labelled(folder: Path, split: str, crop_size: int, class_names: tuple[str, ...]) -> LabelledImages:
+    """Read labelled images in whichever of the known forms a folder holds.
+
+    Args:
+        folder: CIFAR-10 files, or one sub-folder of images a class; the latter possibly under a
+            further folder named like the split.
+        split: "train" or "test".
+        crop_size: side in pixels.
+        class_names: the classes in label order; () takes the folder's own.
+
+    Raises:
+        LocalIOError: no such folder, or no images in it.
+        IntegrityError: a file is damaged, or a sub-folder is no class.
+    """
+    patterns = ("*_batch*.bin", "cifar10_*.npz")
+    if folder.is_dir() and any(any(folder.glob(p)) for p in patterns):
+        if class_names not in ((), CIFAR10_CLASSES):
+            raise IntegrityError(f"{folder}: holds CIFAR-10, but the model knows other classes.")
+        return cifar10(folder, split)
+    nested = folder / split
+    return image_folder(nested if nested.is_dir() else folder, crop_size, class_names)

@@ -34,6 +34,7 @@ class Recipe:
         crop_size: side of the training crop in pixels.
         mean, std: input normalisation per channel, in pixel values 0 to 255.
         steps: optimizer steps in all.
+        holdout: training images kept out, for choosing slices and for the learning curve.
         batch_size: images a step.
         biggest_only_steps: how many of them, from the start, train the biggest child alone (0 in
             the paper; Delayed eps-Shrinking, arXiv 2407.06167, argues for more).
@@ -50,10 +51,10 @@ class Recipe:
         ending: the rate never falls below this part of its peak (constant ending).
         decay_until: part of all steps at which the decay reaches `ending`.
         last_gamma: initial last gamma of each residual block.
-        holdout: training images kept out, for choosing slices and for the learning curve.
         crop_padding: pixels of reflected border before the random crop.
         flip: whether to mirror half of the images.
         calibration_images: training images for batch-norm calibration.
+        front_children: children measured after training to find the family's front.
         evaluate_every, checkpoint_every: in steps.
         seed: of every random draw.
     """
@@ -65,6 +66,7 @@ class Recipe:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     steps: int
+    holdout: int
     batch_size: int = 4096
     biggest_only_steps: int = 0
     random_children: int = 2
@@ -83,10 +85,10 @@ class Recipe:
     ending: float = 0.05
     decay_until: float = 0.8
     last_gamma: float = 0.0
-    holdout: int = 0
     crop_padding: int = 0
     flip: bool = True
     calibration_images: int = 2_000
+    front_children: int = 120
     evaluate_every: int = 1_000
     checkpoint_every: int = 500
     seed: int = 0
@@ -145,19 +147,20 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         key: _above(0)
         for key in (
             "crop_size", "batch_size", "steps", "learning_rate", "learning_rate_batch", "epsilon",
-            "calibration_images", "evaluate_every", "checkpoint_every",
+            "evaluate_every", "checkpoint_every", "holdout",
         )
     },
     **{
         key: _above(0, inclusive=True)
         for key in (
-            "biggest_only_steps", "random_children", "weight_decay", "warmup_steps", "holdout",
-            "crop_padding", "seed",
+            "biggest_only_steps", "random_children", "weight_decay", "warmup_steps", "crop_padding", "seed",
         )
     },
     **{key: _within(0, 0.999) for key in ("label_smoothing", "dropout", "momentum", "rho")},
     **{key: _within(0, 1) for key in ("ending", "last_gamma")},
     "decay_until": _within(0.01, 1),
+    "calibration_images": _above(64, inclusive=True),
+    "front_children": _above(8, inclusive=True),
 }  # fmt: skip
 
 

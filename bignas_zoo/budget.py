@@ -1,0 +1,143 @@
+"""Budgets: what a slice may cost, as a user writes it.
+
+    BUDGET = TERM {"," TERM}
+    TERM   = ["<="] NUMBER UNIT ["@" DEVICE]  |  "top1" ">=" NUMBER
+
+========== ============================================ ===========================
+quantity   units                                        example
+========== ============================================ ===========================
+macs       FLOPs, MACs with K, M, G; or K, M, G alone   400MFLOPs, 0.4GMACs, 400M
+parameters params with K, M, G                          5Mparams
+bytes      B, KB, MB, GB (powers of 1000), KiB, MiB      4MB
+latency    us, ms, s, and the device's name             8ms@pixel-6
+top1       percent, a lower limit                       top1>=80
+========== ============================================ ===========================
+
+MACs are multiply-adds counted once; mobile papers call the same count FLOPs, so both words mean
+the same here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from bignas_zoo.errors import BudgetError
+
+PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20}
+MILLISECONDS = {"us": Fraction(1, 1000), "ms": Fraction(1), "s": Fraction(1000)}
+
+GRAMMAR = (
+    "Write for example 400MFLOPs, 0.4GMACs, 5Mparams, 4MB, 8ms@DEVICE or 'top1>=80'; "
+    "join several with commas; K, M and G are capital letters."
+)
+MAX_LENGTH = 200
+_NUMBER = r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)"
+_UPPER = re.compile(rf"(?:<=)?{_NUMBER}(?P<unit>[A-Za-z]+)(?:@(?P<device>[A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}))?")
+_TOP1 = re.compile(rf"top1>={_NUMBER}")
+_COUNT = re.compile(r"(?P<prefix>[KMG]?)(?P<word>flops|macs|params)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One term: `quantity` may be at most `value` (at least, for top1).
+
+    Attributes:
+        quantity: "macs", "parameters", "bytes", "latency_ms" or "top1".
+        value: the exact limit, in the quantity's unit (percent for top1).
+        device: for latency, where it is to be met.
+        text: the term as written.
+    """
+
+    quantity: str
+    value: Fraction
+    device: str | None
+    text: str
+
+    def allows(self, measured: float) -> bool:
+        """Return whether a slice with this figure meets the limit."""
+        return measured >= self.value if self.quantity == "top1" else measured <= self.value
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One or more limits that must all hold."""
+
+    limits: tuple[Limit, ...]
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """Parse a budget string.
+
+        Args:
+            text: see the module's grammar, e.g. ``"400MFLOPs,4MB"``.
+
+        Returns:
+            The budget.
+
+        Raises:
+            BudgetError: the text does not follow the grammar, or a number is zero.
+        """
+        if not isinstance(text, str) or not text.strip() or len(text) > MAX_LENGTH:
+            raise BudgetError(f"budget: needs 1 to {MAX_LENGTH} characters of text. {GRAMMAR}")
+        return Budget(tuple(_term(part.strip(" ")) for part in text.split(",")))
+
+    @property
+    def upper(self) -> tuple[Limit, ...]:
+        """The limits on cost (everything but top1)."""
+        return tuple(limit for limit in self.limits if limit.quantity != "top1")
+
+    def violations(self, figures: Mapping[str, float | None]) -> tuple[Limit, ...]:
+        """Return the limits that do not hold for a slice; an unknown figure never holds.
+
+        Args:
+            figures: quantity to value, e.g. ``{"macs": 17_000_000, "top1": 88.1}``.
+        """
+        return tuple(limit for limit in self.limits if not _holds(limit, figures.get(limit.quantity)))
+
+    def __str__(self) -> str:
+        return ", ".join(limit.text for limit in self.limits)
+
+
+def _holds(limit: Limit, figure: float | None) -> bool:
+    return figure is not None and limit.allows(figure)
+
+
+def _term(term: str) -> Limit:
+    match = _TOP1.fullmatch(term)
+    if match:
+        value = Fraction(match["number"])
+        if not 0 < value <= 100:
+            raise BudgetError(f"budget {term!r}: top1 is a percentage above 0 and up to 100.")
+        return Limit("top1", value, None, term)
+    match = _UPPER.fullmatch(term)
+    if not match:
+        raise BudgetError(f"budget {term!r}: not understood. {GRAMMAR}")
+    quantity, scale = _unit(term, match["unit"])
+    value = Fraction(match["number"]) * scale
+    if value <= 0:
+        raise BudgetError(f"budget {term!r}: must be above zero. {GRAMMAR}")
+    device = match["device"]
+    if quantity == "latency_ms" and device is None:
+        raise BudgetError(f"budget {term!r}: a time needs its device, e.g. {term}@pixel-6.")
+    if quantity != "latency_ms" and device is not None:
+        raise BudgetError(f"budget {term!r}: only a time is tied to a device; leave out '@{device}'.")
+    return Limit(quantity, value, device, term)
+
+
+def _unit(term: str, unit: str) -> tuple[str, int | Fraction]:
+    if unit in MILLISECONDS:
+        return "latency_ms", MILLISECONDS[unit]
+    if unit in BYTES:
+        return "bytes", BYTES[unit]
+    if unit in PREFIXES:
+        return "macs", PREFIXES[unit]
+    match = _COUNT.fullmatch(unit)
+    if match and match["prefix"] in PREFIXES:
+        return ("parameters" if match["word"].lower() == "params" else "macs"), PREFIXES[match["prefix"]]
+    if match or unit in ("k", "m", "g", "mb", "kb", "gb", "Mb", "Kb", "Gb", "mB", "kB"):
+        raise BudgetError(f"budget {term!r}: K, M and G (and B for bytes) are capital letters. {GRAMMAR}")
+    raise BudgetError(f"budget {term!r}: unit '{unit}' is not known. {GRAMMAR}")

@@ -1,0 +1,74 @@
+"""What several commands share: JSON output, tables, completion of slice names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from bignas_zoo.registry import Slice, families
+
+MACS_NOTE = "MACs are multiply-adds counted once; mobile papers call the same count FLOPs."
+
+
+class SliceName(click.ParamType):
+    """A slice's name, completed by the shell."""
+
+    name = "slice"
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[Any]:
+        """Return the names that begin with what was typed."""
+        from click.shell_completion import CompletionItem
+
+        names = [s.name for f in families() for s in f.slices]
+        return [CompletionItem(n) for n in names if n.startswith(incomplete)]
+
+
+def family_option(command: Any) -> Any:
+    """Add ``--family``."""
+    return click.option(
+        "--family", metavar="NAME|FOLDER", help="Where to look: a family's name, or a folder made by `train`."
+    )(command)
+
+
+def json_option(command: Any) -> Any:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def print_json(schema: str, data: dict[str, Any]) -> None:
+    """Print one JSON object with its schema first."""
+    click.echo(json.dumps({"schema": f"bignas-zoo/{schema}/1", **data}, indent=2, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Print a table; numbers to the right. Wide enough for every name where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def say(message: str) -> None:
+    """Print a remark to stderr."""
+    click.echo(message, err=True)
+
+
+def millions(value: int | None) -> str:
+    """Return a count in millions with two decimals, or a dash."""
+    return "-" if value is None else f"{value / 1e6:,.2f}"
+
+
+def accuracy(chosen: Slice) -> str:
+    """Return the accuracy in percent, marked if it is not our own measurement."""
+    if chosen.top1 is None:
+        return "-"
+    return f"{chosen.top1:.2f}" if chosen.statistics else f"({chosen.top1:.1f})"

@@ -1,0 +1,71 @@
+"""``bignas-zoo get``: from a budget to a folder that runs on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bignas_zoo import zoo
+from bignas_zoo.cli.common import MACS_NOTE, SliceName, family_option, json_option, print_json, say
+from bignas_zoo.registry import amount
+
+
+@click.command("get")
+@click.argument("name", type=SliceName(), required=False)
+@click.option("--budget", metavar="BUDGET", help="E.g. 400MFLOPs, 5Mparams, 4MB, 'top1>=80', or several with commas.")
+@family_option
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
+@click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
+@json_option
+@click.option("--quiet", is_flag=True, help="Print the folder's path only.")
+def get_command(
+    name: str | None,
+    budget: str | None,
+    family: str | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Take the most accurate slice within a budget, export it, and prove the export.
+
+    The folder holds model.tflite, labels.txt, slice.json, model.safetensors and README.md.
+    """
+    silent = quiet or as_json
+    result = zoo.get(
+        name,
+        budget=budget,
+        family=family,
+        output=output,
+        force=force,
+        say=(lambda message: None) if silent else say,
+    )
+    if as_json:
+        print_json("get", result.to_json())
+    elif quiet:
+        click.echo(result.path)
+    else:
+        _print(result)
+
+
+def _print(result: zoo.GetResult) -> None:
+    chosen, parity = result.slice, result.parity
+    size = result.files["model.tflite"]["bytes"]
+    top1 = "not measured" if chosen.top1 is None else f"{chosen.top1:.2f} % on {chosen.top1_source}"
+    for label, value in (
+        ("slice", f"{chosen.name} (family {chosen.family})"),
+        ("MACs", f"{amount('macs', chosen.macs)} at {chosen.spec.resolution} px"),
+        ("parameters", f"{chosen.parameters:,}"),
+        ("model.tflite", f"{size:,} bytes, float32"),
+        ("top-1", top1),
+        (
+            "parity",
+            f"logits differ from Keras by at most {parity['max_abs']:.1e} on {parity['images']} {parity['inputs']}",
+        ),
+        ("written to", f"{result.path}{' (from the cache)' if result.cached else ''}"),
+    ):
+        click.echo(f"{label:<13} {value}")
+    if result.hint:
+        click.echo(f"\nNote: {result.hint}")
+    click.echo(f"\n{MACS_NOTE}")

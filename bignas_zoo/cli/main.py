@@ -1,0 +1,78 @@
+"""Entry point: the group of commands, and what happens to errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from bignas_zoo import __version__
+from bignas_zoo.cli.evaluate import evaluate_command
+from bignas_zoo.cli.get import get_command
+from bignas_zoo.cli.list import list_command
+from bignas_zoo.cli.show import show_command
+from bignas_zoo.cli.train import train_command
+from bignas_zoo.errors import BigNASError
+
+INTERRUPTED = 130
+
+
+class _Group(click.Group):
+    """A group whose errors are one sentence on stderr and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        debug = "--debug" in sys.argv[1:]
+        try:
+            super().main(*args, **kwargs)
+            sys.stdout.flush()
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except BigNASError as error:
+            _fail(str(error), error.exit_code, debug)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("interrupted.", INTERRUPTED, debug)
+        except BrokenPipeError:
+            # The reader went away (`| head`): that is its right. Keep Python from complaining at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except Exception as error:  # noqa: BLE001  a bug: say so without a wall of text
+            _fail(f"internal error, {type(error).__name__}: {error}. Run with --debug to see where.", 1, debug)
+        sys.exit(0)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bignas-zoo")
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+def main(debug: bool) -> None:
+    """Cut the best image classifier for a budget out of a BigNAS supernet, and ship it.
+
+    \b
+    Examples:
+      bignas-zoo list
+      bignas-zoo get --budget 400MFLOPs
+      bignas-zoo get --budget "5MMACs,1MB" --output classifier
+      bignas-zoo show bignas-xl
+
+    MACs are multiply-adds counted once; mobile papers call the same count FLOPs.
+    Shell completion: eval "$(_BIGNAS_ZOO_COMPLETE=bash_source bignas-zoo)" (also zsh_source, fish_source).
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+for _command in (list_command, show_command, get_command, evaluate_command, train_command):
+    main.add_command(_command)

@@ -1,0 +1,69 @@
+"""Progress displays on stderr; silent where stderr is no terminal, but for a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+LINE_EVERY_SECONDS = 30
+
+
+@contextmanager
+def image_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback for images done and in all."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[Any], None]]:
+    """Yield a callback for `recipes.train.Progress`: loss, images/s and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} images/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=None, loss=float("nan"), speed=0.0)
+
+        def update(p: Any) -> None:
+            bar.update(
+                task, description=p.phase, completed=p.step, total=p.steps, loss=p.loss, speed=p.images_per_second
+            )
+
+        yield update
+
+
+def _lines() -> Callable[[Any], None]:
+    last = [0.0, 0]
+
+    def update(p: Any) -> None:
+        now = time.monotonic()
+        if now - last[0] < LINE_EVERY_SECONDS and p.step != p.steps:
+            return
+        rate = (p.step - last[1]) / (now - last[0]) if last[1] else 0
+        left = f", {(p.steps - p.step) / rate / 60:.0f} min left" if rate else ""
+        click.echo(
+            f"{p.phase}: step {p.step:,}/{p.steps:,}, loss {p.loss:.3f}, {p.images_per_second:,.0f} images/s{left}",
+            err=True,
+        )
+        last[:] = [now, p.step]
+
+    return update

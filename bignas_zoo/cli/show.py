@@ -1,0 +1,67 @@
+"""``bignas-zoo show``: one slice, block by block."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from bignas_zoo import cost
+from bignas_zoo.cli.common import (
+    MACS_NOTE,
+    SliceName,
+    accuracy,
+    family_option,
+    json_option,
+    millions,
+    print_json,
+    print_table,
+    say,
+)
+from bignas_zoo.plan import plan_child
+from bignas_zoo.registry import find_slice
+
+
+@click.command("show")
+@click.argument("name", type=SliceName())
+@family_option
+@json_option
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the architecture into a .png or .svg file.")
+def show_command(name: str, family: str | None, as_json: bool, plot: Path | None) -> None:
+    """Show one slice: cost, accuracy, and its blocks."""
+    _, chosen = find_slice(name, family)
+    blocks = plan_child(chosen.spec)
+    if plot:
+        from bignas_zoo.hub_cards.plots import plot_architectures
+
+        plot_architectures([chosen], plot)
+        say(f"drawn: {plot}")
+    if as_json:
+        rows = [{**asdict(b), "macs": sum(op.macs for op in b.ops)} for b in blocks]
+        extra = {"peak_activation_bytes": cost.peak_activation_bytes(chosen.spec)}
+        print_json("show", {**chosen.to_json(), **extra, "child": chosen.spec.to_json(), "blocks": rows})
+        return
+    click.echo(f"{chosen.name}: {millions(chosen.macs)} MMACs, {millions(chosen.parameters)} M parameters, ", nl=False)
+    click.echo(f"{chosen.spec.resolution} px, top-1 {accuracy(chosen)} %")
+    click.echo(f"measured on: {chosen.top1_source}")
+    if chosen.statistics is None:
+        click.echo("weights: none published; train the space to have them")
+    click.echo(f"peak activation memory: {cost.peak_activation_bytes(chosen.spec) / 1e6:.2f} MB float32, batch 1\n")
+    print_table(
+        ("block", ">input px", ">channels", ">kernel", ">stride", "shortcut", ">MMACs", ">M params"),
+        [
+            (
+                b.name,
+                str(b.size_in),
+                " > ".join(map(str, (b.cin, b.mid, b.cout) if b.expands else (b.cin, b.cout))),
+                str(b.kernel),
+                str(b.stride),
+                "" if b.shortcut == "none" else b.shortcut,
+                f"{sum(op.macs for op in b.ops) / 1e6:.3f}",
+                f"{sum(op.parameters for op in b.ops) / 1e6:.3f}",
+            )
+            for b in blocks
+        ],
+    )
+    click.echo(f"\n{MACS_NOTE}")

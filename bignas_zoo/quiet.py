@@ -1,0 +1,30 @@
+"""Keep native libraries' chatter off the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet_native() -> Iterator[None]:
+    """Send file descriptors 1 and 2 to nowhere; Python exceptions still come through.
+
+    TensorFlow and TFLite print from C++, past `sys.stderr`, and offer no reliable switch.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.ExitStack() as stack:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, sink)
+        for descriptor in (1, 2):
+            try:
+                saved = os.dup(descriptor)
+            except OSError:  # closed by whoever started us
+                continue
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, descriptor)
+            os.dup2(sink, descriptor)
+        yield

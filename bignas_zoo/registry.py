@@ -1,0 +1,381 @@
+"""Families and their slices: what there is, what it costs, and which one fits a budget.
+
+A family is a folder with ``family.json`` (normative description: docs/FORMAT.md); the shipped ones
+lie in ``bignas_zoo/data/families``. The paper's four models are a family without weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bignas_zoo import cost
+from bignas_zoo.budget import Budget, Limit
+from bignas_zoo.errors import IntegrityError, NotFoundError, NothingFitsError, nearest
+from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
+from bignas_zoo.store import read_json
+
+SCHEMA = "bignas-zoo/family/1"
+FAMILY_FILE = "family.json"
+SHIPPED = Path(__file__).parent / "data" / "families"
+PAPER_FAMILY = "bignas-imagenet"
+DEFAULT_FAMILY = "bignas-cifar10"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of a family: its name inside the folder, size and sha256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> FileRecord:
+        """Read a record; raises ValueError on a name that could leave the folder."""
+        name = PurePosixPath(data["file"])
+        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
+            raise ValueError(f"file name {str(name)!r} leaves the family's folder")
+        return FileRecord(str(name), int(data["bytes"]), str(data["sha256"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON data."""
+        return {"file": self.name, "bytes": self.bytes, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A child of a family, named and measured.
+
+    Attributes:
+        name: unique within the zoo.
+        family: name of its family.
+        spec: the child.
+        top1: accuracy in percent on images never used to choose it; None if not measured.
+        top1_images: how many images that was measured on.
+        top1_source: which images, or whose figure it is.
+        holdout_top1: accuracy in percent on images held out of training: what slices are chosen by.
+        bytes: size of its float32 TFLite file as measured; None if never exported.
+        statistics: the file with its batch-norm statistics; None without weights.
+    """
+
+    name: str
+    family: str
+    spec: ChildSpec
+    top1: float | None
+    top1_images: int | None
+    top1_source: str
+    holdout_top1: float | None = None
+    bytes: int | None = None
+    statistics: FileRecord | None = None
+
+    @functools.cached_property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return cost.macs(self.spec)
+
+    @functools.cached_property
+    def parameters(self) -> int:
+        """Parameters, batch-norm statistics included."""
+        return cost.parameters(self.spec)
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The quantities a budget can limit."""
+        return {"macs": self.macs, "parameters": self.parameters, "bytes": self.bytes, "top1": self.top1}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `list`, `show` and `get` print, keys in fixed order."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "macs": self.macs,
+            "parameters": self.parameters,
+            "bytes": self.bytes,
+            "resolution": self.spec.resolution,
+            "top1": self.top1,
+            "top1_images": self.top1_images,
+            "top1_source": self.top1_source,
+            "holdout_top1": self.holdout_top1,
+            "weights": self.statistics is not None,
+        }
+
+
+@dataclass(frozen=True)
+class Family:
+    """A supernet with its slices.
+
+    Attributes:
+        name: of the family.
+        description: one sentence.
+        space: its search space.
+        class_names: label order of the logits.
+        preprocess: the input contract as JSON data (see `models.preprocess.Preprocess`).
+        slices: ordered by MACs.
+        folder: where its files are; None without weights.
+        weights: the supernet's file; None without weights.
+        training: how it was made: recipe, data, machine, versions, command.
+    """
+
+    name: str
+    description: str
+    space: SearchSpace
+    class_names: tuple[str, ...]
+    preprocess: Mapping[str, Any]
+    slices: tuple[Slice, ...]
+    folder: Path | None = None
+    weights: FileRecord | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, record: FileRecord) -> Path:
+        """Return the full path of one of the family's files."""
+        if self.folder is None:
+            raise NotFoundError(no_weights(self.name))
+        return self.folder / record.name
+
+    def find(self, name: str) -> Slice:
+        """Return a slice by its name, or by its short form such as ``s``.
+
+        Raises:
+            NotFoundError: the family has no such slice.
+        """
+        for candidate in self.slices:
+            if name in (candidate.name, candidate.name.removeprefix(f"{self.name}-")):
+                return candidate
+        known = [s.name for s in self.slices]
+        raise NotFoundError(f"slice '{name}': not in family '{self.name}'. {nearest(name, known)}")
+
+
+@functools.cache
+def paper_family() -> Family:
+    """Return the paper's four models: MACs, parameters and printed accuracies, no weights."""
+    slices = tuple(
+        Slice(
+            name=name,
+            family=PAPER_FAMILY,
+            spec=spec,
+            top1=PAPER_TOP1[name],
+            top1_images=None,
+            top1_source="the paper's figure on ImageNet (BigNAS, arXiv 2003.11142), not measured here",
+        )
+        for name, spec in PAPER_MODELS.items()
+    )
+    description = "The four models of the BigNAS paper; Google never published their weights."
+    return Family(PAPER_FAMILY, description, BIGNAS, (), {}, slices)
+
+
+def families() -> tuple[Family, ...]:
+    """Return the shipped families and the paper's, by name."""
+    shipped = [load_family(p.parent) for p in sorted(SHIPPED.glob(f"*/{FAMILY_FILE}"))]
+    return tuple(sorted([*shipped, paper_family()], key=lambda f: f.name))
+
+
+def get_family(name: str | Path) -> Family:
+    """Return a family by name, or from a folder that `train` made.
+
+    Args:
+        name: a shipped family's name, or the path of a folder that holds family.json.
+
+    Raises:
+        NotFoundError: neither a family nor such a folder.
+        IntegrityError: the folder's family.json is damaged.
+    """
+    known = {PAPER_FAMILY, *(p.parent.name for p in SHIPPED.glob(f"*/{FAMILY_FILE}"))}
+    if str(name) == PAPER_FAMILY:
+        return paper_family()
+    if str(name) in known:
+        return load_family(SHIPPED / str(name))
+    if (Path(name) / FAMILY_FILE).is_file():
+        return load_family(Path(name))
+    raise NotFoundError(
+        f"family '{name}': not known, and no folder with a {FAMILY_FILE}. {nearest(str(name), known)}"
+    )
+
+
+def load_family(folder: Path) -> Family:
+    """Read a family's description; weights are checked when they are loaded.
+
+    Raises:
+        IntegrityError: the description is damaged or of another schema.
+        LocalIOError: it cannot be read.
+    """
+    path = folder / FAMILY_FILE
+    data = read_json(path)
+    try:
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema is {data['schema']!r}, this version reads {SCHEMA!r}")
+        space = SearchSpace.from_json(data["space"])
+        slices = tuple(_slice(entry, data["name"], space) for entry in data["slices"])
+        return Family(
+            name=str(data["name"]),
+            description=str(data["description"]),
+            space=space,
+            class_names=tuple(str(c) for c in data["class_names"]),
+            preprocess=data["preprocess"],
+            slices=tuple(sorted(slices, key=lambda s: s.macs)),
+            folder=folder,
+            weights=FileRecord.from_json(data["weights"]),
+            training=data["training"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"{path}: not a valid family description ({type(error).__name__}: {error}). "
+            "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
+        ) from error
+
+
+def _slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
+    return Slice(
+        name=str(data["name"]),
+        family=family,
+        spec=ChildSpec.from_json(data["spec"], space),
+        top1=_number(data["top1"]),
+        top1_images=data["top1_images"],
+        top1_source=str(data["top1_source"]),
+        holdout_top1=_number(data["holdout_top1"]),
+        bytes=data["bytes"],
+        statistics=FileRecord.from_json(data["statistics"]),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def list_slices(family: str | Path | None = None) -> tuple[Slice, ...]:
+    """Return all slices, of one family or of all, ordered by family and MACs."""
+    chosen = families() if family is None else (get_family(family),)
+    return tuple(s for f in chosen for s in f.slices)
+
+
+def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Slice]:
+    """Return a slice and its family.
+
+    Raises:
+        NotFoundError: no slice has this name; the message names the nearest.
+    """
+    if family is not None:
+        chosen = get_family(family)
+        return chosen, chosen.find(name)
+    everything = families()
+    for candidate in everything:
+        for found in candidate.slices:
+            if found.name == name:
+                return candidate, found
+    known = [s.name for f in everything for s in f.slices]
+    raise NotFoundError(f"slice '{name}': not known. {nearest(name, known)} See `bignas-zoo list`.")
+
+
+def no_weights(name: str) -> str:
+    """Return the message for a slice or family without weights."""
+    return (
+        f"'{name}': its weights were never published, so there is nothing to cut. "
+        "Train the space with your own recipe (`bignas-zoo train`, see the README), "
+        f"or take a family that has weights, e.g. --family {DEFAULT_FAMILY}."
+    )
+
+
+def pick(family: Family, budget: Budget) -> Slice:
+    """Return the most accurate slice of a family within a budget.
+
+    Accuracy here is that on held-out images, never the reported one, so that the report stays an
+    honest measurement. A budget that only sets a lower limit (``top1>=80``) returns the slice with
+    the fewest MACs that reaches it. Ties go to fewer MACs.
+
+    Args:
+        family: where to look.
+        budget: every limit must hold.
+
+    Raises:
+        NothingFitsError: none fits; the message names the nearest and what it misses by.
+        NotFoundError: the family has no weights, or there is no latency table for a device.
+    """
+    for limit in budget.limits:
+        if limit.device is not None:
+            raise NotFoundError(
+                f"budget {limit.text!r}: there is no latency table for device '{limit.device}'. Known "
+                "devices: none in this version. Give MACs, parameters or bytes instead."
+            )
+    candidates = [s for s in family.slices if s.statistics is not None]
+    if not candidates:
+        raise NotFoundError(no_weights(family.name))
+    fitting = [s for s in candidates if not budget.violations(s.figures)]
+    if not fitting:
+        raise NothingFitsError(_nearest_miss(family, candidates, budget))
+    if not budget.upper:
+        return min(fitting, key=lambda s: s.macs)
+    return max(fitting, key=lambda s: (s.holdout_top1 or 0.0, -s.macs))
+
+
+def check_fits(chosen: Slice, budget: Budget) -> None:
+    """Raise NothingFitsError if a slice asked for by name is over the budget."""
+    misses = [_miss(chosen, limit) for limit in budget.violations(chosen.figures)]
+    if misses:
+        raise NothingFitsError(f"'{chosen.name}' does not meet {budget}: {'; '.join(misses)}.")
+
+
+def _nearest_miss(family: Family, candidates: list[Slice], budget: Budget) -> str:
+    closest = min(candidates, key=lambda s: sum(_excess(s, v) for v in budget.violations(s.figures)))
+    misses = "; ".join(_miss(closest, limit) for limit in budget.violations(closest.figures))
+    return f"nothing in family '{family.name}' meets {budget}. Nearest: '{closest.name}': {misses}."
+
+
+def _excess(chosen: Slice, limit: Limit) -> float:
+    figure = chosen.figures.get(limit.quantity)
+    return float("inf") if figure is None else abs(figure - float(limit.value)) / float(limit.value)
+
+
+def _miss(chosen: Slice, limit: Limit) -> str:
+    figure = chosen.figures.get(limit.quantity)
+    if figure is None:
+        return f"its {limit.quantity} is not known"
+    off = abs(figure - float(limit.value))
+    if limit.quantity == "top1":
+        return f"top-1 {figure:.2f} % is {off:.2f} points below {limit.text}"
+    return f"{amount(limit.quantity, figure)} is {amount(limit.quantity, off)} over {limit.text}"
+
+
+def amount(quantity: str, value: float) -> str:
+    """Return a figure with its unit, e.g. ``17.30 MMACs``."""
+    unit = {"macs": "MACs", "parameters": "params", "bytes": "B"}[quantity]
+    for factor, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
+        if value >= factor:
+            return f"{value / factor:.2f} {prefix}{unit}"
+    return f"{value:.0f} {unit}"
+
+
+def underuse(chosen: Slice, budget: Budget) -> str | None:
+    """Return a hint if a pick uses less than half of its budget, naming what would use it.
+
+    Args:
+        chosen: the pick.
+        budget: what it was picked for.
+
+    Returns:
+        The hint, or None if at least one limit is used by half or more.
+    """
+    shares = [chosen.figures[limit.quantity] for limit in budget.upper]
+    used = max(
+        (float(f or 0) / float(limit.value) for f, limit in zip(shares, budget.upper, strict=True)), default=1.0
+    )
+    if used >= 0.5:
+        return None
+    text = f"'{chosen.name}' is the most accurate of its family, yet uses only {100 * used:.1f} % of {budget}."
+    larger = [s for s in paper_family().slices if all(_could_hold(s, limit) for limit in budget.upper)]
+    if larger:
+        best = max(larger, key=lambda s: s.macs)
+        text += (
+            f" '{best.name}' ({amount('macs', best.macs)}, ImageNet) would use it, but its weights were never "
+            "published: train space 'bignas' to have them."
+        )
+    return text
+
+
+def _could_hold(candidate: Slice, limit: Limit) -> bool:
+    figures = {**candidate.figures, "bytes": cost.weight_bytes(candidate.spec)}  # never exported: its weights
+    figure = figures.get(limit.quantity)
+    return figure is not None and limit.allows(figure)

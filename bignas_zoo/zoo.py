@@ -1,0 +1,394 @@
+"""The bridge from names and budgets to networks and files.
+
+Everything heavy is imported inside the functions: a `get` that is served from the cache loads
+neither numpy nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bignas_zoo import registry, slice_folder, store
+from bignas_zoo.budget import Budget
+from bignas_zoo.errors import BigNASError, LocalIOError, NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.registry import Family, Slice
+from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
+from bignas_zoo.space import ChildSpec
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+MANIFEST = "manifest.json"
+Say = Callable[[str], None]
+
+
+def _silent(message: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class GetResult:
+    """What `get` made.
+
+    Attributes:
+        slice: the chosen slice.
+        path: the folder with its files.
+        files: file name to ``{"bytes": ..., "sha256": ...}``.
+        parity: the report of `bignas_zoo.export.parity`.
+        hint: a remark on the choice, or None.
+        cached: whether the files came from the cache.
+    """
+
+    slice: Slice
+    path: Path
+    files: Mapping[str, Mapping[str, Any]]
+    parity: Mapping[str, Any]
+    hint: str | None
+    cached: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        return {
+            **self.slice.to_json(),
+            "bytes": self.files[TFLITE]["bytes"],
+            "path": str(self.path),
+            "files": {name: dict(entry) for name, entry in self.files.items()},
+            "parity_max_abs": self.parity["max_abs"],
+            "parity": dict(self.parity),
+            "hint": self.hint,
+            "cached": self.cached,
+        }
+
+
+def get(
+    name: str | None = None,
+    *,
+    budget: str | Budget | None = None,
+    family: str | Path | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    say: Say = _silent,
+) -> GetResult:
+    """Choose a slice, cut it, and write it as a folder ready for the device.
+
+    Args:
+        name: of a slice; or None to let `budget` choose.
+        budget: e.g. ``"400MFLOPs"``; the most accurate slice within it is taken. Together with
+            `name` it is checked instead.
+        family: where to look: a name, or a folder made by `train`. Default: the embedded family.
+        output: the folder to make; default: the slice's name in the current folder. One that
+            already holds exactly these files is left as it is.
+        force: replace an output folder that is already there and differs.
+        say: told what is going on, a sentence at a time.
+
+    Returns:
+        The result; the folder holds model.tflite, labels.txt, slice.json, model.safetensors and
+        README.md.
+
+    Raises:
+        UsageError: neither name nor budget is given, or the budget does not parse.
+        NotFoundError: no such slice or family, or it has no weights.
+        NothingFitsError: no slice meets the budget.
+        LocalIOError: the output folder exists and differs, or cannot be written.
+        IntegrityError: a weight file is damaged.
+        QualityError: the exported file does not compute what the Keras model does.
+    """
+    limits = Budget.parse(budget) if isinstance(budget, str) else budget
+    home, chosen = _choose(name, limits, family)
+    target = Path(output) if output is not None else Path(chosen.name)
+    with _finished(home, chosen, target, say, force=force) as (source, files, cached):
+        for limit in limits.limits if limits else ():
+            if limit.quantity == "bytes" and not limit.allows(files[TFLITE]["bytes"]):
+                raise NothingFitsError(
+                    f"'{chosen.name}': its file came out at {files[TFLITE]['bytes']:,} bytes, over {limit.text}."
+                )
+        if not _same_files(target, files):
+            with store.new_folder(target, force=force) as folder:
+                for file in files:
+                    shutil.copyfile(source / file, folder / file)
+        parity = store.read_json(source / SLICE_FILE)["parity"]
+    hint = registry.underuse(chosen, limits) if limits and name is None else None
+    return GetResult(chosen, target.absolute(), files, parity, hint, cached)
+
+
+def _choose(name: str | None, limits: Budget | None, family: str | Path | None) -> tuple[Family, Slice]:
+    if name is None:
+        if limits is None:
+            raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
+        home = registry.get_family(family or registry.DEFAULT_FAMILY)
+        return home, registry.pick(home, limits)
+    home, chosen = registry.find_slice(name, family)
+    if chosen.statistics is None:
+        raise NotFoundError(registry.no_weights(chosen.name))
+    if limits:
+        registry.check_fits(chosen, limits)
+    return home, chosen
+
+
+@contextlib.contextmanager
+def _finished(
+    family: Family, chosen: Slice, target: Path, say: Say, *, force: bool
+) -> Iterator[tuple[Path, dict[str, Any], bool]]:
+    """Yield a folder with the slice's files, from the cache or made now; their records; and which."""
+    entry = store.cache_root() / "slices" / _cache_key(family, chosen)
+    files = _verified(entry)
+    if files is not None:
+        yield entry, files, True
+        return
+    store.check_free(target, force=force)  # before the long work, not after it
+    say(f"cutting {chosen.name} and exporting it to TFLite; the first time takes some seconds")
+    with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
+        folder = Path(name)
+        slice_folder.write(folder, family, chosen, cut(family, chosen))
+        files = {p.name: slice_folder.record(p) for p in sorted(folder.iterdir())}
+        try:
+            _fill_cache(entry, folder, files)
+        except LocalIOError as error:
+            say(f"not cached: {error}")
+        yield folder, files, False
+
+
+def _cache_key(family: Family, chosen: Slice) -> str:
+    """Return a key that changes with anything the slice's files depend on."""
+    from bignas_zoo import __version__
+
+    assert family.weights and chosen.statistics
+    facts = [
+        __version__,
+        slice_folder.versions(),
+        chosen.to_json(),
+        chosen.spec.to_json(),
+        family.weights.sha256,
+        chosen.statistics.sha256,
+        list(family.class_names),
+        dict(family.preprocess),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _verified(entry: Path) -> dict[str, Any] | None:
+    """Return the records of a cache entry's files, or None if it is missing or damaged."""
+    try:
+        files: dict[str, Any] = store.read_json(entry / MANIFEST)
+        for name, expected in files.items():
+            store.verify(entry / Path(name).name, expected["sha256"], fix="")
+        return files if SLICE_FILE in files else None
+    except (BigNASError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _fill_cache(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
+    shutil.rmtree(entry, ignore_errors=True)  # whatever is there did not verify
+    with store.new_folder(entry, force=True) as new:
+        for file in files:
+            shutil.copyfile(folder / file, new / file)
+        store.write_json(new / MANIFEST, dict(files))
+
+
+def _same_files(target: Path, files: Mapping[str, Any]) -> bool:
+    """Return whether a folder holds exactly these files already."""
+    try:
+        if {p.name for p in target.iterdir()} != set(files):
+            return False
+        return all(store.sha256(target / name) == entry["sha256"] for name, entry in files.items())
+    except (OSError, BigNASError):
+        return False
+
+
+def cut(family: Family, chosen: Slice) -> keras.Model:
+    """Cut a slice from its family and load its stored batch-norm statistics.
+
+    Raises:
+        NotFoundError: the family has no weights.
+        IntegrityError: a file is missing or damaged.
+    """
+    from bignas_zoo.models.child import build_child, set_weights
+    from bignas_zoo.models.slicing import slice_weights
+
+    if chosen.statistics is None:
+        raise NotFoundError(registry.no_weights(chosen.name))
+    supernet = supernet_weights(family)
+    statistics = _read_checked(family, chosen.statistics)
+    child = build_child(chosen.spec)
+    set_weights(child, chosen.spec, {**slice_weights(supernet, chosen.spec), **statistics})
+    return child
+
+
+def supernet_weights(family: Family) -> dict[str, np.ndarray]:
+    """Load a family's shared weights after checking their sha256, as stored.
+
+    Raises:
+        NotFoundError: the family has no weights.
+        IntegrityError: the file is missing or damaged.
+    """
+    if family.weights is None:
+        raise NotFoundError(registry.no_weights(family.name))
+    return _read_checked(family, family.weights)
+
+
+def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.ndarray]:
+    from bignas_zoo.models.weights import read_weights
+
+    path = family.path(record)
+    fix = "Reinstall bignas-zoo (pip install --force-reinstall bignas-zoo), or restore the family's folder."
+    store.verify(path, record.sha256, fix=fix)
+    return read_weights(path)
+
+
+def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:
+    """Load a slice as a plain, calibrated Keras model.
+
+    Args:
+        name: of a slice, e.g. ``"bignas-cifar10-s"``; or a folder that `get` made.
+        family: where to look for the name.
+
+    Returns:
+        A model from normalised images ``[batch, resolution, resolution, 3]`` float32 to logits
+        ``[batch, classes]`` float32.
+
+    Raises:
+        NotFoundError: no such slice, or it has no weights.
+        IntegrityError: a file is missing or damaged.
+    """
+    if (Path(name) / SLICE_FILE).is_file():
+        return slice_folder.read(Path(name))[2]
+    return cut(*registry.find_slice(str(name), family))
+
+
+def slice_and_calibrate(
+    family: str | Path, spec: ChildSpec, images: np.ndarray | str | Path, *, limit: int = 2_000
+) -> keras.Model:
+    """Cut any child of a family's space and calibrate its batch norms on one's own images.
+
+    Args:
+        family: name or folder of a family with weights.
+        spec: any point of its space, e.g. ``get_space("bignas-cifar10").spec(...)``.
+        images: ``[n, crop, crop, 3]`` pixel values 0 to 255 (RGB; crop as the family says), or a
+            folder of images. At least 64; training images, not those accuracy is reported on.
+        limit: how many images of a folder to use.
+
+    Returns:
+        The calibrated child: normalised images to logits.
+
+    Raises:
+        UsageError: the spec is of another space, or the images are too few or misshapen.
+        NotFoundError: no such family, or it has no weights.
+        LocalIOError, IntegrityError: images or weights cannot be read or are damaged.
+    """
+    import numpy as np
+
+    from bignas_zoo.models.calibration import calibrate
+    from bignas_zoo.models.child import build_child, set_weights
+    from bignas_zoo.models.preprocess import Preprocess
+    from bignas_zoo.models.slicing import slice_weights
+    from bignas_zoo.recipes.data import batches, unlabelled_images
+
+    home = registry.get_family(family)
+    if spec.space != home.space:
+        raise UsageError(
+            f"spec: is of space '{spec.space.name}', but family '{home.name}' has space '{home.space.name}'."
+        )
+    supernet = supernet_weights(home)
+    preprocess = Preprocess.from_json(home.preprocess)
+    side = preprocess.crop_size
+    if isinstance(images, str | Path):
+        images = unlabelled_images(Path(images), side, limit)
+    pixels = np.asarray(images)
+    if pixels.shape[1:] != (side, side, 3):
+        raise UsageError(f"images: need shape [n, {side}, {side}, 3], got {list(pixels.shape)}.")
+    child = build_child(spec)
+    set_weights(child, spec, slice_weights(supernet, spec))
+    calibrate(child, (np.asarray(preprocess.inputs(b, spec.resolution)) for b in batches(pixels, 250)))
+    return child
+
+
+def evaluate(
+    name: str | Path,
+    data: str | Path,
+    *,
+    family: str | Path | None = None,
+    limit: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure a slice's top-1 accuracy on labelled images.
+
+    Args:
+        name: of a slice, or a folder that `get` made.
+        data: a folder with CIFAR-10's test files, or with one sub-folder of images a class.
+        family: where to look for the name.
+        limit: use the first so many images only.
+        report: told images done and in all.
+
+    Returns:
+        ``name``, ``top1`` (percent), ``images``, ``source`` and ``resolution``.
+
+    Raises:
+        NotFoundError: no such slice, or it has no weights.
+        LocalIOError, IntegrityError: images or weights cannot be read or are damaged.
+    """
+    from bignas_zoo.measure.evaluate import child_top1
+    from bignas_zoo.models.preprocess import Preprocess
+    from bignas_zoo.recipes.data import read_labelled
+
+    if (Path(name) / SLICE_FILE).is_file():
+        spec, description, child = slice_folder.read(Path(name))
+        title, contract = str(description["name"]), description["preprocess"]
+        names = tuple(description["class_names"])
+    else:
+        home, chosen = registry.find_slice(str(name), family)
+        title, contract, names, spec = chosen.name, home.preprocess, home.class_names, chosen.spec
+        if chosen.statistics is None:
+            raise NotFoundError(registry.no_weights(chosen.name))
+        child = cut(home, chosen)
+    preprocess = Preprocess.from_json(contract)
+    images = read_labelled(Path(data), "test", preprocess.crop_size, names)
+    if limit is not None:
+        images = images.take(slice(0, limit))
+    top1 = child_top1(child, spec.resolution, preprocess, images, report)
+    return {
+        "name": title,
+        "top1": top1,
+        "images": len(images),
+        "source": images.source,
+        "resolution": spec.resolution,
+    }
+
+
+def train(
+    recipe: str | Path,
+    data: str | Path,
+    output: str | Path,
+    *,
+    say: Say = _silent,
+    report: Callable[[Any], None] = lambda progress: None,
+) -> Path:
+    """Train a supernet by a recipe and make a family of it; an interrupted run goes on.
+
+    Args:
+        recipe: a YAML file, or the name of a shipped recipe such as ``cifar10_cpu``.
+        data: folder of the recipe's images.
+        output: the run's folder.
+        say: told what is going on, a sentence at a time.
+        report: told a `bignas_zoo.recipes.train.Progress` after each step.
+
+    Returns:
+        The family's folder, to be given to `get` and the others as `family`.
+
+    Raises:
+        RecipeError: the recipe is not valid, or the folder holds a run of another.
+        LocalIOError, IntegrityError: images cannot be read, or the folder cannot be written.
+        TrainingStoppedError: the loss is not a number.
+        PreemptedError: stopped by SIGTERM; run again to go on.
+    """
+    from bignas_zoo.measure.family import train_family
+
+    return train_family(recipe, Path(data), Path(output), say=say, report=report)
