@@ -59,7 +59,9 @@ class Limit:
 
     def allows(self, measured: float) -> bool:
         """Return whether a slice with this figure meets the limit."""
-        return measured >= self.value if self.quantity == "top1" else measured <= self.value
+        # A float is compared as a float, so that 88.1 meets "88.1"; whole numbers are compared exactly.
+        limit = self.value if isinstance(measured, int) else float(self.value)
+        return measured >= limit if self.quantity == "top1" else measured <= limit
 
 
 @dataclass(frozen=True)

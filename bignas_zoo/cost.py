@@ -51,11 +51,10 @@ def peak_activation_bytes(spec: ChildSpec) -> int:
     for block in plan_child(spec):
         held = block.size_in**2 * block.cin if block.kind == "mbconv" else 0
         inside, size = 0, block.size_in
-        for op in block.ops:
-            if op.kind == "dense" or op.name.endswith("shortcut"):
-                continue
-            before = size**2 * op.cin
-            inside = max(inside, before + op.size**2 * op.cout + (held if before != held else 0))
+        path = [op for op in block.ops if op.kind != "dense" and not op.name.endswith("shortcut")]
+        for position, op in enumerate(path):
+            before = size**2 * op.cin  # of the first operation: the block input itself
+            inside = max(inside, before + op.size**2 * op.cout + (held if position else 0))
             size = op.size
         peak = max(peak, inside)
     return FLOAT32_BYTES * peak

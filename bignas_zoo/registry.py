@@ -7,6 +7,7 @@ lie in ``bignas_zoo/data/families``. The paper's four models are a family withou
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -189,11 +190,9 @@ def get_family(name: str | Path) -> Family:
         return paper_family()
     if str(name) in known:
         return load_family(SHIPPED / str(name))
-    if (Path(name) / FAMILY_FILE).is_file():
+    if os.path.isfile(Path(name) / FAMILY_FILE):  # unlike Path.is_file: also False where a name is too long
         return load_family(Path(name))
-    raise NotFoundError(
-        f"family '{name}': not known, and no folder with a {FAMILY_FILE}. {nearest(str(name), known)}"
-    )
+    raise NotFoundError(f"family '{name}': not known, and no folder with a {FAMILY_FILE}. {nearest(str(name), known)}")
 
 
 def load_family(folder: Path) -> Family:
@@ -221,7 +220,7 @@ def load_family(folder: Path) -> Family:
             weights=FileRecord.from_json(data["weights"]),
             training=data["training"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{path}: not a valid family description ({type(error).__name__}: {error}). "
             "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
@@ -234,16 +233,22 @@ def _slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
         family=family,
         spec=ChildSpec.from_json(data["spec"], space),
         top1=_number(data["top1"]),
-        top1_images=data["top1_images"],
+        top1_images=_whole(data["top1_images"]),
         top1_source=str(data["top1_source"]),
         holdout_top1=_number(data["holdout_top1"]),
-        bytes=data["bytes"],
+        bytes=_whole(data["bytes"]),
         statistics=FileRecord.from_json(data["statistics"]),
     )
 
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def _whole(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
 
 
 def list_slices(family: str | Path | None = None) -> tuple[Slice, ...]:
@@ -359,9 +364,7 @@ def underuse(chosen: Slice, budget: Budget) -> str | None:
         The hint, or None if at least one limit is used by half or more.
     """
     shares = [chosen.figures[limit.quantity] for limit in budget.upper]
-    used = max(
-        (float(f or 0) / float(limit.value) for f, limit in zip(shares, budget.upper, strict=True)), default=1.0
-    )
+    used = max((float(f or 0) / float(limit.value) for f, limit in zip(shares, budget.upper, strict=True)), default=1.0)
     if used >= 0.5:
         return None
     text = f"'{chosen.name}' is the most accurate of its family, yet uses only {100 * used:.1f} % of {budget}."

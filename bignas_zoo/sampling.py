@@ -50,7 +50,7 @@ def uniform_child(space: SearchSpace, key: Key, resolution: int | None = None) -
         stages.append(StageSpec(depth, width, kernels, choose(stage.expansions, (*key, "expansion", i))))
     return ChildSpec(
         space,
-        resolution or choose(space.resolutions, (*key, "resolution")),
+        choose(space.resolutions, (*key, "resolution")) if resolution is None else resolution,
         choose(space.stem_widths, (*key, "stem")),
         tuple(stages),
         choose(space.head_widths, (*key, "head")),
@@ -72,9 +72,7 @@ def sandwich(space: SearchSpace, seed: int, step: int, random_children: int = 2)
         ``random_children + 2`` children, the biggest first, the smallest last.
     """
     middle = space.resolutions[1:-1] or space.resolutions
-    drawn = tuple(
-        uniform_child(space, (seed, step, i), middle[i % len(middle)]) for i in range(random_children)
-    )
+    drawn = tuple(uniform_child(space, (seed, step, i), middle[i % len(middle)]) for i in range(random_children))
     return (space.biggest, *drawn, space.smallest)
 
 
@@ -105,9 +103,7 @@ def mutate(spec: ChildSpec, key: Key, rate: float = 0.1, *, unseen_resolutions: 
     for i, (stage, allowed) in enumerate(zip(spec.stages, space.stages, strict=True)):
         depth = redraw(stage.depth, allowed.depths, ("depth", i))
         kernels = tuple(
-            redraw(
-                stage.kernels[j] if j < stage.depth else stage.kernels[-1], allowed.kernels, ("kernel", i, j)
-            )
+            redraw(stage.kernels[j] if j < stage.depth else stage.kernels[-1], allowed.kernels, ("kernel", i, j))
             for j in range(depth)
         )
         width = redraw(stage.width, allowed.widths, ("width", i))

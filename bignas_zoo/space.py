@@ -11,6 +11,7 @@ Reference: BigNAS (Yu et al. 2020, arXiv 2003.11142), section 4.1 and Table 1.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -139,6 +140,8 @@ class SearchSpace:
     def __post_init__(self) -> None:
         for what in ("resolutions", "stem_widths", "head_widths"):
             _ascending(what, getattr(self, what))
+        if self.unseen_resolutions != ():
+            _ascending("unseen_resolutions", self.unseen_resolutions)
         _multiples("stem_widths", self.stem_widths)
         _multiples("head_widths", self.head_widths)
         _one_of("stem_stride", self.stem_stride, (1, 2))
@@ -201,10 +204,12 @@ class SearchSpace:
         if len(widths) == n + 2:
             if stem_width is not None or head_width is not None:
                 raise SpaceError(
-                    f"widths: {n + 2} values already hold the stem and the head; "
-                    "leave out stem_width and head_width."
+                    f"widths: {n + 2} values already hold the stem and the head; leave out stem_width and head_width."
                 )
             stem_width, *widths, head_width = widths
+        else:
+            stem_width = self.stem_widths[0] if stem_width is None else stem_width
+            head_width = self.head_widths[0] if head_width is None else head_width
         if expansions is None:
             if any(len(s.expansions) > 1 for s in self.stages):
                 raise SpaceError(f"expansions: space '{self.name}' leaves a choice, so give one a stage.")
@@ -217,17 +222,13 @@ class SearchSpace:
         ):
             if len(values) != n:
                 raise SpaceError(f"{what}: space '{self.name}' needs {lengths} values, got {len(values)}.")
+        for i, (depth, stage) in enumerate(zip(depths, self.stages, strict=True), start=1):
+            _choice(f"stage {i}: depth", depth, stage.depths, f"is not in space '{self.name}'")
         stages = tuple(
-            StageSpec(d, w, (k,) * d if isinstance(k, int) else tuple(k), e)
+            StageSpec(d, w, tuple(k) if isinstance(k, Sequence) else (k,) * d, e)
             for d, w, k, e in zip(depths, widths, kernels, expansions, strict=True)
         )
-        return ChildSpec(
-            self,
-            resolution,
-            self.stem_widths[0] if stem_width is None else stem_width,
-            stages,
-            self.head_widths[0] if head_width is None else head_width,
-        )
+        return ChildSpec(self, resolution, stem_width, stages, head_width)
 
     def to_json(self) -> dict[str, Any]:
         """Return the space as JSON-ready data; `SearchSpace.from_json` reverses it."""
@@ -247,9 +248,7 @@ class SearchSpace:
                 StageSpace(
                     **{
                         **stage,
-                        "squeeze_excite": SqueezeExcite(**stage["squeeze_excite"])
-                        if stage["squeeze_excite"]
-                        else None,
+                        "squeeze_excite": SqueezeExcite(**stage["squeeze_excite"]) if stage["squeeze_excite"] else None,
                     }
                 )
                 for stage in fields.pop("stages")
@@ -289,9 +288,7 @@ class ChildSpec:
             _choice(f"stage {i}: width", stage.width, allowed.widths, where)
             _choice(f"stage {i}: expansion", stage.expansion, allowed.expansions, where)
             if len(stage.kernels) != stage.depth:
-                raise SpaceError(
-                    f"stage {i}: needs {stage.depth} kernels (one a layer), got {len(stage.kernels)}."
-                )
+                raise SpaceError(f"stage {i}: needs {stage.depth} kernels (one a layer), got {len(stage.kernels)}.")
             for j, kernel in enumerate(stage.kernels, start=1):
                 _choice(f"stage {i}, layer {j}: kernel", kernel, allowed.kernels, where)
 
@@ -343,19 +340,19 @@ def _choice(what: str, value: Any, allowed: tuple[int, ...], where: str) -> None
 
 
 def _one_of(what: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
+    if not any(value == a and type(value) is type(a) for a in allowed):  # True and 2.0 are not 1 and 2
         raise SpaceError(f"{what}: must be one of {', '.join(map(str, allowed))}; got {value!r}.")
 
 
 def _at_least(what: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or value < least:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise SpaceError(f"{what}: must be a whole number of at least {least}, got {value!r}.")
 
 
 def _ascending(what: str, values: tuple[int, ...]) -> None:
     for value in values:
         _at_least(what, value, 1)
-    if not values or any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if not values or any(a >= b for a, b in itertools.pairwise(values)):
         raise SpaceError(f"{what}: must be ascending and not empty, got {list(values)}.")
 
 

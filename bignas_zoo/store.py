@@ -82,6 +82,19 @@ def atomic_write(path: Path, data: bytes) -> None:
                 os.unlink(temporary)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a file of a slice, whole or not at all.
+
+    Raises:
+        LocalIOError: one of the two cannot be used.
+    """
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise LocalIOError(f"{source}: cannot be read ({error.strerror}).") from error
+    atomic_write(target, data)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON in the project's one layout: two spaces, sorted nowhere, a final newline."""
     atomic_write(path, json_bytes(data))
@@ -166,19 +179,20 @@ def check_free(path: Path, *, force: bool, marker: str = "slice.json") -> None:
 
 def _publish(temporary: Path, path: Path, *, force: bool, marker: str) -> None:
     check_free(path, force=force, marker=marker)
-    old = None
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent)) / path.name
-        os.rename(path, old)
-    try:
+    if not path.exists():
         os.rename(temporary, path)
-    except OSError:
-        if old:
-            os.rename(old, path)
-        raise
-    finally:
-        if old:
-            shutil.rmtree(old.parent, ignore_errors=True)
+    else:
+        aside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        old = aside / path.name
+        try:
+            os.rename(path, old)
+            os.rename(temporary, path)
+        except OSError:
+            if old.exists():  # if it cannot be put back either, it stays where it is
+                os.rename(old, path)
+            aside.rmdir()
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
     _sync_folder(path.parent)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -114,7 +115,7 @@ def get(
         if not _same_files(target, files):
             with store.new_folder(target, force=force) as folder:
                 for file in files:
-                    shutil.copyfile(source / file, folder / file)
+                    store.copy(source / file, folder / file)
         parity = store.read_json(source / SLICE_FILE)["parity"]
     hint = registry.underuse(chosen, limits) if limits and name is None else None
     return GetResult(chosen, target.absolute(), files, parity, hint, cached)
@@ -161,7 +162,8 @@ def _cache_key(family: Family, chosen: Slice) -> str:
     """Return a key that changes with anything the slice's files depend on."""
     from bignas_zoo import __version__
 
-    assert family.weights and chosen.statistics
+    assert family.weights
+    assert chosen.statistics
     facts = [
         __version__,
         slice_folder.versions(),
@@ -190,7 +192,7 @@ def _fill_cache(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
     shutil.rmtree(entry, ignore_errors=True)  # whatever is there did not verify
     with store.new_folder(entry, force=True) as new:
         for file in files:
-            shutil.copyfile(folder / file, new / file)
+            store.copy(folder / file, new / file)
         store.write_json(new / MANIFEST, dict(files))
 
 
@@ -259,7 +261,7 @@ def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:
         NotFoundError: no such slice, or it has no weights.
         IntegrityError: a file is missing or damaged.
     """
-    if (Path(name) / SLICE_FILE).is_file():
+    if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
         return slice_folder.read(Path(name))[2]
     return cut(*registry.find_slice(str(name), family))
 
@@ -339,7 +341,7 @@ def evaluate(
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import read_labelled
 
-    if (Path(name) / SLICE_FILE).is_file():
+    if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
         spec, description, child = slice_folder.read(Path(name))
         title, contract = str(description["name"]), description["preprocess"]
         names = tuple(description["class_names"])
@@ -350,7 +352,7 @@ def evaluate(
             raise NotFoundError(registry.no_weights(chosen.name))
         child = cut(home, chosen)
     preprocess = Preprocess.from_json(contract)
-    images = read_labelled(Path(data), "test", preprocess.crop_size, names)
+    images = read_labelled(Path(data), None, preprocess.crop_size, names)
     if limit is not None:
         images = images.take(slice(0, limit))
     top1 = child_top1(child, spec.resolution, preprocess, images, report)

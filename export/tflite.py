@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from bignas_zoo.errors import QualityError
+from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.quiet import quiet_native
 from bignas_zoo.store import atomic_write
 
@@ -42,6 +42,10 @@ def to_tflite(child: keras.Model, path: Path | str) -> int:
 
 def convert(child: keras.Model) -> bytes:
     """Convert a child to the bytes of a TFLite file; see `to_tflite`."""
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"export: Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before the first import."
+        )
     shape = (1, *child.input_shape[1:])
     archive = keras.export.ExportArchive()
     archive.track(child)
@@ -55,6 +59,6 @@ def convert(child: keras.Model) -> bytes:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         try:
             data = converter.convert()
-        except Exception as error:  # noqa: BLE001  the converter raises bare Exceptions of many kinds
+        except Exception as error:
             raise QualityError(f"TFLite conversion failed: {str(error)[:300]}") from error
     return bytes(data)

@@ -36,10 +36,11 @@ def render_card(description: Mapping[str, Any], spec: ChildSpec) -> str:
         }
         for b in plan_child(spec)
     ]  # fmt: skip
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+    text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         **description,
         classes=spec.space.classes,
         blocks=blocks,
         macs_text=amount("macs", description["macs"]),
         parameters_text=amount("parameters", description["parameters"]).replace("params", "parameters"),
     )
+    return text

@@ -1,0 +1,1 @@
+"""Recipes (YAML) and the training engine that follows them."""

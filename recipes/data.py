@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,17 +94,25 @@ def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return planes.transpose(0, 2, 3, 1).copy(), data[:, 0]
 
 
+#: What numpy, zipfile and Pillow raise on a file that is not what it should be.
+DAMAGED = (
+    KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
 def _cifar_tiles(path: Path) -> tuple[np.ndarray, np.ndarray]:
     side = CIFAR10_SIDE
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             encoded, labels = file["webp"].tobytes(), file["labels"]
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or not np.isin(labels, range(10)).all():
+            raise ValueError("labels are not whole numbers of 0 to 9")
         grid = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
         rows, columns = grid.shape[0] // side, grid.shape[1] // side
         tiles = grid.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
         if len(tiles) < len(labels):
             raise ValueError(f"{len(tiles)} tiles for {len(labels)} labels")
-    except (KeyError, ValueError, OSError, EOFError) as error:
+    except DAMAGED as error:
         raise IntegrityError(f"{path}: damaged CIFAR-10 tile file ({error}).") from error
     return tiles[: len(labels)].copy(), labels
 
@@ -138,9 +148,7 @@ def image_folder(folder: Path, crop_size: int, class_names: tuple[str, ...] = ()
         pixels += [read_image(path, crop_size) for path in files]
         labels += [label] * len(files)
     if not pixels:
-        raise LocalIOError(
-            f"{folder}: no images found. Expected {folder.name}/CLASS/*{{{','.join(SUFFIXES)}}}."
-        )
+        raise LocalIOError(f"{folder}: no images found. Expected {folder.name}/CLASS/*{{{','.join(SUFFIXES)}}}.")
     source = f"{folder.name} ({len(labels):,} images)"
     return LabelledImages(np.stack(pixels), np.array(labels, np.int32), names, source)
 
@@ -229,13 +237,13 @@ def batches(pixels: np.ndarray, size: int) -> Iterable[np.ndarray]:
         yield pixels[start : start + size]
 
 
-def read_labelled(folder: Path, split: str, crop_size: int, class_names: tuple[str, ...]) -> LabelledImages:
+def read_labelled(folder: Path, split: str | None, crop_size: int, class_names: tuple[str, ...]) -> LabelledImages:
     """Read labelled images in whichever of the known forms a folder holds.
 
     Args:
-        folder: CIFAR-10 files, or one sub-folder of images a class; the latter possibly under a
-            further folder named like the split.
-        split: "train" or "test".
+        folder: CIFAR-10 files, or one sub-folder of images a class.
+        split: "train" or "test": with class folders, those under ``folder/train`` or ``folder/test``;
+            None: CIFAR-10's test files, or the class folders right under `folder`.
         crop_size: side in pixels.
         class_names: the classes in label order; () takes the folder's own.
 
@@ -247,6 +255,5 @@ def read_labelled(folder: Path, split: str, crop_size: int, class_names: tuple[s
     if folder.is_dir() and any(any(folder.glob(p)) for p in patterns):
         if class_names not in ((), CIFAR10_CLASSES):
             raise IntegrityError(f"{folder}: holds CIFAR-10, but the model knows other classes.")
-        return cifar10(folder, split)
-    nested = folder / split
-    return image_folder(nested if nested.is_dir() else folder, crop_size, class_names)
+        return cifar10(folder, split or "test")
+    return image_folder(folder / split if split else folder, crop_size, class_names)

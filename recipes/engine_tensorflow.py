@@ -34,22 +34,18 @@ class TensorFlowEngine:
 
     def __init__(self, recipe: Recipe, preprocess: Preprocess) -> None:
         initial = initial_weights(recipe.search_space, recipe.seed, last_gamma=recipe.last_gamma)
-        self.variables = {
-            name: keras.Variable(value, name=name.replace(".", "_")) for name, value in initial.items()
-        }
+        self.variables = {name: keras.Variable(value, name=name.replace(".", "_")) for name, value in initial.items()}
         self.optimizer = make_optimizer(recipe)
         self.optimizer.build(list(self.variables.values()))
         for variable in self.optimizer.variables:
             if "velocity" in variable.path:  # the paper's RMSProp starts its mean square at one
                 variable.assign(np.ones(variable.shape, np.float32))
-        self._steps = {
-            sandwich: self._compile(recipe, preprocess, sandwich=sandwich) for sandwich in (False, True)
-        }
+        self._steps = {sandwich: self._compile(recipe, preprocess, sandwich=sandwich) for sandwich in (False, True)}
 
     def _compile(self, recipe: Recipe, preprocess: Preprocess, *, sandwich: bool) -> Any:
         variables = list(self.variables.values())
 
-        @tf.function(jit_compile=False, autograph=False)
+        @tf.function(jit_compile=False, autograph=False)  # type: ignore[untyped-decorator]
         def step(pixels: Any, labels: Any, choices: Any, mask: Any) -> Any:
             with tf.GradientTape() as tape:
                 weights = {name: v.value for name, v in self.variables.items()}
@@ -99,11 +95,11 @@ class TensorFlowEngine:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of the supernet's weights."""
-        return {name: np.array(v) for name, v in self.variables.items()}
+        return {name: keras.ops.convert_to_numpy(v) for name, v in self.variables.items()}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return weights and optimizer state, everything a resumed run needs."""
-        slots = {f"{OPTIMIZER}{i:04d}": np.array(v) for i, v in enumerate(self.optimizer.variables)}
+        slots = {f"{OPTIMIZER}{i:04d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.optimizer.variables)}
         return {**self.weights(), **slots}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

@@ -6,7 +6,9 @@ and appendix). The resolved recipe, defaults included, is stored with every chec
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from bignas_zoo.space import SearchSpace
 from bignas_zoo.spaces import get_space
 
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,6 @@ class Recipe:
     Attributes:
         name: of the family it makes.
         space: name of the search space.
-        dataset: "cifar10" (see `recipes.data`).
         crop_size: side of the training crop in pixels.
         mean, std: input normalisation per channel, in pixel values 0 to 255.
         steps: optimizer steps in all.
@@ -49,7 +51,7 @@ class Recipe:
         warmup_steps: linear rise from zero.
         decay: "exponential" (paper) or "linear".
         ending: the rate never falls below this part of its peak (constant ending).
-        decay_until: part of all steps at which the decay reaches `ending`.
+        decay_until: part of all steps at which the decay is over (see `recipes.schedule`).
         last_gamma: initial last gamma of each residual block.
         crop_padding: pixels of reflected border before the random crop.
         flip: whether to mirror half of the images.
@@ -61,7 +63,6 @@ class Recipe:
 
     name: str
     space: str
-    dataset: str
     crop_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -117,9 +118,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, defaults included, as JSON data."""
-        return {
-            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
-        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
 def _above(least: float, *, inclusive: bool = False) -> tuple[Callable[[Any], bool], str]:
@@ -138,7 +137,7 @@ def _among(*options: str) -> tuple[Callable[[Any], bool], str]:
 
 #: For each field that needs it: a test and its description.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "dataset": _among("cifar10"),
+    "name": ((lambda v: re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", v) is not None), "lower-case letters, digits and '-'"),
     "loss_reduction": _among("sum", "mean"),
     "optimizer": _among("rmsprop", "sgd"),
     "decay": _among("exponential", "linear"),
@@ -204,8 +203,12 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
 
 
 def _plain_yaml(text: str, where: str) -> dict[str, Any]:
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # PyYAML takes quadratic time over thousands of levels
+                raise RecipeError(f"{where}: line {event.start_mark.line + 1}: nested too deeply for a recipe.")
             if getattr(event, "anchor", None) or getattr(event, "tag", None):
                 line = event.start_mark.line + 1
                 raise RecipeError(f"{where}: line {line}: anchors, aliases and tags are not allowed.")
@@ -232,16 +235,17 @@ def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
             return tuple(_typed(where, key, v, float) for v in value)
         raise RecipeError(f"{where}: {key}: must be a list of {count} numbers, got {value!r}.")
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     accepted: Any = int | float if hint is float else hint
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, accepted):
         name = hint.__name__ if not isinstance(hint, types.UnionType) else str(hint)
         raise RecipeError(f"{where}: {key}: must be of type {name}, got {value!r}.")
     if hint is float:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # a whole number beyond the largest float
+            value = float("inf")
         if value != value or value in (float("inf"), float("-inf")):
             raise RecipeError(f"{where}: {key}: must be a finite number, got {value!r}.")
     return value

@@ -90,9 +90,7 @@ def step_loss(
                 branch=branch,
             )
             terms.append(losses.cross_entropy(child, soft))
-        child, _ = forward(
-            space, weights, resize(images, space.smallest.resolution), Choice.of(space.smallest)
-        )
+        child, _ = forward(space, weights, resize(images, space.smallest.resolution), Choice.of(space.smallest))
         parts["smallest"] = losses.cross_entropy(child, soft)
         terms.append(parts["smallest"])
     loss = sum(terms) / (len(terms) if recipe.loss_reduction == "mean" else 1)

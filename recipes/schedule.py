@@ -11,8 +11,9 @@ from bignas_zoo.recipes.recipe import Recipe
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Return the learning rate of a step.
 
-    Linear warm-up from zero, then decay to ``ending * peak`` at ``decay_until * steps``, constant
-    from there on.
+    Linear warm-up from zero, then decay, never below ``ending * peak``. The exponential form reaches
+    that ending exactly at ``decay_until * steps``; the linear form falls towards zero at that step and
+    so meets the ending shortly before it.
 
     Args:
         recipe: gives peak (scaled to its batch), warm-up, form and ending.

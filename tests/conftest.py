@@ -36,9 +36,7 @@ TINY = SearchSpace(
             expansions=(4,),
             squeeze_excite=SqueezeExcite(source="expanded", rounding=8, activation="relu", gate="hard_sigmoid"),
         ),
-        StageSpace(
-            widths=(24, 32), depths=(1, 2), kernels=(3, 5), stride=1, expansions=(2,), squeeze_excite=None
-        ),
+        StageSpace(widths=(24, 32), depths=(1, 2), kernels=(3, 5), stride=1, expansions=(2,), squeeze_excite=None),
     ),
     head_widths=(32, 40),
 )
@@ -61,3 +59,47 @@ def shared_data() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a cache of its own."""
     monkeypatch.setenv("BIGNAS_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A family folder of the tiny space with random weights, made by the code that makes the real ones."""
+    import numpy as np
+
+    from bignas_zoo import spaces
+    from bignas_zoo.measure.family import Trained, write_family
+    from bignas_zoo.measure.front import Measured
+    from bignas_zoo.models.supernet import initial_weights
+    from bignas_zoo.recipes.data import LabelledImages
+    from bignas_zoo.recipes.recipe import Recipe
+    from bignas_zoo.sampling import uniform_child
+
+    generator = np.random.default_rng(0)
+
+    def images(count: int) -> LabelledImages:
+        pixels = generator.integers(0, 256, (count, 20, 20, 3)).astype(np.uint8)
+        labels = generator.integers(0, 5, count).astype(np.int32)
+        return LabelledImages(pixels, labels, tuple("abcde"), f"noise ({count} images)")
+
+    before = dict(spaces.SPACES)
+    spaces.SPACES["tiny"] = TINY
+    recipe = Recipe(
+        name="tiny", space="tiny", crop_size=20, mean=(128.0, 128.0, 128.0), std=(64.0, 64.0, 64.0),
+        steps=1, holdout=10, calibration_images=80, front_children=8,
+    )  # fmt: skip
+    weights = {
+        k: (v + generator.normal(size=v.shape) * (0.3 if "gamma" in k else 0.05)).astype(np.float16)
+        for k, v in initial_weights(TINY, 0, last_gamma=1.0).items()
+    }
+    train = images(80)
+    run = Trained(recipe, weights, train.pixels, train, images(10), images(30), b'{"step": 1}\n')
+    drawn = sorted((uniform_child(TINY, ("family", i)) for i in range(3)), key=lambda s: sum(w.width for w in s.stages))
+    measured = tuple(
+        Measured(spec, 20.0 + 10 * i, "corner" if i in (0, 4) else "random")
+        for i, spec in enumerate([TINY.smallest, *drawn, TINY.biggest])
+    )
+    folder = write_family(run, measured, tmp_path_factory.mktemp("run") / "family", lambda message: None)
+    np.save(folder.parent / "calibration.npy", train.pixels)
+    spaces.SPACES.clear()
+    spaces.SPACES.update(before)
+    return folder

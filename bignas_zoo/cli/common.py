@@ -14,7 +14,7 @@ from bignas_zoo.registry import Slice, families
 MACS_NOTE = "MACs are multiply-adds counted once; mobile papers call the same count FLOPs."
 
 
-class SliceName(click.ParamType):
+class SliceName(click.ParamType):  # type: ignore[type-arg]
     """A slice's name, completed by the shell."""
 
     name = "slice"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from bignas_zoo.cli.common import MACS_NOTE, accuracy, family_option, json_option, millions, print_json, print_table
+from bignas_zoo.cli.common import (
+    MACS_NOTE,
+    accuracy,
+    family_option,
+    json_option,
+    millions,
+    print_json,
+    print_table,
+)
 from bignas_zoo.registry import list_slices
 
 

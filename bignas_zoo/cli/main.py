@@ -15,7 +15,7 @@ from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.show import show_command
 from bignas_zoo.cli.train import train_command
-from bignas_zoo.errors import BigNASError
+from bignas_zoo.errors import BigNASError, LocalIOError
 
 INTERRUPTED = 130
 
@@ -42,6 +42,11 @@ class _Group(click.Group):
             # The reader went away (`| head`): that is its right. Keep Python from complaining at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(
+                f"{where}{error.strerror or error}. Free space or choose another place.", LocalIOError.exit_code, debug
+            )
         except Exception as error:  # noqa: BLE001  a bug: say so without a wall of text
             _fail(f"internal error, {type(error).__name__}: {error}. Run with --debug to see where.", 1, debug)
         sys.exit(0)
@@ -58,7 +63,7 @@ def _fail(message: str, code: int, debug: bool) -> None:
 @click.version_option(__version__, prog_name="bignas-zoo")
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 def main(debug: bool) -> None:
-    """Cut the best image classifier for a budget out of a BigNAS supernet, and ship it.
+    r"""Cut the best image classifier for a budget out of a BigNAS supernet, and ship it.
 
     \b
     Examples:
@@ -71,7 +76,7 @@ def main(debug: bool) -> None:
     Shell completion: eval "$(_BIGNAS_ZOO_COMPLETE=bash_source bignas-zoo)" (also zsh_source, fish_source).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
 
 for _command in (list_command, show_command, get_command, evaluate_command, train_command):

@@ -45,7 +45,12 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
 
         def update(p: Any) -> None:
             bar.update(
-                task, description=p.phase, completed=p.step, total=p.steps, loss=p.loss, speed=p.images_per_second
+                task,
+                description=p.phase,
+                completed=p.step,
+                total=p.steps,
+                loss=p.loss,
+                speed=p.images_per_second,
             )
 
         yield update

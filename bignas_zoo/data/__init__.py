@@ -1,0 +1,1 @@
+"""Shipped data: families and their weights (format: docs/FORMAT.md)."""

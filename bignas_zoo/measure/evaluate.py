@@ -68,7 +68,7 @@ class Evaluator:
         return self._graphs[resolution]
 
     def _calibrate(self) -> Callable[..., Any]:
-        @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)
+        @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
         def run(x: Any, vector: Any) -> Any:
             choice = Choice.from_vector(self.space, vector)
             _, moments = forward(self.space, self.weights, x, choice, branch="where")
@@ -77,7 +77,7 @@ class Evaluator:
         return run  # type: ignore[no-any-return]
 
     def _classify(self) -> Callable[..., Any]:
-        @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)
+        @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
         def run(x: Any, vector: Any, moments: Any) -> Any:
             given = {name: Moments(*pair) for name, pair in moments.items()}
             choice = Choice.from_vector(self.space, vector)

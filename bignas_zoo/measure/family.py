@@ -10,9 +10,11 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 import bignas_zoo.recipes
@@ -46,7 +48,7 @@ def find_recipe(recipe: str | Path) -> Path:
         NotFoundError: neither exists.
     """
     path = Path(recipe)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     shipped = {p.stem: p for p in Path(bignas_zoo.recipes.__path__[0]).glob("*.yaml")}
     name = str(recipe).removesuffix(".yaml")
@@ -55,23 +57,62 @@ def find_recipe(recipe: str | Path) -> Path:
     raise NotFoundError(f"recipe '{recipe}': no such file, nor a shipped recipe. {nearest(name, shipped)}")
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run: everything a family is made from.
+
+    Attributes:
+        recipe: the recipe.
+        weights: the supernet's, float16 as they ship.
+        calibration: ``[n, crop, crop, 3]`` uint8 training images.
+        images, holdout, test: the three splits.
+        metrics: the run's ``metrics.jsonl``.
+    """
+
+    recipe: Recipe
+    weights: dict[str, np.ndarray]
+    calibration: np.ndarray
+    images: LabelledImages
+    holdout: LabelledImages
+    test: LabelledImages
+    metrics: bytes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The input contract."""
+        return Preprocess(self.recipe.crop_size, self.recipe.mean, self.recipe.std)
+
+    @property
+    def rounded(self) -> dict[str, np.ndarray]:
+        """The shipped weights as float32: what is calibrated and measured."""
+        return {name: value.astype(np.float32) for name, value in self.weights.items()}
+
+    def child(self, spec: ChildSpec) -> keras.Model:
+        """Cut and calibrate one child."""
+        child = build_child(spec)
+        set_weights(child, spec, slice_weights(self.rounded, spec))
+        inputs = (self.preprocess.inputs(b, spec.resolution) for b in batches(self.calibration, BATCH))
+        calibrate(child, (np.asarray(x) for x in inputs))
+        return child
+
+
 def train_family(
     recipe_name: str | Path, data: Path, output: Path, *, say: Say, report: Callable[[Progress], None]
 ) -> Path:
     """Train by a recipe and make a family; see `bignas_zoo.train`."""
     recipe = read_recipe(find_recipe(recipe_name))
-    preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
+    space = recipe.search_space
     say(f"reading images from {data}")
     everything = read_labelled(data, "train", recipe.crop_size, ())
     test = read_labelled(data, "test", recipe.crop_size, everything.class_names)
-    images, holdout = split_holdout(everything, recipe.holdout, recipe.seed)
-    space = recipe.search_space
-    if len(images.class_names) != space.classes:
+    if len(everything.class_names) != space.classes:
         raise LocalIOError(
-            f"{data}: {len(images.class_names)} classes, but space '{space.name}' has {space.classes}."
+            f"{data}: {len(everything.class_names)} classes, but space '{space.name}' has {space.classes}."
         )
+    images, holdout = split_holdout(everything, recipe.holdout, recipe.seed)
     order = philox(recipe.seed, "calibration").permutation(len(images))
     calibration = images.take(np.sort(order[: recipe.calibration_images])).pixels
+    preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
 
     def curve(weights: dict[str, np.ndarray]) -> dict[str, float]:
         evaluator = Evaluator(space, weights, preprocess, calibration[:CURVE_CALIBRATION])
@@ -80,38 +121,36 @@ def train_family(
 
     weights = train_supernet(recipe, images, output, curve, report)
     shipped = {name: value.astype(np.float16) for name, value in weights.items()}
-    rounded = {name: value.astype(np.float32) for name, value in shipped.items()}
-    measured = _measure(recipe, rounded, preprocess, calibration, holdout, output, say)
-    return _write_family(
-        recipe, shipped, rounded, preprocess, calibration, measured, (images, holdout, test), output, say
-    )
+    metrics = (output / METRICS).read_bytes()
+    run = Trained(recipe, shipped, calibration, images, holdout, test, metrics)
+    return write_family(run, measure(run, output / MEASURED_FILE, say), output / "family", say)
 
 
-def _measure(
-    recipe: Recipe,
-    weights: dict[str, np.ndarray],
-    preprocess: Preprocess,
-    calibration: np.ndarray,
-    holdout: LabelledImages,
-    output: Path,
-    say: Say,
-) -> tuple[Measured, ...]:
-    """Measure the front's children; measurements already in the run folder are taken over."""
-    space = recipe.search_space
-    evaluator = Evaluator(space, weights, preprocess, calibration)
-    log = output / MEASURED_FILE
+def measure(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:
+    """Measure the front's children on the held-out images.
+
+    Args:
+        run: the finished training.
+        log: JSON lines of measurements; those in it already are not made again.
+        say: told of each.
+
+    Returns:
+        All measurements.
+    """
+    recipe = run.recipe
+    evaluator = Evaluator(recipe.search_space, run.rounded, run.preprocess, run.calibration)
     lines = log.read_text("utf-8").splitlines() if log.is_file() else []
     known = [_measured_from_json(json.loads(line), recipe) for line in lines]
 
     def keep(m: Measured, done: int) -> None:
-        if done > len(lines):
+        if m not in known:
             lines.append(json.dumps(_measured_to_json(m)))
             store.atomic_write(log, "".join(f"{line}\n" for line in lines).encode())
         say(f"child {done}/{recipe.front_children}: {m.macs / 1e6:.2f} MMACs, {m.top1:.2f} % held out")
 
     return measure_front(
-        space,
-        lambda spec: evaluator.top1(spec, holdout),
+        recipe.search_space,
+        lambda spec: round(evaluator.top1(spec, run.holdout), 4),
         recipe.front_children,
         recipe.seed,
         known,
@@ -120,7 +159,7 @@ def _measure(
 
 
 def _measured_to_json(m: Measured) -> dict[str, Any]:
-    return {"spec": m.spec.to_json(), "macs": m.macs, "holdout_top1": round(m.top1, 4), "origin": m.origin}
+    return {"spec": m.spec.to_json(), "macs": m.macs, "holdout_top1": m.top1, "origin": m.origin}
 
 
 def _measured_from_json(data: dict[str, Any], recipe: Recipe) -> Measured:
@@ -128,75 +167,50 @@ def _measured_from_json(data: dict[str, Any], recipe: Recipe) -> Measured:
     return Measured(spec, data["holdout_top1"], data["origin"])
 
 
-def _write_family(
-    recipe: Recipe,
-    shipped: dict[str, np.ndarray],
-    weights: dict[str, np.ndarray],
-    preprocess: Preprocess,
-    calibration: np.ndarray,
-    measured: tuple[Measured, ...],
-    splits: tuple[LabelledImages, LabelledImages, LabelledImages],
-    output: Path,
-    say: Say,
-) -> Path:
-    images, holdout, test = splits
-    space = recipe.search_space
-    front = thin(pareto(measured))
-    members = name_members(recipe.name, space, front, measured)
-    folder = output / "family"
+def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say: Say) -> Path:
+    """Write a family's folder: weights, named slices with statistics, front, description.
+
+    Each slice is cut from the rounded weights, calibrated, and measured on the test images, which no
+    choice has seen.
+
+    Args:
+        run: the finished training.
+        measured: the front's children, both corners among them.
+        folder: the family's folder; a family already there is replaced once the new one is complete.
+        say: told of each slice.
+
+    Returns:
+        The folder.
+    """
+    recipe, space = run.recipe, run.recipe.search_space
+    members = name_members(recipe.name, space, thin(pareto(measured)), measured)
     with store.new_folder(folder, force=True, marker=FAMILY_FILE) as new:
         (new / "bn").mkdir()
-        write_weights(new / SUPERNET_FILE, shipped, {"family": recipe.name})
-        slices = []
-        for name, member in members.items():
-            child = build_child(member.spec)
-            set_weights(child, member.spec, slice_weights(weights, member.spec))
-            calibrate(child, _inputs(preprocess, calibration, member.spec.resolution))
-            statistics = {
-                k: v for k, v in get_weights(child, member.spec).items() if k.endswith((".mean", ".variance"))
-            }
-            file = f"bn/{name}.safetensors"
-            write_weights(new / file, statistics, {"slice": name})
-            top1 = child_top1(child, member.spec.resolution, preprocess, test)
-            say(f"{name}: {member.macs / 1e6:.2f} MMACs, {top1:.2f} % on {test.source}")
-            slices.append(
-                {
-                    "name": name,
-                    "spec": member.spec.to_json(),
-                    "top1": round(top1, 4),
-                    "top1_images": len(test),
-                    "top1_source": test.source,
-                    "holdout_top1": round(member.top1, 4),
-                    "holdout_images": len(holdout),
-                    "bytes": len(convert(child)),
-                    "statistics": _record(new, file),
-                }
-            )
-        store.write_json(
-            new / FRONT_FILE,
-            {
-                "schema": FRONT_SCHEMA,
-                "chosen_on": f"{len(holdout):,} training images held out of training",
-                "measured": [_measured_to_json(m) for m in measured],
-            },
-        )
-        store.atomic_write(new / METRICS, (output / METRICS).read_bytes())
+        write_weights(new / SUPERNET_FILE, run.weights, {"family": recipe.name})
+        slices = [_write_slice(run, name, member, new, say) for name, member in members.items()]
+        front = {
+            "schema": FRONT_SCHEMA,
+            "chosen_on": f"{len(run.holdout):,} training images held out of training",
+            "measured": [_measured_to_json(m) for m in measured],
+        }
+        store.write_json(new / FRONT_FILE, front)
+        store.atomic_write(new / METRICS, run.metrics)
         description = {
             "schema": SCHEMA,
             "name": recipe.name,
-            "description": f"Supernet of space '{space.name}' trained on {images.source}.",
+            "description": f"Supernet of space '{space.name}' trained on {run.images.source}.",
             "license": "Apache-2.0",
             "space": space.to_json(),
-            "class_names": list(images.class_names),
-            "preprocess": preprocess.to_json(),
+            "class_names": list(run.images.class_names),
+            "preprocess": run.preprocess.to_json(),
             "weights": _record(new, SUPERNET_FILE),
             "front": _record(new, FRONT_FILE),
             "metrics": _record(new, METRICS),
             "training": {
                 "recipe": recipe.to_json(),
-                "images": len(images),
-                "held_out": len(holdout),
-                "calibration_images": len(calibration),
+                "images": len(run.images),
+                "held_out": len(run.holdout),
+                "calibration_images": len(run.calibration),
                 "machine": _machine(),
                 "versions": slice_folder.versions(),
                 "command": "bignas-zoo train RECIPE --data FOLDER --output RUN",
@@ -207,8 +221,26 @@ def _write_family(
     return folder
 
 
-def _inputs(preprocess: Preprocess, pixels: np.ndarray, resolution: int) -> list[np.ndarray]:
-    return [np.asarray(preprocess.inputs(batch, resolution)) for batch in batches(pixels, BATCH)]
+def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: Say) -> dict[str, Any]:
+    """Calibrate and measure one slice, store its statistics, and return its entry in family.json."""
+    child = run.child(member.spec)
+    stored = get_weights(child, member.spec)
+    file = f"bn/{name}.safetensors"
+    statistics = {k: v for k, v in stored.items() if k.endswith((".mean", ".variance"))}
+    write_weights(folder / file, statistics, {"slice": name})
+    top1 = child_top1(child, member.spec.resolution, run.preprocess, run.test)
+    say(f"{name}: {member.macs / 1e6:.2f} MMACs, {top1:.2f} % on {run.test.source}")
+    return {
+        "name": name,
+        "spec": member.spec.to_json(),
+        "top1": round(top1, 4),
+        "top1_images": len(run.test),
+        "top1_source": run.test.source,
+        "holdout_top1": member.top1,
+        "holdout_images": len(run.holdout),
+        "bytes": len(convert(child)),
+        "statistics": _record(folder, file),
+    }
 
 
 def _record(folder: Path, name: str) -> dict[str, Any]:

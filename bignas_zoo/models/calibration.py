@@ -50,9 +50,7 @@ def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
             chunks.append(ops.convert_to_tensor(batch, "float32"))
             count += len(batch)
     if count < MIN_IMAGES:
-        raise UsageError(
-            f"calibration: {count} images are too few; give at least {MIN_IMAGES}, better 1,000 or more."
-        )
+        raise UsageError(f"calibration: {count} images are too few; give at least {MIN_IMAGES}, better 1,000 or more.")
     for block in _blocks(child):
         for layer in block:
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -110,10 +108,9 @@ def _run(block: list[Any], x: Tensor, wanted: Any) -> Tensor:
             arguments: Any = [values.get(id(t), x) for t in inputs]
         else:
             arguments = values[id(inputs)]
-        if isinstance(layer, keras.layers.BatchNormalization):
-            y = layer(arguments, training=False)
-        else:
-            y = layer(arguments)
+        # Only batch norm and dropout know `training`; a child has no dropout.
+        inference = {"training": False} if isinstance(layer, keras.layers.BatchNormalization) else {}
+        y = layer(arguments, **inference)
         values[id(layer.output)] = y
         if layer.output is wanted:
             return y

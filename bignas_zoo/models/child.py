@@ -11,9 +11,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
-from bignas_zoo.cost import ops
+from bignas_zoo import cost
 from bignas_zoo.models.elastic import ACTIVATIONS
 from bignas_zoo.models.slicing import child_shapes
 from bignas_zoo.models.weights import check_shapes
@@ -98,7 +98,7 @@ def set_weights(child: keras.Model, spec: ChildSpec, weights: Mapping[str, np.nd
     """
     calibrated = any(name.endswith(".bn.mean") for name in weights)
     check_shapes(weights, child_shapes(spec, statistics=calibrated), "child weights")
-    for op in ops(spec):
+    for op in cost.ops(spec):
         kernel = weights[f"{op.name}.kernel"]
         layer = child.get_layer(op.name)
         arrays = [kernel.reshape(layer.kernel.shape)]
@@ -117,11 +117,11 @@ def set_weights(child: keras.Model, spec: ChildSpec, weights: Mapping[str, np.nd
 def get_weights(child: keras.Model, spec: ChildSpec) -> dict[str, np.ndarray]:
     """Return a child's weights, statistics included, by the names of `set_weights`."""
     weights: dict[str, np.ndarray] = {}
-    for op in ops(spec):
+    for op in cost.ops(spec):
         layer = child.get_layer(op.name)
-        weights[f"{op.name}.kernel"] = np.array(layer.kernel).reshape(op.kernel_shape)
+        weights[f"{op.name}.kernel"] = ops.convert_to_numpy(layer.kernel).reshape(op.kernel_shape)
         if op.bias:
-            weights[f"{op.name}.bias"] = np.array(layer.bias)
+            weights[f"{op.name}.bias"] = ops.convert_to_numpy(layer.bias)
         if op.batch_norm:
             weights |= batch_norm_weights(child.get_layer(f"{op.name}.bn"))
     return weights
@@ -130,8 +130,8 @@ def get_weights(child: keras.Model, spec: ChildSpec) -> dict[str, np.ndarray]:
 def batch_norm_weights(norm: Any) -> dict[str, np.ndarray]:
     """Return the four vectors of a batch norm by name."""
     return {
-        f"{norm.name}.gamma": np.array(norm.gamma),
-        f"{norm.name}.beta": np.array(norm.beta),
-        f"{norm.name}.mean": np.array(norm.moving_mean),
-        f"{norm.name}.variance": np.array(norm.moving_variance),
+        f"{norm.name}.gamma": ops.convert_to_numpy(norm.gamma),
+        f"{norm.name}.beta": ops.convert_to_numpy(norm.beta),
+        f"{norm.name}.mean": ops.convert_to_numpy(norm.moving_mean),
+        f"{norm.name}.variance": ops.convert_to_numpy(norm.moving_variance),
     }

@@ -14,6 +14,7 @@ Reference: BigNAS (arXiv 2003.11142) section 3; slimmable networks' channel slic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from keras import ops
 Tensor = Any
 Choice = Any  # int or traced int32 scalar
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "swish": ops.silu,
     "hard_swish": ops.hard_silu,
     "relu": ops.relu,
@@ -109,12 +110,8 @@ def depthwise(x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int,
 
     if is_static(size):
         return run(int(size))
-    sizes = [k for k in range(3, full + 1, 2)]
     if branch == "cond":
-        result = lambda: run(full)  # noqa: E731
-        for k in reversed(sizes[:-1]):
-            result = _either(ops.equal(size, k), lambda k=k: run(k), result)
-        return result()
+        return _branches(size, list(range(3, full + 1, 2)), run)
     # Zeroing the rim equals the smaller convolution at either stride: "same" pads (k - 1) / 2 around
     # an odd map and drops one at the front of an even one, for every k alike, so the centres agree.
     reach = np.abs(np.arange(full, dtype=np.int32) - full // 2)
@@ -123,8 +120,12 @@ def depthwise(x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int,
     return ops.depthwise_conv(x, kernel * keep, strides=stride, padding="same")
 
 
-def _either(condition: Tensor, yes: Any, no: Any) -> Any:
-    return lambda: ops.cond(condition, yes, no)
+def _branches(choice: Tensor, options: list[int], run: Callable[[int], Tensor]) -> Tensor:
+    """Run the option that a traced choice equals; nested conditions, the last option needs none."""
+    first, *rest = options
+    if not rest:
+        return run(first)
+    return ops.cond(ops.equal(choice, first), lambda: run(first), lambda: _branches(choice, rest, run))
 
 
 @dataclass(frozen=True)

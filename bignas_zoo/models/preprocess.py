@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from keras import ops
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 
@@ -115,7 +115,7 @@ def read_image(path: Path, crop_size: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             rgb = image.convert("RGB")
-    except (Image.UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise IntegrityError(f"{path}: not a readable image ({error}).") from error
     except OSError as error:
         if error.strerror is None:  # Pillow's own words for a truncated file

@@ -81,9 +81,7 @@ class Choice:
             tuple(_fixed(s.depths, d) for s, d in zip(space.stages, depths, strict=True)),
             tuple(_fixed(s.widths, w) for s, w in zip(space.stages, widths, strict=True)),
             tuple(_fixed(s.expansions, e) for s, e in zip(space.stages, expansions, strict=True)),
-            tuple(
-                tuple(_fixed(s.kernels, k) for k in ks) for s, ks in zip(space.stages, kernels, strict=True)
-            ),
+            tuple(tuple(_fixed(s.kernels, k) for k in ks) for s, ks in zip(space.stages, kernels, strict=True)),
         )
 
 
@@ -145,10 +143,14 @@ class _Run:
     def norm(self, x: Tensor, op: Op, choice: Any) -> Tensor:
         given = None if self.given is None else self.given[op.name]
         gamma, beta = self.weights[f"{op.name}.bn.gamma"], self.weights[f"{op.name}.bn.beta"]
-        y, self.moments[op.name] = elastic.batch_norm(
-            x, gamma, beta, choice, self.space.bn_epsilon, given, self.fused
-        )
+        y, self.moments[op.name] = elastic.batch_norm(x, gamma, beta, choice, self.space.bn_epsilon, given, self.fused)
         return y
+
+    def kernel(self, op: Op) -> Tensor:
+        return self.weights[f"{op.name}.kernel"]
+
+    def dense(self, op: Op) -> tuple[Tensor, Tensor]:
+        return self.kernel(op), self.weights[f"{op.name}.bias"]
 
     def act(self, x: Tensor) -> Tensor:
         return elastic.ACTIVATIONS[self.space.activation](x)
@@ -162,7 +164,7 @@ class _Run:
     def branch_of(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice) -> Tensor:
         """Run an MBConv without its shortcut."""
         named = {op.name.rpartition(".")[2]: op for op in block.ops}
-        kernel = lambda op: self.weights[f"{op.name}.kernel"]  # noqa: E731
+        kernel = self.kernel
         mid = cin * choice.expansions[block.stage] if block.expands else cin
         if block.expands:
             op = named["expand"]
@@ -173,11 +175,10 @@ class _Run:
         x = self.act(self.norm(x, op, mid))
         if block.squeeze_excite:
             se = block.squeeze_excite
-            pair = lambda op: (kernel(op), self.weights[f"{op.name}.bias"])  # noqa: E731
             x = elastic.squeeze_excite(
                 x,
-                pair(named["squeeze"]),
-                pair(named["excite"]),
+                self.dense(named["squeeze"]),
+                self.dense(named["excite"]),
                 mid,
                 se.hidden(cin, mid),
                 se.activation,
@@ -237,9 +238,7 @@ def forward(
             x = ops.cast(ops.mean(x, axis=(1, 2)), "float32")
             if dropout_mask is not None:
                 x = x * dropout_mask
-            x = elastic.dense(
-                x, weights["classifier.kernel"], weights["classifier.bias"], choice.head, space.classes
-            )
+            x = elastic.dense(x, weights["classifier.kernel"], weights["classifier.bias"], choice.head, space.classes)
     return x, run.moments
 
 

@@ -16,9 +16,7 @@ MAX_BYTES = 2 << 30
 DTYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "I64": np.int64}
 
 
-def write_weights(
-    path: Path, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_weights(path: Path, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays as one safetensors file, atomically.
 
     Args:
@@ -29,7 +27,8 @@ def write_weights(
     Raises:
         LocalIOError: the file cannot be written; an old one stays.
     """
-    arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
+    # asarray, not ascontiguousarray: the latter turns a scalar into a vector of one
+    arrays = {name: np.asarray(weights[name], order="C") for name in sorted(weights)}
     atomic_write(path, save(arrays, metadata=dict(metadata) if metadata else None))
 
 
@@ -74,9 +73,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise IntegrityError(f"{path}: damaged or not a safetensors file ({error}).") from error
 
 
-def check_shapes(
-    weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], where: str
-) -> None:
+def check_shapes(weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
     """Compare names and shapes with what a space needs.
 
     Raises:

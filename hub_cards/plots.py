@@ -1,0 +1,438 @@
+"""Drawings: the blocks of slices, a family's front, and its learning curve.
+
+One style for all three, PNG or SVG by the file's suffix. The same input gives the same bytes with
+the same matplotlib: no dates, no random ids. matplotlib is an extra, imported on first use; nothing
+here touches pyplot or its current figure.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import cos, hypot, pi, sin
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
+from bignas_zoo.plan import Block, plan_child
+from bignas_zoo.registry import FAMILY_FILE, Family, FileRecord, Slice, no_weights
+from bignas_zoo.store import atomic_write, read_json, verify
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 150
+SUFFIXES = (".png", ".svg")
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bignas-zoo",
+}
+BLUE, LIGHT_BLUE, ORANGE, GREEN, INK, GREY = "#0072b2", "#8fc1e3", "#d55e00", "#009e73", "#222222", "#707070"
+STAGE_FILLS = ("#cfe3f5", "#d6efd3", "#fdebc0", "#f8d5cc", "#e1d7f1", "#cdeeee", "#f5d9ea", "#e8e3c8")
+PLAIN_FILL = "#ebebeb"
+
+# Measures of the architecture drawing, in inches.
+ROW, STAGE_GAP, BLOCK_HEIGHT, BLOCK_WIDTH, COLUMN = 0.27, 0.09, 0.21, 1.5, 2.45
+GUTTER, MARGIN, HEADING, LINE = 0.85, 0.2, 1.0, 0.16
+PIXELS = 0.6  # of a column, left of its blocks: the sizes of the maps
+
+# Where a label may stand beside its point: points of distance, eighths of a turn.
+DISTANCES, DIRECTIONS = (9, 15, 22, 30, 40, 52), (3, 2, 4, 1, 5, 0, 6, 7)
+
+
+@dataclass(frozen=True)
+class _Front:
+    """Content of front.json: what was measured on, and for each origin MMACs and top-1 in percent."""
+
+    chosen_on: str
+    measured: Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Content of metrics.jsonl: pairs of step and value; the first step of the sandwich rule, if any."""
+
+    accuracies: Mapping[str, Sequence[tuple[int, float]]]
+    learning_rates: Sequence[tuple[int, float]]
+    sandwich_from: int | None
+
+
+def plot_architectures(slices: Sequence[Slice], path: Path) -> None:
+    """Draw slices side by side, block by block, rows aligned by stage and layer.
+
+    Args:
+        slices: at least one; they may be of different spaces.
+        path: the file to write, .png or .svg.
+
+    Raises:
+        UsageError: no slices, another suffix, or matplotlib is not installed.
+        LocalIOError: the file cannot be written.
+    """
+    if not slices:
+        raise UsageError("drawing: needs at least one slice.")
+    _write(path, lambda: _architectures(slices))
+
+
+def plot_front(family: Family, path: Path) -> None:
+    """Draw accuracy over MACs: every measured child, and the slices with their reported accuracy.
+
+    Args:
+        family: one with a folder; the children come from its front.json.
+        path: the file to write, .png or .svg.
+
+    Raises:
+        UsageError: another suffix, or matplotlib is not installed.
+        NotFoundError: the family has no folder, being one without weights.
+        IntegrityError: front.json is missing, damaged, or not the recorded one.
+        LocalIOError: the file cannot be written.
+    """
+    _write(path, lambda: _front(family, _read_front(family)))
+
+
+def plot_curve(family: Family, path: Path) -> None:
+    """Draw held-out accuracy and learning rate over the steps of the training.
+
+    Args:
+        family: one with a folder; the records come from its metrics.jsonl.
+        path: the file to write, .png or .svg.
+
+    Raises:
+        UsageError: another suffix, or matplotlib is not installed.
+        NotFoundError: the family has no folder, being one without weights.
+        IntegrityError: metrics.jsonl is missing, damaged, or not the recorded one.
+        LocalIOError: the file cannot be written.
+    """
+    _write(path, lambda: _curve(family, _read_curve(family)))
+
+
+def _write(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw a figure and write it, all under the one style: backends read it while they write."""
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise UsageError(f"{path}: drawings are {' or '.join(SUFFIXES)} files; got suffix '{kind}'.")
+    try:
+        import matplotlib.style
+    except ImportError as error:
+        raise UsageError(
+            'drawing: needs matplotlib. Install it with pip install "bignas-zoo[plots]".'
+        ) from error
+    metadata = {"Creator": "bignas-zoo", "Date": None} if kind == ".svg" else {"Software": "bignas-zoo"}
+    with matplotlib.style.context(["default", STYLE]):
+        buffer = io.BytesIO()
+        draw().savefig(buffer, format=kind[1:], dpi=DPI, metadata=metadata)
+    atomic_write(path, buffer.getvalue())
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return a new figure of a size in inches, on Agg."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+# ---- architectures
+
+
+def _architectures(slices: Sequence[Slice]) -> Figure:
+    plans = [plan_child(s.spec) for s in slices]
+    rows = _rows(plans)
+    width = GUTTER + COLUMN * len(slices) + MARGIN
+    caption = textwrap.wrap(_caption(slices), int(width / 0.065))
+    depth = max(rows.values()) + ROW + LINE * (len(caption) + 1)
+    figure = _figure(width, HEADING + depth)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(depth, -HEADING))
+    axes.axis("off")
+    for stage in sorted({b.stage for plan in plans for b in plan if b.kind == "mbconv"}):
+        mine = [y for (s, _), y in rows.items() if s == stage]
+        axes.text(MARGIN, (mine[0] + mine[-1]) / 2, f"stage {stage + 1}", va="center", color=GREY, fontsize=8)
+    for i, (chosen, plan) in enumerate(zip(slices, plans, strict=True)):
+        _draw_column(axes, GUTTER + COLUMN * i, chosen, plan, rows)
+    for i, line in enumerate(caption, start=1):
+        axes.text(MARGIN, depth - LINE * (len(caption) + 0.5 - i), line, fontsize=7.5, color=GREY)
+    return figure
+
+
+def _rows(plans: Iterable[Sequence[Block]]) -> dict[tuple[int, int], float]:
+    """Return the height of each row's middle, in inches below the first one, in order."""
+    keys = sorted({_row(block) for plan in plans for block in plan})
+    rows, y = {keys[0]: 0.0}, 0.0
+    for before, key in pairwise(keys):
+        y += ROW + (STAGE_GAP if key[0] != before[0] else 0)
+        rows[key] = y
+    return rows
+
+
+def _row(block: Block) -> tuple[int, int]:
+    ends = {"stem": (-1, 0), "head": (1_000, 0), "classifier": (1_000, 1)}
+    return ends.get(block.kind, (block.stage, block.layer))
+
+
+def _draw_column(
+    axes: Axes, left: float, chosen: Slice, plan: Sequence[Block], rows: Mapping[tuple[int, int], float]
+) -> None:
+    middle = left + PIXELS + BLOCK_WIDTH / 2
+    axes.text(middle, -HEADING + 0.27, chosen.name, ha="center", fontsize=10, fontweight="bold", color=INK)
+    for i, line in enumerate(_figures(chosen)):
+        axes.text(middle, -HEADING + 0.45 + LINE * i, line, ha="center", fontsize=8, color=INK)
+    ends = [rows[_row(plan[0])], rows[_row(plan[-1])]]
+    axes.plot([middle, middle], ends, color=GREY, linewidth=1, zorder=0)
+    size = 0
+    for block in plan:
+        y = rows[_row(block)]
+        _draw_block(axes, middle, y, block)
+        if block.size_in != size:
+            size = block.size_in
+            axes.text(left + PIXELS - 0.07, y, f"{size} px", ha="right", va="center", fontsize=7.5, color=INK)
+
+
+def _draw_block(axes: Axes, middle: float, y: float, block: Block) -> None:
+    from matplotlib.patches import Polygon
+
+    half, tall = BLOCK_WIDTH / 2, BLOCK_HEIGHT / 2
+    narrow = half - (0.16 if block.stride == 2 else 0)
+    corners = [(-half, -tall), (half, -tall), (narrow, tall), (-narrow, tall)]
+    fill = STAGE_FILLS[block.stage % len(STAGE_FILLS)] if block.kind == "mbconv" else PLAIN_FILL
+    axes.add_patch(
+        Polygon([(middle + x, y + d) for x, d in corners], facecolor=fill, edgecolor="#555555", linewidth=0.7)
+    )
+    axes.text(middle, y, _block_label(block), ha="center", va="center", fontsize=7.5, color=INK)
+    if block.stride == 2:
+        axes.text(middle + half + 0.03, y, "/2", va="center", fontsize=7.5, fontweight="bold", color=ORANGE)
+
+
+def _block_label(block: Block) -> str:
+    if block.kind == "mbconv":
+        expansion = f"×{block.mid // block.cin}  " if block.expands else ""
+        return f"{expansion}k{block.kernel}x{block.kernel} → {block.cout}"
+    if block.kind == "classifier":
+        return f"pool, dense → {block.cout}"
+    return f"{block.kind} {block.kernel}x{block.kernel} → {block.cout}"
+
+
+def _figures(chosen: Slice) -> tuple[str, str, str]:
+    """Return the lines under a slice's name; an accuracy that is the paper's stands in parentheses."""
+    if chosen.top1 is None:
+        top1 = "top-1 not measured"
+    elif chosen.statistics is None:
+        top1 = f"top-1 ({chosen.top1:.1f} %, the paper's)"
+    else:
+        top1 = f"top-1 {chosen.top1:.2f} %"
+    return (
+        f"{chosen.macs / 1e6:,.2f} MMACs, {chosen.spec.resolution} px",
+        f"{chosen.parameters / 1e6:,.2f} M parameters",
+        top1,
+    )
+
+
+def _caption(slices: Sequence[Slice]) -> str:
+    sources = dict.fromkeys(s.top1_source for s in slices if s.top1 is not None)
+    return (
+        "From top to bottom: ×6 the expansion, k5x5 the depthwise kernel, → 40 the output channels of an MBConv block; "
+        "px the side of the map a block takes in; narrowing blocks (/2) have stride 2. "
+        "MMACs: million multiply-adds for one image; mobile papers say FLOPs. "
+        + "".join(f"Top-1: {source}. " for source in sources)
+    )
+
+
+# ---- front
+
+
+def _front(family: Family, front: _Front) -> Figure:
+    figure = _figure(7.2, 5.4)
+    axes = figure.add_subplot()
+    for origin, color, title in (
+        ("random", LIGHT_BLUE, "random children"),
+        ("mutation", BLUE, "mutated children"),
+        ("corner", INK, "smallest and biggest child"),
+    ):
+        pairs = front.measured.get(origin, ())
+        if pairs:
+            label = f"{title} ({len(pairs)}), on {front.chosen_on}"
+            axes.scatter(*zip(*pairs, strict=True), s=12, color=color, linewidths=0, label=label)
+    points = [(s.macs / 1e6, s.top1, s.name.removeprefix(f"{family.name}-")) for s in family.slices if s.top1]
+    sources = "; ".join(dict.fromkeys(s.top1_source for s in family.slices if s.top1))
+    axes.plot(
+        [x for x, _, _ in points], [y for _, y, _ in points], "D", color=ORANGE, markersize=6,
+        markeredgecolor="white", markeredgewidth=0.8, label=f"slices ({len(points)}), on {sources}",
+    )  # fmt: skip
+    axes.set_title(f"{family.name}: accuracy over cost", loc="left", fontweight="bold")
+    axes.set_xlabel("MACs (multiply-adds, millions)")
+    axes.set_ylabel("top-1 %")
+    axes.margins(0.07)
+    _log_axis(axes)
+    figure.legend(loc="outside lower left", fontsize=8)
+    _place_labels(figure, axes, points, [pair for pairs in front.measured.values() for pair in pairs])
+    return figure
+
+
+def _log_axis(axes: Axes) -> None:
+    """Make x logarithmic with plain numbers: 1, 2, 5, 10, or every whole step on a short range."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    steps = (1, 2, 5) if high / low > 20 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _place_labels(
+    figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]], dots: Sequence[tuple[float, float]]
+) -> None:
+    """Write a name beside each point so that no two overlap, off the dots where there is room."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # fixes the layout, so that data have pixels
+    unit = figure.dpi / 72
+    hard = [_box(axes.transData.transform((x, y)), 5 * unit) for x, y, _ in points]
+    soft = [_box(axes.transData.transform(dot), 2 * unit) for dot in dots]
+    frame = axes.get_window_extent()
+    for x, y, text in points:
+        label = axes.annotate(
+            text, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8, color=INK,
+            in_layout=False, zorder=5,
+        )  # fmt: skip
+        size = label.get_window_extent()
+        best: tuple[float, Bbox, tuple[float, float]] | None = None
+        for distance, direction in product(DISTANCES, DIRECTIONS):
+            dx, dy = _offset(size, distance * unit, direction)
+            box = size.translated(dx, dy)
+            if box.count_overlaps(hard) or not (
+                frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
+            ):
+                continue
+            cost = hypot(dx, dy) / unit + 12 * box.count_overlaps(soft)
+            if best is None or cost < best[0]:
+                best = cost, box, (dx / unit, dy / unit)
+        if best:
+            hard.append(best[1])
+            label.set_position(best[2])
+
+
+def _box(centre: Sequence[float], half: float) -> Any:
+    from matplotlib.transforms import Bbox
+
+    x, y = centre
+    return Bbox([[x - half, y - half], [x + half, y + half]])
+
+
+def _offset(size: Any, distance: float, direction: int) -> tuple[float, float]:
+    """Return how far a label's middle goes so that its edge is `distance` from the point."""
+    turn = direction * pi / 4
+    return cos(turn) * (distance + size.width / 2), sin(turn) * (distance + size.height / 2 - 2)
+
+
+# ---- curve
+
+
+def _curve(family: Family, curve: _Curve) -> Figure:
+    figure = _figure(7.2, 4.8)
+    top, low = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for name, color in (("biggest", BLUE), ("smallest", ORANGE)):
+        points = curve.accuracies[name]
+        top.plot(*zip(*points, strict=True), "o-", color=color, markersize=4, label=f"{name} child")
+        end = points[-1]
+        top.annotate(f"{end[1]:.1f}", end, (7, 0), textcoords="offset points", va="center", color=color)
+    low.plot(*zip(*curve.learning_rates, strict=True), color=GREEN)
+    if curve.sandwich_from:
+        _mark_sandwich((top, low), curve.sandwich_from)
+    top.set_title(f"{family.name}: learning curve", loc="left", fontweight="bold")
+    top.set_ylabel("top-1 %")
+    low.set_ylabel("learning rate")
+    low.set_xlabel("optimizer steps")
+    low.set_ylim(bottom=0)
+    low.xaxis.set_major_formatter("{x:,.0f}")
+    figure.align_ylabels()
+    held_out = family.training.get("held_out")
+    images = f"{held_out:,} training images" if isinstance(held_out, int) else "training images"
+    figure.legend(
+        loc="outside lower left", ncols=2, fontsize=8, title=f"top-1 on {images} held out of training"
+    )
+    return figure
+
+
+def _mark_sandwich(panels: Sequence[Axes], step: int) -> None:
+    for axes in panels:
+        axes.axvline(step, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    for text, offset, side in (("biggest child alone", -5, "right"), ("sandwich rule", 5, "left")):
+        panels[0].annotate(
+            text, (step, 0.02), (offset, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha=side, fontsize=8, color=GREY,
+        )  # fmt: skip
+
+
+# ---- reading
+
+
+def _read_front(family: Family) -> _Front:
+    path = _recorded(family, "front")
+    try:
+        data = read_json(path)
+        measured: dict[str, list[tuple[float, float]]] = {}
+        for m in data["measured"]:
+            measured.setdefault(str(m["origin"]), []).append((m["macs"] / 1e6, float(m["holdout_top1"])))
+        return _Front(str(data["chosen_on"]), measured)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_curve(family: Family) -> _Curve:
+    path = _recorded(family, "metrics")
+    try:
+        records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        measured = [(r["step"], r["evaluation"]) for r in records if "evaluation" in r]
+        training = [r for r in records if "learning_rate" in r]
+        accuracies = {name: [(s, float(e[name])) for s, e in measured] for name in ("biggest", "smallest")}
+        if not measured or not training:
+            raise ValueError("no evaluation or no training step in it")
+        changes = [
+            b["step"] for a, b in pairwise(training) if (a["phase"], b["phase"]) == ("biggest", "sandwich")
+        ]
+        rates = [(r["step"], float(r["learning_rate"])) for r in training]
+        return _Curve(accuracies, rates, changes[0] if changes else None)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _recorded(family: Family, key: str) -> Path:
+    """Return the path of a file that family.json records, after checking its sha256."""
+    if family.folder is None:
+        raise NotFoundError(no_weights(family.name))
+    description = family.folder / FAMILY_FILE
+    try:
+        record = FileRecord.from_json(read_json(description)[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(description, error) from error
+    verify(family.path(record), record.sha256, fix=REMAKE)
+    return family.path(record)
+
+
+def _damaged(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(f"{path}: not as this version writes it ({type(error).__name__}: {error}). {REMAKE}")
+
+
+REMAKE = "Make the family again with `bignas-zoo train`."

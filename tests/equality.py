@@ -1,0 +1,116 @@
+"""Masked supernet = sliced supernet = plain Keras child; run as a script on another Keras backend.
+
+``python equality.py COUNT OUT.npz`` prints the worst errors as JSON and stores the logits, so that two
+backends can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import keras
+import numpy as np
+from conftest import TINY
+
+from bignas_zoo.models.calibration import calibrate
+from bignas_zoo.models.child import build_child, get_weights, set_weights
+from bignas_zoo.models.elastic import Moments
+from bignas_zoo.models.slicing import slice_weights
+from bignas_zoo.models.supernet import Choice, forward, initial_weights
+from bignas_zoo.sampling import uniform_child
+from bignas_zoo.space import ChildSpec
+
+IMAGES = 64
+
+
+def random_weights(seed: int) -> dict[str, np.ndarray]:
+    """Weights of no special form: no zero gammas or betas behind which a mistake could hide."""
+    generator = np.random.default_rng(seed)
+    weights = {}
+    for name, value in initial_weights(TINY, seed).items():
+        spread = 0.3 if name.endswith(("beta", "bias", "gamma")) else float(np.std(value)) or 0.1
+        weights[name] = (generator.normal(size=value.shape) * spread + name.endswith("gamma")).astype(np.float32)
+    return weights
+
+
+def children(count: int) -> list[ChildSpec]:
+    """The corners and random children at trained and unseen (odd) resolutions."""
+    sizes = TINY.all_resolutions
+    drawn = [uniform_child(TINY, ("equality", i), sizes[i % len(sizes)]) for i in range(count - 2)]
+    return [TINY.biggest, *drawn, TINY.smallest]
+
+
+def compiled(function):
+    """Compile for the backend at hand."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, jit_compile=False)
+
+
+def pad(vector: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(vector, (0, size - len(vector)))
+
+
+def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dict[str, float], np.ndarray]:
+    """Return the errors of one child, relative to the largest logit, and its calibrated logits."""
+    images = np.random.default_rng(seed).normal(size=(IMAGES, spec.resolution, spec.resolution, 3)).astype("f4")
+    choice = Choice.of(spec)
+    vector = choice.vector()
+
+    def masked(branch, moments=None):
+        given = None if moments is None else {k: Moments(*v) for k, v in moments.items()}
+        return compiled(
+            lambda x, v: forward(TINY, weights, x, Choice.from_vector(TINY, v), moments=given, branch=branch)[0]
+        )(images, vector)
+
+    child = build_child(spec)
+    set_weights(child, spec, slice_weights(weights, spec))
+    results = {
+        "sliced": compiled(lambda x: forward(TINY, weights, x, choice)[0])(images),
+        "where": masked("where"),
+        "cond": masked("cond"),
+        "composite": compiled(lambda x: forward(TINY, weights, x, choice, fused=False)[0])(images),
+    }
+    reference = np.asarray(child(images, training=True))
+    errors = {f"batch {k}": error(v, reference) for k, v in results.items()}
+
+    calibrate(child, [images[:40], images[40:]])
+    logits = np.asarray(child(images, training=False))
+    stored = get_weights(child, spec)
+    widths = {k.removesuffix(".bn.gamma"): len(v) for k, v in weights.items() if k.endswith(".bn.gamma")}
+    full = {
+        name: tuple(pad(stored.get(f"{name}.bn.{part}", np.zeros(0, "f4")), size) for part in ("mean", "variance"))
+        for name, size in widths.items()
+    }
+    errors["calibrated where"] = error(masked("where", full), logits)
+    errors["calibrated cond"] = error(masked("cond", full), logits)
+    given = {k: Moments(*v) for k, v in full.items()}
+    sliced = compiled(lambda x: forward(TINY, weights, x, choice, moments=given)[0])(images)
+    errors["calibrated sliced"] = error(sliced, logits)
+    # One batch of all images: batch statistics and calibrated statistics are the same numbers.
+    errors["calibrated batch"] = error(reference, logits)
+    return errors, logits
+
+
+def error(actual, expected: np.ndarray) -> float:
+    return float(np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max())
+
+
+def main(count: int, out: str) -> None:
+    weights = random_weights(0)
+    worst: dict[str, float] = {}
+    logits = {}
+    for i, spec in enumerate(children(count)):
+        errors, logits[f"child{i}"] = run(spec, weights, i)
+        worst = {k: max(v, worst.get(k, 0.0)) for k, v in errors.items()}
+    np.savez(out, **logits)
+    print(json.dumps({"backend": keras.backend.backend(), "children": count, **worst}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

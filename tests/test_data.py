@@ -1,0 +1,407 @@
+"""Readers of images, the hold-out, and training batches as a function of the step."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.recipes.data import (
+    CIFAR10_CLASSES,
+    LabelledImages,
+    TrainingBatches,
+    batches,
+    cifar10,
+    image_folder,
+    philox,
+    read_labelled,
+    split_holdout,
+    unlabelled_images,
+)
+from bignas_zoo.recipes.recipe import Recipe
+
+
+def random_images(count: int, side: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def cifar_rows(pixels: np.ndarray, labels: list[int]) -> bytes:
+    """Write the official binary form: label, then the red, green and blue plane, row by row."""
+    rows = []
+    for image, label in zip(pixels, labels, strict=True):
+        planes = b"".join(image[:, :, channel].tobytes() for channel in range(3))
+        rows.append(bytes([label]) + planes)
+    return b"".join(rows)
+
+
+def tile_file(path: Path, pixels: np.ndarray, labels: Any, columns: int, **extra: Any) -> None:
+    """Write images side by side as one lossless picture."""
+    rows = -(-len(pixels) // columns)
+    grid = np.zeros((rows * 32, columns * 32, 3), np.uint8)
+    for n, image in enumerate(pixels):
+        top, left = 32 * (n // columns), 32 * (n % columns)
+        grid[top : top + 32, left : left + 32] = image
+    buffer = io.BytesIO()
+    Image.fromarray(grid).save(buffer, "WEBP", lossless=True)
+    np.savez(path, **{"webp": np.frombuffer(buffer.getvalue(), np.uint8), "labels": labels, **extra})
+
+
+def test_cifar_binary(tmp_path: Path) -> None:
+    pixels, labels = random_images(5), [3, 0, 9, 9, 1]
+    (tmp_path / "data_batch_1.bin").write_bytes(cifar_rows(pixels[:3], labels[:3]))
+    (tmp_path / "data_batch_2.bin").write_bytes(cifar_rows(pixels[3:4], labels[3:4]))
+    (tmp_path / "test_batch.bin").write_bytes(cifar_rows(pixels[4:], labels[4:]))
+    train, test = cifar10(tmp_path, "train"), cifar10(tmp_path, "test")
+    np.testing.assert_array_equal(train.pixels, pixels[:4])
+    np.testing.assert_array_equal(test.pixels, pixels[4:])
+    assert (train.labels.tolist(), test.labels.tolist()) == ([3, 0, 9, 9], [1])
+    assert (train.labels.dtype, train.pixels.dtype) == (np.int32, np.uint8)
+    assert train.class_names == CIFAR10_CLASSES
+    assert train.source == "CIFAR-10 train (4 images)"
+
+
+def test_class_names_are_cifars() -> None:
+    # Krizhevsky 2009, in the order of the binary version's batches.meta.txt.
+    expected = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    assert list(CIFAR10_CLASSES) == expected
+
+
+def test_cifar_tiles(tmp_path: Path) -> None:
+    pixels, labels = random_images(7), np.array([0, 9, 2, 2, 5, 7, 1], np.uint8)
+    tile_file(tmp_path / "cifar10_train_0.npz", pixels[:5], labels[:5], columns=3)  # one tile stays empty
+    tile_file(tmp_path / "cifar10_train_1.npz", pixels[5:], labels[5:], columns=2)
+    train = cifar10(tmp_path, "train")
+    np.testing.assert_array_equal(train.pixels, pixels)
+    assert train.labels.tolist() == labels.tolist()
+    assert train.labels.dtype == np.int32
+    with pytest.raises(LocalIOError, match="no CIFAR-10 test files"):
+        cifar10(tmp_path, "test")
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) - 40]
+
+
+def flip_in_the_middle(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(255 - b for b in data[middle : middle + 64]) + data[middle + 64 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        flip_in_the_middle,
+        lambda d: b"",
+        lambda d: b"PK\x03\x04" + bytes(60),
+        lambda d: b"rubbish",
+        lambda d: d[:99],
+    ],
+)
+def test_damaged_tile_files(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "cifar10_test.npz"
+    tile_file(path, random_images(4), np.arange(4), columns=2)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(IntegrityError, match=r"cifar10_test\.npz: damaged CIFAR-10 tile file") as caught:
+        cifar10(tmp_path, "test")
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"labels": np.arange(4)},
+        {"webp": np.zeros(4, np.uint8)},
+        {"webp": np.frombuffer(b"no picture", np.uint8), "labels": np.arange(4)},
+        {"webp": np.array([{"an": "object"}], object), "labels": np.arange(4)},
+    ],
+)
+def test_tile_files_with_other_content(tmp_path: Path, content: dict[str, Any]) -> None:
+    np.savez(tmp_path / "cifar10_test.npz", **content)
+    with pytest.raises(IntegrityError, match="damaged CIFAR-10 tile file"):
+        cifar10(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.arange(5),
+        np.array([0, 1, 2, 10]),
+        np.array([0, 1, 2, -1]),
+        np.array([0.0, 1.0, 2.0, 3.5]),
+        np.array([[0], [1], [2], [3]]),
+        np.array(3),
+        np.array(["a", "b", "c", "d"]),
+    ],
+)
+def test_tile_files_with_wrong_labels(tmp_path: Path, labels: np.ndarray) -> None:
+    tile_file(tmp_path / "cifar10_test.npz", random_images(4), labels, columns=2)
+    with pytest.raises(IntegrityError, match="damaged CIFAR-10 tile file"):
+        cifar10(tmp_path, "test")
+
+
+def test_tiles_that_are_no_multiple_of_the_side(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 40)).save(buffer, "WEBP", lossless=True)
+    webp = np.frombuffer(buffer.getvalue(), np.uint8)
+    np.savez(tmp_path / "cifar10_test.npz", webp=webp, labels=np.zeros(2, np.uint8))
+    with pytest.raises(IntegrityError, match="damaged CIFAR-10 tile file"):
+        cifar10(tmp_path, "test")
+
+
+@pytest.mark.parametrize("name", ["data_batch_1.bin", "test_batch.bin"])
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-1], lambda d: d + b"\x00", lambda d: b"", lambda d: b"\x0a" + d[1:], lambda d: d[1:]]
+)
+def test_damaged_binary_files(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    data = cifar_rows(random_images(2), [1, 2])
+    (tmp_path / name).write_bytes(damage(data))
+    with pytest.raises(IntegrityError, match="not a CIFAR-10 binary file"):
+        cifar10(tmp_path, "train" if name.startswith("data") else "test")
+
+
+def test_cifar_in_a_folder_without_it(tmp_path: Path) -> None:
+    with pytest.raises(LocalIOError, match="no CIFAR-10 train files. Expected data_batch"):
+        cifar10(tmp_path, "train")
+    with pytest.raises(LocalIOError, match="absent: no such folder"):
+        cifar10(tmp_path / "absent", "train")
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    pixels = random_images(4, side=16)
+    save(tmp_path / "dog" / "b.png", pixels[1])
+    save(tmp_path / "dog" / "a.png", pixels[0])
+    save(tmp_path / "cat" / "x.bmp", pixels[2])
+    save(tmp_path / "ant" / "y.PNG", pixels[3])
+    (tmp_path / "dog" / "notes.txt").write_text("no image")
+    (tmp_path / ".cache").mkdir()
+    return tmp_path
+
+
+def test_image_folder(class_folders: Path) -> None:
+    pixels = random_images(4, side=16)
+    data = image_folder(class_folders, 16)
+    assert data.class_names == ("ant", "cat", "dog")
+    assert data.labels.tolist() == [0, 1, 2, 2]
+    np.testing.assert_array_equal(data.pixels, pixels[[3, 2, 0, 1]])
+    assert len(data) == 4
+
+
+def test_image_folder_with_given_class_order(class_folders: Path) -> None:
+    data = image_folder(class_folders, 16, ("dog", "emu", "ant", "cat"))
+    assert data.labels.tolist() == [0, 0, 2, 3]
+    assert data.class_names == ("dog", "emu", "ant", "cat")
+
+
+def test_image_folder_takes_the_centre_of_an_oblong_image(tmp_path: Path) -> None:
+    wide = random_images(1, side=20)[0][:8]  # 8 rows of 20
+    save(tmp_path / "a" / "wide.png", wide)
+    save(tmp_path / "a" / "xtall.png", wide.transpose(1, 0, 2))
+    data = image_folder(tmp_path, 8)
+    np.testing.assert_array_equal(data.pixels[0], wide[:, 6:14])
+    np.testing.assert_array_equal(data.pixels[1], wide[:, 6:14].transpose(1, 0, 2))
+
+
+def test_image_folder_with_an_unknown_class(class_folders: Path) -> None:
+    with pytest.raises(IntegrityError, match="sub-folder 'cat' is none of the classes: ant, dog"):
+        image_folder(class_folders, 16, ("ant", "dog"))
+
+
+def test_image_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(LocalIOError, match="no images found"):
+        image_folder(tmp_path, 16)
+    with pytest.raises(LocalIOError, match="no such folder"):
+        image_folder(tmp_path / "absent", 16)
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"rubbish"])
+def test_a_damaged_image(class_folders: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = class_folders / "dog" / "a.png"
+    path.write_bytes(damage(path.read_bytes()))
+    for read in (lambda: image_folder(class_folders, 16), lambda: unlabelled_images(class_folders, 16, 10)):
+        with pytest.raises(IntegrityError, match=r"a\.png: "):
+            read()
+
+
+def test_unlabelled_images_are_spread_over_the_names(tmp_path: Path) -> None:
+    for n in range(11):
+        save(tmp_path / ("sub" if n > 6 else ".") / f"{n:02}.png", np.full((8, 8, 3), 10 * n, np.uint8))
+    every = unlabelled_images(tmp_path, 8, 100)
+    assert every[:, 0, 0, 0].tolist() == [10 * n for n in range(11)]
+    assert unlabelled_images(tmp_path, 8, 3)[:, 0, 0, 0].tolist() == [0, 50, 100]
+    assert unlabelled_images(tmp_path, 8, 1).shape == (1, 8, 8, 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LocalIOError, match="no images found"):
+        unlabelled_images(tmp_path / "empty", 8, 3)
+    with pytest.raises(LocalIOError, match="no such folder"):
+        unlabelled_images(tmp_path / "absent", 8, 3)
+
+
+def test_read_labelled_knows_cifar(tmp_path: Path) -> None:
+    (tmp_path / "data_batch_1.bin").write_bytes(cifar_rows(random_images(2), [1, 2]))
+    (tmp_path / "test_batch.bin").write_bytes(cifar_rows(random_images(1), [3]))
+    assert len(read_labelled(tmp_path, "train", 32, ())) == 2
+    assert read_labelled(tmp_path, "test", 32, CIFAR10_CLASSES).labels.tolist() == [3]
+    assert read_labelled(tmp_path, None, 32, ()).labels.tolist() == [3]
+    with pytest.raises(IntegrityError, match="holds CIFAR-10, but the model knows other classes"):
+        read_labelled(tmp_path, "test", 32, ("cat", "dog"))
+
+
+def test_read_labelled_knows_class_folders(tmp_path: Path) -> None:
+    pixels = random_images(2, side=16)
+    save(tmp_path / "train" / "dog" / "a.png", pixels[0])
+    save(tmp_path / "test" / "dog" / "b.png", pixels[1])
+    np.testing.assert_array_equal(read_labelled(tmp_path, "train", 16, ()).pixels, pixels[:1])
+    np.testing.assert_array_equal(read_labelled(tmp_path, "test", 16, ("cat", "dog")).pixels, pixels[1:])
+    np.testing.assert_array_equal(read_labelled(tmp_path / "test", None, 16, ()).pixels, pixels[1:])
+    with pytest.raises(LocalIOError, match="no such folder"):
+        read_labelled(tmp_path / "absent", "test", 16, ())
+
+
+def numbered(count: int, side: int = 4) -> LabelledImages:
+    """Give images of one colour each, which no crop or mirror changes; the label is its number."""
+    pixels = np.zeros((count, side, side, 3), np.uint8)
+    pixels[...] = np.arange(count)[:, None, None, None]
+    return LabelledImages(pixels, np.arange(count, dtype=np.int32), ("a",), "numbered")
+
+
+def test_split_holdout_is_disjoint_and_complete() -> None:
+    rest, held = split_holdout(numbered(200), 50, seed=3)
+    assert (len(rest), len(held)) == (150, 50)
+    assert sorted([*rest.labels.tolist(), *held.labels.tolist()]) == list(range(200))
+    for part in (rest, held):
+        assert part.pixels[:, 0, 0, 0].tolist() == part.labels.tolist()
+
+
+def test_split_holdout_is_decided_by_the_seed() -> None:
+    first, again, other = (split_holdout(numbered(200), 50, seed)[1].labels.tolist() for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+    # A draw without replacement: the mean of 50 out of 0..199 has a deviation of about 7.
+    assert 100 - 5 * 7.1 < np.mean(first) < 100 + 5 * 7.1
+
+
+@pytest.mark.parametrize("count", [10, 11])
+def test_split_holdout_leaves_something(count: int) -> None:
+    with pytest.raises(LocalIOError, match="leaves none to train on"):
+        split_holdout(numbered(10), count, 0)
+
+
+def test_philox_streams_belong_to_their_keys() -> None:
+    keys: list[tuple[Any, ...]] = [(0, "a"), (0, "b"), (1, "a"), (0, "a", 1), (0, "a", 2), (0, 1, "a")]
+    streams = [philox(*key).integers(0, 2**62, 4).tolist() for key in keys]
+    assert streams == [philox(*key).integers(0, 2**62, 4).tolist() for key in keys]
+    assert len({tuple(s) for s in streams}) == len(keys)
+
+
+def test_batches_cover_everything_once() -> None:
+    assert [b.tolist() for b in batches(np.arange(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batches(np.arange(0), 3)) == []
+
+
+def recipe(**changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "toy",
+        "space": "bignas-cifar10",
+        "crop_size": 32,
+        "mean": (1.0, 1.0, 1.0),
+        "std": (1.0, 1.0, 1.0),
+        "steps": 100,
+        "holdout": 1,
+        "batch_size": 8,
+    }
+    return Recipe(**{**values, **changes})
+
+
+def test_a_batch_depends_on_its_step_alone() -> None:
+    data = LabelledImages(random_images(30, 6), np.arange(30, dtype=np.int32), ("a",), "random")
+    made = TrainingBatches(data, recipe(crop_padding=2))
+    forwards = [made.at(step) for step in range(12)]
+    for step in (11, 3, 7, 0, 3):
+        for batches_again in (made, TrainingBatches(data, recipe(crop_padding=2))):
+            pixels, labels = batches_again.at(step)
+            np.testing.assert_array_equal(pixels, forwards[step][0])
+            np.testing.assert_array_equal(labels, forwards[step][1])
+    other = TrainingBatches(data, recipe(crop_padding=2, seed=1)).at(0)
+    assert not np.array_equal(other[0], forwards[0][0])
+    assert forwards[0][0].shape == (8, 6, 6, 3)
+    assert (forwards[0][0].dtype, forwards[0][1].dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(30, 8), (24, 8), (7, 20), (1, 3)])
+def test_each_epoch_visits_each_image_once(count: int, batch: int) -> None:
+    made = TrainingBatches(numbered(count), recipe(batch_size=batch, crop_padding=1))
+    drawn = [made.at(step) for step in range(-(-5 * count // batch))]
+    for pixels, labels in drawn:
+        assert pixels[:, 2, 1, 0].tolist() == labels.tolist()
+    order = np.concatenate([labels for _, labels in drawn])[: 5 * count].reshape(5, count)
+    for epoch in order:
+        assert sorted(epoch.tolist()) == list(range(count))
+    if count > 6:
+        assert len({tuple(epoch) for epoch in order.tolist()}) == 5
+
+
+def reflected(position: int, side: int) -> int:
+    """Mirror a position at the outermost pixels, without repeating them."""
+    return -position if position < 0 else 2 * (side - 1) - position if position >= side else position
+
+
+def shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    side = len(image)
+    result = np.zeros_like(image)
+    for row, column in itertools.product(range(side), repeat=2):
+        result[row, column] = image[reflected(row + down, side), reflected(column + right, side)]
+    return result
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_crops_come_from_the_reflected_border(flip: bool, padding: int) -> None:
+    image = random_images(1, side=9)[0]
+    data = LabelledImages(image[None], np.zeros(1, np.int32), ("a",), "one")
+    made = TrainingBatches(data, recipe(batch_size=100, crop_padding=padding, flip=flip))
+    crops = np.concatenate([made.at(step)[0] for step in range(20)])
+    possible = {}
+    for down, right in itertools.product(range(-padding, padding + 1), repeat=2):
+        crop = shifted(image, down, right)
+        possible[crop.tobytes()] = (down, right, False)
+        if flip:
+            possible[crop[:, ::-1].tobytes()] = (down, right, True)
+    assert len(possible) == (2 * padding + 1) ** 2 * (1 + flip)
+    counts = Counter(possible[crop.tobytes()] for crop in crops)
+    expected = len(crops) / len(possible)
+    assert set(counts) == set(possible.values())
+    assert all(abs(n - expected) < 6 * expected**0.5 for n in counts.values())
+
+
+def test_augmentation_differs_from_step_to_step() -> None:
+    data = LabelledImages(random_images(1, side=8), np.zeros(1, np.int32), ("a",), "one")
+    made = TrainingBatches(data, recipe(batch_size=4, crop_padding=2))
+    assert len({made.at(step)[0].tobytes() for step in range(50)}) > 45
+
+
+@pytest.mark.slow
+def test_real_cifar10(shared_data: Path) -> None:
+    train, test = cifar10(shared_data, "train"), cifar10(shared_data, "test")
+    assert (len(train), len(test)) == (50_000, 9_500)
+    assert np.bincount(train.labels).tolist() == [5000] * 10
+    # The mean everybody normalises CIFAR-10 with.
+    mean = train.pixels.mean(axis=(0, 1, 2), dtype=np.float64) / 255
+    np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.0005)
+    assert train.pixels.shape == (50_000, 32, 32, 3)
+    assert sorted(set(test.labels.tolist())) == list(range(10))

@@ -1,0 +1,347 @@
+"""Who imports whom, what an import loads, and what shipped code must not contain: read from the source."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import bignas_zoo
+
+#: Folders of shipped code, and the packages they are.
+PACKAGES = {
+    "bignas_zoo": "bignas_zoo",
+    "export": "bignas_zoo.export",
+    "recipes": "bignas_zoo.recipes",
+    "hub_cards": "bignas_zoo.hub_cards",
+}
+PURE = {
+    "budget",
+    "cost",
+    "data",
+    "errors",
+    "latency",
+    "plan",
+    "registry",
+    "sampling",
+    "search",
+    "space",
+    "spaces",
+    "store",
+}
+#: Level of each part of the package; `root` is the package's own __init__.
+LEVEL = {
+    **dict.fromkeys(PURE, "pure"),
+    **{part: part for part in ("models", "export", "recipes", "hub_cards", "measure", "cli")},
+    "quiet": "models",  # it quietens native libraries, Keras among them
+    "zoo": "zoo",
+    "slice_folder": "zoo",
+    "": "root",
+}
+#: pure <- models <- {export, recipes} <- measure <- zoo <- cli; hub_cards reads the pure level only.
+BELOW = {
+    "pure": {"pure"},
+    "models": {"pure", "models"},
+    "export": {"pure", "models", "export"},
+    "recipes": {"pure", "models", "recipes"},
+    "hub_cards": {"pure", "hub_cards"},
+    "measure": {"pure", "models", "export", "recipes", "measure"},
+    "zoo": {"pure", "models", "export", "recipes", "hub_cards", "measure", "zoo"},
+    "root": {"pure", "export", "zoo"},
+    "cli": {"pure", "models", "export", "recipes", "hub_cards", "measure", "zoo", "cli", "root"},
+}
+#: Edges that break the rule and are known.
+EXCEPTIONS = {
+    # `slice_folder.versions` and `slice_folder.record`, which need neither export nor hub_cards.
+    ("bignas_zoo.measure.family", "bignas_zoo.slice_folder"),
+}
+HEAVY = ("numpy", "keras", "tensorflow", "PIL", "yaml", "rich", "jinja2", "jax", "matplotlib", "safetensors")
+
+
+def modules() -> dict[str, Path]:
+    """Return every shipped module and its file."""
+    found = {}
+    for folder, package in PACKAGES.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inner = path.relative_to(ROOT / folder).with_suffix("").parts
+            parts = [package, *(p for p in inner if p != "__init__")]
+            found[".".join(parts)] = path
+    return found
+
+
+MODULES = modules()
+TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in MODULES.items()}
+
+
+def in_type_checking(tree: ast.Module) -> set[ast.AST]:
+    blocks = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    ]
+    return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+
+
+def imports(name: str) -> Iterator[tuple[str, bool, int]]:
+    """Give each imported module, whether it is only for type checkers, and its line."""
+    tree = TREES[name]
+    typing_only = in_type_checking(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node in typing_only, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if inner in MODULES else str(node.module)), node in typing_only, node.lineno
+
+
+def level(module: str) -> str:
+    part = module.removeprefix("bignas_zoo").strip(".").split(".")[0]
+    return LEVEL.get(part, f"{part}: has no level yet")
+
+
+def test_all_shipped_code_is_found() -> None:
+    for name in ("bignas_zoo", "bignas_zoo.space", "bignas_zoo.cli.main", "bignas_zoo.export.tflite"):
+        assert name in MODULES
+    assert {name.split(".")[1] for name in MODULES if "." in name} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_downwards_only(name: str) -> None:
+    wrong = [
+        f"line {line}: {name} -> {target}"
+        for target, _, line in imports(name)
+        if target.split(".")[0] == "bignas_zoo"
+        and level(target) not in BELOW.get(level(name), set())
+        and (name, target) not in EXCEPTIONS
+        and not (name == "bignas_zoo.zoo" and target == "bignas_zoo")  # its __version__
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imported_modules_of_ours_exist(name: str) -> None:
+    missing = [
+        f"line {line}: {target}"
+        for target, _, line in imports(name)
+        if target.split(".")[0] == "bignas_zoo" and target not in MODULES
+    ]
+    assert missing == []
+
+
+def test_no_circle_of_imports_at_load_time() -> None:
+    top = {
+        name: {
+            target
+            for target, typing_only, line in imports(name)
+            if target in MODULES and not typing_only and line in top_level_lines(name)
+        }
+        for name in MODULES
+    }
+    done: set[str] = set()
+    while ready := {name for name in top if name not in done and top[name] - {"bignas_zoo"} <= done}:
+        done |= ready
+    assert set(top) - done == set()
+
+
+def top_level_lines(name: str) -> set[int]:
+    return {node.lineno for node in TREES[name].body if isinstance(node, ast.Import | ast.ImportFrom)}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_top_level_folders_are_never_imported_by_their_bare_name(name: str) -> None:
+    bare = [target for target, _, _ in imports(name) if target.split(".")[0] in ("export", "recipes", "hub_cards")]
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda p: p.name)
+def test_tests_use_the_installed_names_as_well(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    names += [str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    assert [n for n in names if n.split(".")[0] in ("export", "recipes", "hub_cards")] == []
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if level(n) == "pure"))
+def test_the_pure_level_imports_the_standard_library_and_click_only(name: str) -> None:
+    allowed = {*sys.stdlib_module_names, "click", "bignas_zoo"}
+    others = [target for target, typing_only, _ in imports(name) if target.split(".")[0] not in allowed]
+    assert others == []
+
+
+def loaded_by(code: str, *heavy: str) -> tuple[str, list[str]]:
+    """Run code in a new interpreter; return its stdout and which of the packages it loaded."""
+    report = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: sys.stderr.write('LOADED ' + ' '.join(h for h in {heavy!r} if h in sys.modules)))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", report + code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    marker = result.stderr.rindex("LOADED")
+    return result.stdout, result.stderr[marker:].split()[1:]
+
+
+def test_the_report_of_loaded_packages_works() -> None:
+    assert loaded_by("import yaml", "yaml", "rich") == ("", ["yaml"])
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    out, loaded = loaded_by("import bignas_zoo; print(bignas_zoo.get_family('bignas-imagenet').name)", *HEAVY)
+    assert out == "bignas-imagenet\n"
+    assert loaded == []
+
+
+@pytest.mark.parametrize("command", [["list", "--json"], ["list"], ["show", "bignas-m", "--json"], ["--help"]])
+def test_light_commands_load_no_tensors(command: list[str]) -> None:
+    code = f"import sys; sys.argv = ['bignas-zoo', *{command!r}]\nfrom bignas_zoo.cli.main import main\nmain()"
+    out, loaded = loaded_by(code, "numpy", "keras", "tensorflow", "jax")
+    assert loaded == []
+    if "--json" in command:
+        assert json.loads(out)["schema"].startswith("bignas-zoo/")
+    else:
+        assert "MACs" in out
+
+
+def test_all_is_sorted_and_every_name_resolves() -> None:
+    names = bignas_zoo.__all__
+    assert names == sorted(names)
+    assert len(set(names)) == len(names)
+    for name in names:
+        thing = getattr(bignas_zoo, name)
+        assert callable(thing)
+        assert thing.__module__.startswith("bignas_zoo.")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'bignas_zoo' has no attribute 'nothing'"):
+        _ = bignas_zoo.nothing
+
+
+def test_all_holds_every_public_name_of_the_package() -> None:
+    tree = TREES["bignas_zoo"]
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("bignas_zoo")
+        for alias in node.names
+    }
+    assert imported == set(bignas_zoo.__all__)
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "yaml.load", "os.system", "os.popen"}
+#: Methods that run code from data or unpack archives, whatever they belong to.
+FORBIDDEN_METHODS = {
+    "load_model",
+    "model_from_json",
+    "unpack_archive",
+    "extractall",
+    "extract",
+    "unsafe_load",
+    "full_load",
+    "load_all",
+    "enable_unsafe_deserialization",
+}
+FORBIDDEN_LOADERS = {"Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader", "CUnsafeLoader"}
+
+
+def offences(tree: ast.AST) -> list[str]:
+    """Return what in the code would let data run code."""
+    found = []
+    for node in ast.walk(tree):
+        line = f"line {getattr(node, 'lineno', '?')}"
+        if isinstance(node, ast.Import):
+            found += [f"{line}: import {a.name}" for a in node.names if a.name.split(".")[0] in FORBIDDEN_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            if str(node.module).split(".")[0] in FORBIDDEN_MODULES:
+                found.append(f"{line}: from {node.module}")
+            banned = FORBIDDEN_METHODS | FORBIDDEN_LOADERS
+            found += [f"{line}: from {node.module} import {a.name}" for a in node.names if a.name in banned]
+        elif isinstance(node, ast.Attribute):
+            if node.attr in FORBIDDEN_METHODS or node.attr in FORBIDDEN_LOADERS:
+                found.append(f"{line}: .{node.attr}")
+        elif isinstance(node, ast.Call):
+            found += [f"{line}: {problem}" for problem in call_offences(node)]
+    return found
+
+
+def call_offences(call: ast.Call) -> list[str]:
+    name = ast.unparse(call.func)
+    keywords = {k.arg: k.value for k in call.keywords}
+    problems = []
+    if name in FORBIDDEN_CALLS:
+        problems.append(f"{name}()")
+    if "allow_pickle" in keywords and ast.unparse(keywords["allow_pickle"]) != "False":
+        problems.append(f"{name}(allow_pickle=...)")
+    if name in ("np.load", "numpy.load") and "allow_pickle" not in keywords:
+        problems.append(f"{name}() without allow_pickle=False")
+    for unsafe, value in (("safe_mode", "True"), ("shell", "False"), ("extract", "False"), ("untar", "False")):
+        if unsafe in keywords and ast.unparse(keywords[unsafe]) != value:
+            problems.append(f"{name}({unsafe}=...)")
+    return problems
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_code_from_data(name: str) -> None:
+    assert offences(TREES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import tarfile",
+        "eval('1')",
+        "exec('1')",
+        "keras.models.load_model(p)",
+        "from keras.models import load_model",
+        "yaml.load(t, yaml.SafeLoader)",
+        "yaml.parse(t, Loader=yaml.Loader)",
+        "yaml.unsafe_load(t)",
+        "np.load(p)",
+        "np.load(p, allow_pickle=True)",
+        "zipfile.ZipFile(p).extractall(q)",
+        "shutil.unpack_archive(p)",
+        "keras.utils.get_file(u, extract=True)",
+        "subprocess.run(c, shell=True)",
+        "os.system('x')",
+    ],
+)
+def test_the_search_for_offences_finds_them(code: str) -> None:
+    assert len(offences(ast.parse(code))) >= 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "yaml.safe_load(t)",
+        "np.load(p, allow_pickle=False)",
+        "model.evaluate(x)",
+        "re.compile('x')",
+        "platform.system()",
+        "json.loads(t)",
+    ],
+)
+def test_the_search_for_offences_lets_safe_code_pass(code: str) -> None:
+    assert offences(ast.parse(code)) == []
+
+
+def test_the_root_folders_are_not_importable_packages_of_their_own() -> None:
+    # `bignas_zoo.export` is the one name; a second copy of the module would have its own classes and caches.
+    for folder, package in PACKAGES.items():
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        assert Path(spec.origin).resolve() == (ROOT / folder / "__init__.py").resolve()

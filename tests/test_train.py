@@ -1,0 +1,218 @@
+"""Training: the sandwich's losses, and runs that survive interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+from bignas_zoo import spaces
+from bignas_zoo.errors import PreemptedError, RecipeError, TrainingStoppedError
+from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes import checkpoint
+from bignas_zoo.recipes import train as loop
+from bignas_zoo.recipes.data import LabelledImages
+from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
+from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.recipes.sandwich import dropout_mask, random_choices, step_loss
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.setitem(spaces.SPACES, "tiny", TINY)
+    return Recipe(
+        name="tiny", space="tiny", crop_size=20, mean=(128.0, 128.0, 128.0), std=(64.0, 64.0, 64.0),
+        steps=6, holdout=10, batch_size=8, learning_rate=0.01, learning_rate_batch=8, biggest_only_steps=2,
+        crop_padding=2, evaluate_every=3, checkpoint_every=2, warmup_steps=2, dropout=0.2,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def images() -> LabelledImages:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 5, 40).astype(np.int32)
+    pixels = generator.integers(0, 256, (40, 20, 20, 3)).astype(np.uint8)
+    pixels[..., 0] = (labels * 50)[:, None, None]
+    return LabelledImages(pixels, labels, tuple("abcde"), "synthetic (40 images)")
+
+
+def contract(recipe: Recipe) -> Preprocess:
+    return Preprocess(recipe.crop_size, recipe.mean, recipe.std)
+
+
+def no_evaluation(weights: dict[str, np.ndarray]) -> dict[str, float]:
+    return {}
+
+
+def _loss_gradients(recipe: Recipe, images: LabelledImages, labels: np.ndarray, step: int = 0):
+    import tensorflow as tf
+
+    engine = TensorFlowEngine(recipe, contract(recipe))
+    rng = np.random.default_rng(1)
+    # Gammas away from zero, so that gradients reach every layer.
+    weights = {
+        k: tf.Variable(v + rng.normal(size=v.shape).astype("f4") * 0.3 * ("gamma" in k))
+        for k, v in engine.weights().items()
+    }
+    choices = tf.constant(random_choices(recipe, step))
+
+    @tf.function(autograph=False)
+    def run(labels):
+        with tf.GradientTape() as tape:
+            loss, parts = step_loss(
+                recipe, contract(recipe), weights, images.pixels[:8], labels, choices,
+                dropout_mask(recipe, step), branch="cond",
+            )  # fmt: skip
+        return loss, parts, tape.gradient(loss, weights, unconnected_gradients="zero")
+
+    loss, parts, gradients = run(tf.constant(labels))
+    dense = {k: np.asarray(tf.convert_to_tensor(g)) for k, g in gradients.items()}
+    return float(loss), {k: float(v) for k, v in parts.items()}, dense
+
+
+def test_children_never_see_the_labels(recipe: Recipe, images: LabelledImages) -> None:
+    # The smallest child's loss depends on the biggest one's predictions only: other labels change
+    # nothing in it, though they change the biggest one's loss.
+    labels = images.labels[:8]
+    _, one, _ = _loss_gradients(recipe, images, labels)
+    _, other, _ = _loss_gradients(recipe, images, (labels + 1) % 5)
+    assert one["smallest"] == pytest.approx(other["smallest"], abs=1e-7)
+    assert one["biggest"] != pytest.approx(other["biggest"], abs=1e-4)
+
+
+def test_no_gradient_flows_through_the_soft_labels(recipe: Recipe, images: LabelledImages) -> None:
+    # With one child besides the biggest and no label loss left (its gradient subtracted), a weight that
+    # only the biggest has must get no gradient.
+    alone = dataclasses.replace(recipe, random_children=0, weight_decay=0.0, dropout=0.0)
+    labels = images.labels[:8]
+    _, _, both = _loss_gradients(alone, images, labels)
+    import tensorflow as tf
+
+    from bignas_zoo.recipes import sandwich
+
+    engine = TensorFlowEngine(alone, contract(alone))
+    rng = np.random.default_rng(1)
+    weights = {
+        k: tf.Variable(v + rng.normal(size=v.shape).astype("f4") * 0.3 * ("gamma" in k))
+        for k, v in engine.weights().items()
+    }
+    with tf.GradientTape() as tape:
+        loss, _ = sandwich.step_loss(
+            alone, contract(alone), weights, images.pixels[:8], tf.constant(labels), None,
+            dropout_mask(alone, 0), branch="cond",
+        )  # fmt: skip
+    biggest = tape.gradient(loss, weights)
+    only_biggest = [k for k in both if k.startswith("stage2.layer3")]
+    assert only_biggest
+    for name in only_biggest:
+        np.testing.assert_allclose(both[name], biggest[name], atol=1e-6)
+    shared = "stem.kernel"
+    assert np.abs(both[shared] - np.asarray(biggest[shared])).max() > 1e-5
+
+
+def test_weight_decay_is_half_the_squares_of_kernels_once(recipe: Recipe, images: LabelledImages) -> None:
+    labels = images.labels[:8]
+    plain = dataclasses.replace(recipe, weight_decay=0.0)
+    decayed = dataclasses.replace(recipe, weight_decay=0.1)
+    loss, _, _ = _loss_gradients(plain, images, labels)
+    more, _, _ = _loss_gradients(decayed, images, labels)
+    kernels = [v for k, v in TensorFlowEngine(recipe, contract(recipe)).weights().items() if k.endswith("kernel")]
+    expected = 0.1 * sum(float((k.astype("f8") ** 2).sum()) for k in kernels) / 2
+    assert more - loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_dropout_mask_keeps_the_mean(recipe: Recipe) -> None:
+    wide = dataclasses.replace(recipe, batch_size=2000)
+    mask = dropout_mask(wide, 3)
+    assert mask.shape == (2000, 40)
+    assert mask.mean() == pytest.approx(1.0, abs=0.02)
+    assert sorted({round(float(v), 4) for v in np.unique(mask)}) == [0.0, 1.25]
+    assert np.array_equal(mask, dropout_mask(wide, 3))
+    assert not np.array_equal(mask, dropout_mask(wide, 4))
+
+
+def test_rmsprop_against_numpy(recipe: Recipe) -> None:
+    import keras
+
+    from bignas_zoo.recipes.engine_tensorflow import make_optimizer
+
+    engine = TensorFlowEngine(recipe, contract(recipe))
+    velocities = [v for v in engine.optimizer.variables if "velocity" in v.path]
+    assert velocities
+    assert all(np.array_equal(v, np.ones(v.shape)) for v in velocities)  # as TensorFlow 1's, the paper's
+    optimizer = make_optimizer(recipe)
+    w = keras.Variable(np.array([1.0, -2.0], "f4"))
+    optimizer.build([w])
+    for v in optimizer.variables:
+        if "velocity" in v.path:
+            v.assign(np.ones(2))
+    mean_square, momentum, expected = np.ones(2), np.zeros(2), np.array([1.0, -2.0])
+    for g in (np.array([0.5, -1.0]), np.array([0.1, 2.0])):
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32")], [w])
+        mean_square = 0.9 * mean_square + 0.1 * g**2
+        momentum = 0.9 * momentum + recipe.learning_rate * g / np.sqrt(mean_square + 1e-3)
+        expected = expected - momentum
+    np.testing.assert_allclose(w, expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_learns(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
+    longer = dataclasses.replace(recipe, steps=60, biggest_only_steps=10, dropout=0.0, warmup_steps=5)
+    loop.train(longer, images, tmp_path, no_evaluation)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [r["biggest"] for r in records if "biggest" in r]
+    assert losses[-1] < np.log(5) * 0.9  # better than guessing among five classes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    recipe: Recipe, images: LabelledImages, tmp_path: Path, stop_at: int
+) -> None:
+    import signal
+
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    try:
+        whole = loop.train(recipe, images, tmp_path / "whole", no_evaluation)
+
+        def stop(progress: loop.Progress) -> None:
+            if progress.step == stop_at:
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(PreemptedError, match="Run the same command again"):
+            loop.train(recipe, images, tmp_path / "cut", no_evaluation, stop)
+        resumed = loop.train(recipe, images, tmp_path / "cut", no_evaluation)
+    finally:
+        tf.config.experimental.disable_op_determinism() if hasattr(
+            tf.config.experimental, "disable_op_determinism"
+        ) else None
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_a_changed_recipe_is_refused_by_name(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, recipe, 2, {"a": np.zeros(3, "f4")})
+    changed = dataclasses.replace(recipe, learning_rate=0.5, dropout=0.0)
+    with pytest.raises(RecipeError, match="dropout, learning_rate"):
+        loop.train(changed, images, tmp_path, no_evaluation)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
+    recipe: Recipe, images: LabelledImages, tmp_path: Path
+) -> None:
+    wild = dataclasses.replace(recipe, learning_rate=1e30, warmup_steps=0, biggest_only_steps=6, steps=6)
+    with pytest.raises(TrainingStoppedError, match="the loss is") as caught:
+        loop.train(wild, images, tmp_path, no_evaluation)
+    assert caught.value.exit_code == 8
+    done = checkpoint.load(tmp_path, wild)
+    if done:
+        assert all(np.isfinite(v).all() for k, v in done[1].items() if not k.startswith("optimizer"))
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".bignas-tmp")]
