@@ -28,9 +28,3 @@ def quiet_native() -> Iterator[None]:
             stack.callback(os.dup2, saved, descriptor)
             os.dup2(sink, descriptor)
         yield
-
-
-def load_keras() -> None:
-    """Import Keras and its backend without the backend's start-up messages."""
-    with quiet_native():
-        import keras  # noqa: F401

@@ -6,14 +6,13 @@ describes the slice and holds the sha256 of the other four.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError
+from bignas_zoo.provenance import versions
 from bignas_zoo.registry import Family, Slice
 from bignas_zoo.space import ChildSpec, SearchSpace
 
@@ -66,31 +65,11 @@ def write(folder: Path, family: Family, chosen: Slice, child: keras.Model) -> No
         "provenance": {"supernet_sha256": family.weights.sha256 if family.weights else None},
         "versions": versions(),
         "license": "Apache-2.0",
-        "files": {name: record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)},
+        "files": {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)},
     }
     store.atomic_write(folder / CARD, render_card(description, chosen.spec).encode())
-    description["files"] |= {CARD: record(folder / CARD)}
+    description["files"] |= {CARD: store.record(folder / CARD)}
     store.write_json(folder / SLICE_FILE, description)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that make a slice."""
-    names = ("bignas-zoo", "tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
-    return {"python": platform.python_version(), **{n: v for n in names if (v := _version(n))}}
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def record(path: Path) -> dict[str, Any]:
-    """Return size and sha256 of a file."""
-    return {"bytes": path.stat().st_size, "sha256": store.sha256(path)}
 
 
 def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:

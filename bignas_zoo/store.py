@@ -38,6 +38,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def record(path: Path) -> dict[str, Any]:
+    """Return a file's identity: ``{"bytes": size, "sha256": hex digits}``."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
 def verify(path: Path, expected: str, *, fix: str) -> None:
     """Check a file's sha256 against the recorded one.
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo import registry, slice_folder, store
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, LocalIOError, NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.provenance import versions
 from bignas_zoo.registry import Family, Slice
 from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
 from bignas_zoo.space import ChildSpec
@@ -150,7 +151,7 @@ def _finished(
     with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
         folder = Path(name)
         slice_folder.write(folder, family, chosen, cut(family, chosen))
-        files = {p.name: slice_folder.record(p) for p in sorted(folder.iterdir())}
+        files = {p.name: store.record(p) for p in sorted(folder.iterdir())}
         try:
             _fill_cache(entry, folder, files)
         except LocalIOError as error:
@@ -160,13 +161,10 @@ def _finished(
 
 def _cache_key(family: Family, chosen: Slice) -> str:
     """Return a key that changes with anything the slice's files depend on."""
-    from bignas_zoo import __version__
-
     assert family.weights
     assert chosen.statistics
     facts = [
-        __version__,
-        slice_folder.versions(),
+        versions(),
         chosen.to_json(),
         chosen.spec.to_json(),
         family.weights.sha256,

@@ -129,9 +129,7 @@ def _write(path: Path, draw: Callable[[], Figure]) -> None:
     try:
         import matplotlib.style
     except ImportError as error:
-        raise UsageError(
-            'drawing: needs matplotlib. Install it with pip install "bignas-zoo[plots]".'
-        ) from error
+        raise UsageError('drawing: needs matplotlib. Install it with pip install "bignas-zoo[plots]".') from error
     metadata = {"Creator": "bignas-zoo", "Date": None} if kind == ".svg" else {"Software": "bignas-zoo"}
     with matplotlib.style.context(["default", STYLE]):
         buffer = io.BytesIO()
@@ -319,9 +317,7 @@ def _place_labels(
         for distance, direction in product(DISTANCES, DIRECTIONS):
             dx, dy = _offset(size, distance * unit, direction)
             box = size.translated(dx, dy)
-            if box.count_overlaps(hard) or not (
-                frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
-            ):
+            if box.count_overlaps(hard) or not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)):
                 continue
             cost = hypot(dx, dy) / unit + 12 * box.count_overlaps(soft)
             if best is None or cost < best[0]:
@@ -367,9 +363,7 @@ def _curve(family: Family, curve: _Curve) -> Figure:
     figure.align_ylabels()
     held_out = family.training.get("held_out")
     images = f"{held_out:,} training images" if isinstance(held_out, int) else "training images"
-    figure.legend(
-        loc="outside lower left", ncols=2, fontsize=8, title=f"top-1 on {images} held out of training"
-    )
+    figure.legend(loc="outside lower left", ncols=2, fontsize=8, title=f"top-1 on {images} held out of training")
     return figure
 
 
@@ -407,9 +401,7 @@ def _read_curve(family: Family) -> _Curve:
         accuracies = {name: [(s, float(e[name])) for s, e in measured] for name in ("biggest", "smallest")}
         if not measured or not training:
             raise ValueError("no evaluation or no training step in it")
-        changes = [
-            b["step"] for a, b in pairwise(training) if (a["phase"], b["phase"]) == ("biggest", "sandwich")
-        ]
+        changes = [b["step"] for a, b in pairwise(training) if (a["phase"], b["phase"]) == ("biggest", "sandwich")]
         rates = [(r["step"], float(r["learning_rate"])) for r in training]
         return _Curve(accuracies, rates, changes[0] if changes else None)
     except OSError as error:

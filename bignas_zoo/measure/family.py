@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import keras
 import numpy as np
 
 import bignas_zoo.recipes
-from bignas_zoo import slice_folder, store
+from bignas_zoo import store
 from bignas_zoo.errors import LocalIOError, NotFoundError, nearest
 from bignas_zoo.export.tflite import convert
 from bignas_zoo.measure.evaluate import BATCH, Evaluator, child_top1
@@ -28,6 +27,7 @@ from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.weights import write_weights
+from bignas_zoo.provenance import machine, versions
 from bignas_zoo.recipes.data import LabelledImages, batches, philox, read_labelled, split_holdout
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.train import METRICS, Progress
@@ -211,8 +211,8 @@ def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say
                 "images": len(run.images),
                 "held_out": len(run.holdout),
                 "calibration_images": len(run.calibration),
-                "machine": _machine(),
-                "versions": slice_folder.versions(),
+                "machine": machine(),
+                "versions": versions(),
                 "command": "bignas-zoo train RECIPE --data FOLDER --output RUN",
             },
             "slices": sorted(slices, key=lambda s: str(s["name"])),
@@ -244,14 +244,4 @@ def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: S
 
 
 def _record(folder: Path, name: str) -> dict[str, Any]:
-    return {"file": name, **slice_folder.record(folder / name)}
-
-
-def _machine() -> str:
-    """Return processor and core count in words."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{os.cpu_count()} cores of {model}, {platform.system()}"
+    return {"file": name, **store.record(folder / name)}

@@ -1,5 +1,6 @@
-"""Everything that holds tensors. The first import loads Keras, quietly."""
+"""Everything that holds tensors. The first import loads Keras and its backend, quietly."""
 
-from bignas_zoo.quiet import load_keras
+from bignas_zoo.quiet import quiet_native
 
-load_keras()
+with quiet_native():
+    import keras  # noqa: F401

@@ -1,0 +1,32 @@
+"""Who made a number: the versions and the machine behind it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("bignas-zoo", "tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that make a slice."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """Return processor and core count in words, e.g. ``2 cores of AMD EPYC 9R14, Linux``."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{os.cpu_count()} cores of {model}, {platform.system()}"
