@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.budget import Budget
 from bignas_zoo.cost import macs, parameters
+from bignas_zoo.delivery import get
 from bignas_zoo.errors import BigNASError
 from bignas_zoo.registry import Family, Slice, get_family, list_slices
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces import get_space
-from bignas_zoo.zoo import evaluate, get, load, slice_and_calibrate, train
+from bignas_zoo.zoo import evaluate, load, slice_and_calibrate, train
 
 if TYPE_CHECKING:
     from bignas_zoo.export.tflite import to_tflite

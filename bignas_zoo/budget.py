@@ -104,6 +104,15 @@ class Budget:
         return ", ".join(limit.text for limit in self.limits)
 
 
+def amount(quantity: str, value: float) -> str:
+    """Return a figure with its unit, e.g. ``17.30 MMACs``."""
+    unit = {"macs": "MACs", "parameters": "params", "bytes": "B"}[quantity]
+    for factor, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
+        if value >= factor:
+            return f"{value / factor:.2f} {prefix}{unit}"
+    return f"{value:.0f} {unit}"
+
+
 def _holds(limit: Limit, figure: float | None) -> bool:
     return figure is not None and limit.allows(figure)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import jinja2
 
+from bignas_zoo.budget import amount
 from bignas_zoo.plan import plan_child
-from bignas_zoo.registry import amount
 from bignas_zoo.space import ChildSpec
 
 TEMPLATE = Path(__file__).parent / "template.md.j2"

@@ -33,6 +33,7 @@ PURE = {
     "quiet",
     "registry",
     "sampling",
+    "selection",
     "search",
     "space",
     "spaces",
@@ -42,6 +43,7 @@ PURE = {
 LEVEL = {
     **dict.fromkeys(PURE, "pure"),
     **{part: part for part in ("models", "export", "recipes", "hub_cards", "measure", "cli")},
+    "delivery": "zoo",
     "zoo": "zoo",
     "slice_folder": "zoo",
     "": "root",

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bignas_zoo import cost, registry
-from bignas_zoo.budget import Budget
+from bignas_zoo import cost, registry, selection
+from bignas_zoo.budget import Budget, amount
 from bignas_zoo.errors import IntegrityError, NotFoundError, NothingFitsError
 from bignas_zoo.registry import Family, FileRecord, Slice
 from bignas_zoo.sampling import uniform_child
@@ -56,7 +56,7 @@ TOY = make_family(SMALL, MIDDLE, BEST, LUCKY)
 
 
 def pick(text: str, family: Family = TOY) -> str:
-    return registry.pick(family, Budget.parse(text)).name
+    return selection.pick(family, Budget.parse(text)).name
 
 
 def test_paper_family() -> None:
@@ -175,7 +175,7 @@ def test_pick_against_a_search_by_hand(accuracies: list[int | None], limits: lis
         return
     best = max(s.holdout_top1 or 0 for s in fitting)
     cheapest_of_the_best = min(s.macs for s in fitting if (s.holdout_top1 or 0) == best)
-    assert registry.pick(family, Budget.parse(text)).macs == cheapest_of_the_best
+    assert selection.pick(family, Budget.parse(text)).macs == cheapest_of_the_best
 
 
 def test_ties_go_to_fewer_macs() -> None:
@@ -244,9 +244,9 @@ def test_a_latency_budget_names_the_device(text: str) -> None:
 
 
 def test_check_fits() -> None:
-    registry.check_fits(SMALL, Budget.parse("300KB,top1>=80"))
+    selection.check_fits(SMALL, Budget.parse("300KB,top1>=80"))
     with pytest.raises(NothingFitsError) as caught:
-        registry.check_fits(SMALL, Budget.parse("200KB,top1>=81"))
+        selection.check_fits(SMALL, Budget.parse("200KB,top1>=81"))
     assert str(caught.value) == (
         "'toy-s' does not meet 200KB, top1>=81: 300.00 KB is 100.00 KB over 200KB; "
         "top-1 80.00 % is 1.00 points below top1>=81."
@@ -258,7 +258,7 @@ def test_check_fits() -> None:
     [("300MFLOPs", "bignas-s"), ("400MFLOPs", "bignas-s"), ("418MFLOPs", "bignas-m"), ("5GMACs", "bignas-xl")],
 )
 def test_underuse_names_the_paper_model_that_would_use_the_budget(budget: str, name: str) -> None:
-    hint = registry.underuse(BEST, Budget.parse(budget))
+    hint = selection.underuse(BEST, Budget.parse(budget))
     assert hint is not None
     share = float(Fraction(BEST.macs) / Budget.parse(budget).limits[0].value * 100)
     assert f"'toy-b' is the most accurate of its family, yet uses only {share:.1f} % of {budget}." in hint
@@ -267,17 +267,17 @@ def test_underuse_names_the_paper_model_that_would_use_the_budget(budget: str, n
 
 
 def test_underuse_without_a_larger_model_that_fits() -> None:
-    hint = registry.underuse(SMALL, Budget.parse("100MMACs"))
+    hint = selection.underuse(SMALL, Budget.parse("100MMACs"))
     assert hint is not None
     assert hint.endswith("% of 100MMACs.")
     assert "published" not in hint
 
 
 def test_no_hint_once_half_of_one_limit_is_used() -> None:
-    assert registry.underuse(SMALL, Budget.parse("600KB")) is None
-    assert registry.underuse(SMALL, Budget.parse("601KB")) is not None
-    assert registry.underuse(SMALL, Budget.parse("5GMACs,600KB")) is None
-    assert registry.underuse(SMALL, Budget.parse("top1>=10")) is None
+    assert selection.underuse(SMALL, Budget.parse("600KB")) is None
+    assert selection.underuse(SMALL, Budget.parse("601KB")) is not None
+    assert selection.underuse(SMALL, Budget.parse("5GMACs,600KB")) is None
+    assert selection.underuse(SMALL, Budget.parse("top1>=10")) is None
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_no_hint_once_half_of_one_limit_is_used() -> None:
     ],
 )
 def test_amounts(quantity: str, value: float, text: str) -> None:
-    assert registry.amount(quantity, value) == text
+    assert amount(quantity, value) == text
 
 
 def description() -> dict[str, Any]:
@@ -435,7 +435,7 @@ def test_any_damage_is_an_integrity_error_or_leaves_a_usable_family(
     budget = Budget.parse("400M,400MB,top1>=1")
     fitting = [s for s in family.slices if not budget.violations(s.figures)]
     if fitting:
-        assert registry.pick(family, budget) in fitting
+        assert selection.pick(family, budget) in fitting
     else:
         with pytest.raises(NotFoundError):
-            registry.pick(family, budget)
+            selection.pick(family, budget)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from bignas_zoo import zoo
+from bignas_zoo import delivery
+from bignas_zoo.budget import amount
 from bignas_zoo.cli.common import MACS_NOTE, SliceName, family_option, json_option, print_json, say
-from bignas_zoo.registry import amount
 
 
 @click.command("get")
@@ -33,7 +33,7 @@ def get_command(
     The folder holds model.tflite, labels.txt, slice.json, model.safetensors and README.md.
     """
     silent = quiet or as_json
-    result = zoo.get(
+    result = delivery.get(
         name,
         budget=budget,
         family=family,
@@ -49,7 +49,7 @@ def get_command(
         _print(result)
 
 
-def _print(result: zoo.GetResult) -> None:
+def _print(result: delivery.GetResult) -> None:
     chosen, parity = result.slice, result.parity
     size = result.files["model.tflite"]["bytes"]
     top1 = "not measured" if chosen.top1 is None else f"{chosen.top1:.2f} % on {chosen.top1_source}"

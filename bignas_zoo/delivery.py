@@ -1,0 +1,193 @@
+"""`get`: from a name or a budget to a folder of files, through a cache.
+
+A `get` that is served from the cache loads neither numpy nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bignas_zoo import registry, selection, slice_folder, store
+from bignas_zoo.budget import Budget
+from bignas_zoo.errors import BigNASError, LocalIOError, NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.provenance import versions
+from bignas_zoo.registry import Family, Slice
+from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
+from bignas_zoo.zoo import Say, cut, silent
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class GetResult:
+    """What `get` made.
+
+    Attributes:
+        slice: the chosen slice.
+        path: the folder with its files.
+        files: file name to ``{"bytes": ..., "sha256": ...}``.
+        parity: the report of `bignas_zoo.export.parity`.
+        hint: a remark on the choice, or None.
+        cached: whether the files came from the cache.
+    """
+
+    slice: Slice
+    path: Path
+    files: Mapping[str, Mapping[str, Any]]
+    parity: Mapping[str, Any]
+    hint: str | None
+    cached: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        return {
+            **self.slice.to_json(),
+            "bytes": self.files[TFLITE]["bytes"],
+            "path": str(self.path),
+            "files": {name: dict(entry) for name, entry in self.files.items()},
+            "parity_max_abs": self.parity["max_abs"],
+            "parity": dict(self.parity),
+            "hint": self.hint,
+            "cached": self.cached,
+        }
+
+
+def get(
+    name: str | None = None,
+    *,
+    budget: str | Budget | None = None,
+    family: str | Path | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    say: Say = silent,
+) -> GetResult:
+    """Choose a slice, cut it, and write it as a folder ready for the device.
+
+    Args:
+        name: of a slice; or None to let `budget` choose.
+        budget: e.g. ``"400MFLOPs"``; the most accurate slice within it is taken. Together with
+            `name` it is checked instead.
+        family: where to look: a name, or a folder made by `train`. Default: the embedded family.
+        output: the folder to make; default: the slice's name in the current folder. One that
+            already holds exactly these files is left as it is.
+        force: replace an output folder that is already there and differs.
+        say: told what is going on, a sentence at a time.
+
+    Returns:
+        The result; the folder holds model.tflite, labels.txt, slice.json, model.safetensors and
+        README.md.
+
+    Raises:
+        UsageError: neither name nor budget is given, or the budget does not parse.
+        NotFoundError: no such slice or family, or it has no weights.
+        NothingFitsError: no slice meets the budget.
+        LocalIOError: the output folder exists and differs, or cannot be written.
+        IntegrityError: a weight file is damaged.
+        QualityError: the exported file does not compute what the Keras model does.
+    """
+    limits = Budget.parse(budget) if isinstance(budget, str) else budget
+    home, chosen = _choose(name, limits, family)
+    target = Path(output) if output is not None else Path(chosen.name)
+    with _finished(home, chosen, target, say, force=force) as (source, files, cached):
+        for limit in limits.limits if limits else ():
+            if limit.quantity == "bytes" and not limit.allows(files[TFLITE]["bytes"]):
+                raise NothingFitsError(
+                    f"'{chosen.name}': its file came out at {files[TFLITE]['bytes']:,} bytes, over {limit.text}."
+                )
+        if not _same_files(target, files):
+            with store.new_folder(target, force=force) as folder:
+                for file in files:
+                    store.copy(source / file, folder / file)
+        parity = store.read_json(source / SLICE_FILE)["parity"]
+    hint = selection.underuse(chosen, limits) if limits and name is None else None
+    return GetResult(chosen, target.absolute(), files, parity, hint, cached)
+
+
+def _choose(name: str | None, limits: Budget | None, family: str | Path | None) -> tuple[Family, Slice]:
+    if name is None:
+        if limits is None:
+            raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
+        home = registry.get_family(family or registry.DEFAULT_FAMILY)
+        return home, selection.pick(home, limits)
+    home, chosen = registry.find_slice(name, family)
+    if chosen.statistics is None:
+        raise NotFoundError(registry.no_weights(chosen.name))
+    if limits:
+        selection.check_fits(chosen, limits)
+    return home, chosen
+
+
+@contextlib.contextmanager
+def _finished(
+    family: Family, chosen: Slice, target: Path, say: Say, *, force: bool
+) -> Iterator[tuple[Path, dict[str, Any], bool]]:
+    """Yield a folder with the slice's files, from the cache or made now; their records; and which."""
+    entry = store.cache_root() / "slices" / _cache_key(family, chosen)
+    files = _verified(entry)
+    if files is not None:
+        yield entry, files, True
+        return
+    store.check_free(target, force=force)  # before the long work, not after it
+    say(f"cutting {chosen.name} and exporting it to TFLite; the first time takes some seconds")
+    with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
+        folder = Path(name)
+        slice_folder.write(folder, family, chosen, cut(family, chosen))
+        files = {p.name: store.record(p) for p in sorted(folder.iterdir())}
+        try:
+            _fill_cache(entry, folder, files)
+        except LocalIOError as error:
+            say(f"not cached: {error}")
+        yield folder, files, False
+
+
+def _cache_key(family: Family, chosen: Slice) -> str:
+    """Return a key that changes with anything the slice's files depend on."""
+    assert family.weights
+    assert chosen.statistics
+    facts = [
+        versions(),
+        chosen.to_json(),
+        chosen.spec.to_json(),
+        family.weights.sha256,
+        chosen.statistics.sha256,
+        list(family.class_names),
+        dict(family.preprocess),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _verified(entry: Path) -> dict[str, Any] | None:
+    """Return the records of a cache entry's files, or None if it is missing or damaged."""
+    try:
+        files: dict[str, Any] = store.read_json(entry / MANIFEST)
+        for name, expected in files.items():
+            store.verify(entry / Path(name).name, expected["sha256"], fix="")
+        return files if SLICE_FILE in files else None
+    except (BigNASError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _fill_cache(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
+    shutil.rmtree(entry, ignore_errors=True)  # whatever is there did not verify
+    with store.new_folder(entry, force=True) as new:
+        for file in files:
+            store.copy(folder / file, new / file)
+        store.write_json(new / MANIFEST, dict(files))
+
+
+def _same_files(target: Path, files: Mapping[str, Any]) -> bool:
+    """Return whether a folder holds exactly these files already."""
+    try:
+        if {p.name for p in target.iterdir()} != set(files):
+            return False
+        return all(store.sha256(target / name) == entry["sha256"] for name, entry in files.items())
+    except (OSError, BigNASError):
+        return False
