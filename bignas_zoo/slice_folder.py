@@ -86,15 +86,18 @@ def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
         if description["schema"] != SCHEMA:
             raise ValueError(f"schema is {description['schema']!r}, this version reads {SCHEMA!r}")
         spec = ChildSpec.from_json(description["child"], SearchSpace.from_json(description["space"]))
-        listed = {str(name): str(entry["sha256"]) for name, entry in description["files"].items()}
+        listed = {str(name): (str(e["sha256"]), int(e["bytes"])) for name, e in description["files"].items()}
+        missing = {"name", "preprocess", "class_names"} - description.keys()
+        if missing:
+            raise ValueError(f"lacks {', '.join(sorted(missing))}")
         if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
             raise ValueError(f"files are {sorted(listed)}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(
             f"{folder / SLICE_FILE}: not a valid slice description ({type(error).__name__}: {error}). {REMAKE}"
         ) from error
-    for name, expected in listed.items():
-        store.verify(folder / name, expected, fix=REMAKE)
+    for name, (expected, size) in listed.items():
+        store.verify(folder / name, expected, size=size, fix=REMAKE)
 
     from bignas_zoo.models.child import build_child, set_weights
     from bignas_zoo.models.weights import read_weights

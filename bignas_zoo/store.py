@@ -43,12 +43,13 @@ def record(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def verify(path: Path, expected: str, *, fix: str) -> None:
-    """Check a file's sha256 against the recorded one.
+def verify(path: Path, expected: str, *, size: int | None = None, fix: str) -> None:
+    """Check a file's size and sha256 against the recorded ones.
 
     Args:
         path: the file.
         expected: 64 hex digits.
+        size: in bytes, checked first; None where it is not recorded.
         fix: what to do if it differs, as the message's last sentence.
 
     Raises:
@@ -56,6 +57,9 @@ def verify(path: Path, expected: str, *, fix: str) -> None:
     """
     if not path.is_file():
         raise IntegrityError(f"{path}: missing, though the registry records it. {fix}")
+    found = path.stat().st_size
+    if size is not None and found != size:
+        raise IntegrityError(f"{path}: damaged: {found:,} bytes, the registry says {size:,}; sha256 not checked. {fix}")
     actual = sha256(path)
     if actual != expected:
         raise IntegrityError(

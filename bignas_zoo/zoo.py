@@ -63,7 +63,7 @@ def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.n
 
     path = family.path(record)
     fix = "Reinstall bignas-zoo (pip install --force-reinstall bignas-zoo), or restore the family's folder."
-    store.verify(path, record.sha256, fix=fix)
+    store.verify(path, record.sha256, size=record.bytes, fix=fix)
     return read_weights(path)
 
 
@@ -129,7 +129,7 @@ def slice_and_calibrate(
     if pixels.shape[1:] != (side, side, 3):
         raise UsageError(f"images: need shape [n, {side}, {side}, 3], got {list(pixels.shape)}.")
     child = build_child(spec)
-    set_weights(child, spec, slice_weights(supernet, spec))
+    set_weights(child, spec, slice_weights(supernet, spec), calibrated=False)
     calibrate(child, (np.asarray(preprocess.inputs(b, spec.resolution)) for b in batches(pixels, 250)))
     return child
 

@@ -41,6 +41,5 @@ def render_card(description: Mapping[str, Any], spec: ChildSpec) -> str:
         classes=spec.space.classes,
         blocks=blocks,
         macs_text=amount("macs", description["macs"]),
-        parameters_text=amount("parameters", description["parameters"]).replace("params", "parameters"),
     )
     return text

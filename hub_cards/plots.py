@@ -17,7 +17,7 @@ from math import cos, hypot, pi, sin
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
+from bignas_zoo.errors import IntegrityError, NotFoundError, UsageError
 from bignas_zoo.plan import Block, plan_child
 from bignas_zoo.registry import FAMILY_FILE, Family, FileRecord, Slice, no_weights
 from bignas_zoo.store import atomic_write, read_json, verify
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DPI = 150
 SUFFIXES = (".png", ".svg")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
     "font.size": 9,
@@ -36,7 +36,6 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.edgecolor": "#555555",
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
@@ -47,9 +46,11 @@ BLUE, LIGHT_BLUE, ORANGE, GREEN, INK, GREY = "#0072b2", "#8fc1e3", "#d55e00", "#
 STAGE_FILLS = ("#cfe3f5", "#d6efd3", "#fdebc0", "#f8d5cc", "#e1d7f1", "#cdeeee", "#f5d9ea", "#e8e3c8")
 PLAIN_FILL = "#ebebeb"
 
+REMAKE = "Make the family again with `bignas-zoo train`."
+
 # Measures of the architecture drawing, in inches.
 ROW, STAGE_GAP, BLOCK_HEIGHT, BLOCK_WIDTH, COLUMN = 0.27, 0.09, 0.21, 1.5, 2.45
-GUTTER, MARGIN, HEADING, LINE = 0.85, 0.2, 1.0, 0.16
+GUTTER, MARGIN, HEADING, LINE = 0.85, 0.2, 1.05, 0.16
 PIXELS = 0.6  # of a column, left of its blocks: the sizes of the maps
 
 # Where a label may stand beside its point: points of distance, eighths of a turn.
@@ -57,20 +58,12 @@ DISTANCES, DIRECTIONS = (9, 15, 22, 30, 40, 52), (3, 2, 4, 1, 5, 0, 6, 7)
 
 
 @dataclass(frozen=True)
-class _Front:
-    """Content of front.json: what was measured on, and for each origin MMACs and top-1 in percent."""
-
-    chosen_on: str
-    measured: Mapping[str, Sequence[tuple[float, float]]]
-
-
-@dataclass(frozen=True)
 class _Curve:
-    """Content of metrics.jsonl: pairs of step and value; the first step of the sandwich rule, if any."""
+    """Content of metrics.jsonl: pairs of step and value; after which step the sandwich rule began, if it did."""
 
     accuracies: Mapping[str, Sequence[tuple[int, float]]]
     learning_rates: Sequence[tuple[int, float]]
-    sandwich_from: int | None
+    sandwich_after: int | None
 
 
 def plot_architectures(slices: Sequence[Slice], path: Path) -> None:
@@ -102,7 +95,7 @@ def plot_front(family: Family, path: Path) -> None:
         IntegrityError: front.json is missing, damaged, or not the recorded one.
         LocalIOError: the file cannot be written.
     """
-    _write(path, lambda: _front(family, _read_front(family)))
+    _write(path, lambda: _front(family, *_read_front(family)))
 
 
 def plot_curve(family: Family, path: Path) -> None:
@@ -127,12 +120,14 @@ def _write(path: Path, draw: Callable[[], Figure]) -> None:
     if kind not in SUFFIXES:
         raise UsageError(f"{path}: drawings are {' or '.join(SUFFIXES)} files; got suffix '{kind}'.")
     try:
-        import matplotlib.style
+        import matplotlib
     except ImportError as error:
         raise UsageError('drawing: needs matplotlib. Install it with pip install "bignas-zoo[plots]".') from error
     metadata = {"Creator": "bignas-zoo", "Date": None} if kind == ".svg" else {"Software": "bignas-zoo"}
-    with matplotlib.style.context(["default", STYLE]):
-        buffer = io.BytesIO()
+    buffer = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not the user's own style
+        matplotlib.rcParams.update(STYLE)
         draw().savefig(buffer, format=kind[1:], dpi=DPI, metadata=metadata)
     atomic_write(path, buffer.getvalue())
 
@@ -147,15 +142,12 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-# ---- architectures
-
-
 def _architectures(slices: Sequence[Slice]) -> Figure:
     plans = [plan_child(s.spec) for s in slices]
     rows = _rows(plans)
     width = GUTTER + COLUMN * len(slices) + MARGIN
-    caption = textwrap.wrap(_caption(slices), int(width / 0.065))
-    depth = max(rows.values()) + ROW + LINE * (len(caption) + 1)
+    caption = textwrap.wrap(_caption(slices), int((width - 2 * MARGIN) / 0.058))
+    depth = max(rows.values()) + ROW + LINE * (len(caption) + 1.5)
     figure = _figure(width, HEADING + depth)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(depth, -HEADING))
@@ -166,7 +158,7 @@ def _architectures(slices: Sequence[Slice]) -> Figure:
     for i, (chosen, plan) in enumerate(zip(slices, plans, strict=True)):
         _draw_column(axes, GUTTER + COLUMN * i, chosen, plan, rows)
     for i, line in enumerate(caption, start=1):
-        axes.text(MARGIN, depth - LINE * (len(caption) + 0.5 - i), line, fontsize=7.5, color=GREY)
+        axes.text(MARGIN, depth - LINE * (len(caption) + 0.8 - i), line, fontsize=7.5, color=GREY)
     return figure
 
 
@@ -192,13 +184,12 @@ def _draw_column(
     axes.text(middle, -HEADING + 0.27, chosen.name, ha="center", fontsize=10, fontweight="bold", color=INK)
     for i, line in enumerate(_figures(chosen)):
         axes.text(middle, -HEADING + 0.45 + LINE * i, line, ha="center", fontsize=8, color=INK)
-    ends = [rows[_row(plan[0])], rows[_row(plan[-1])]]
-    axes.plot([middle, middle], ends, color=GREY, linewidth=1, zorder=0)
+    axes.plot([middle] * 2, [rows[_row(plan[i])] for i in (0, -1)], color=GREY, linewidth=1, zorder=0)
     size = 0
     for block in plan:
         y = rows[_row(block)]
         _draw_block(axes, middle, y, block)
-        if block.size_in != size:
+        if block.size_in != size and block.kind != "classifier":
             size = block.size_in
             axes.text(left + PIXELS - 0.07, y, f"{size} px", ha="right", va="center", fontsize=7.5, color=INK)
 
@@ -252,10 +243,7 @@ def _caption(slices: Sequence[Slice]) -> str:
     )
 
 
-# ---- front
-
-
-def _front(family: Family, front: _Front) -> Figure:
+def _front(family: Family, chosen_on: str, measured: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     figure = _figure(7.2, 5.4)
     axes = figure.add_subplot()
     for origin, color, title in (
@@ -263,10 +251,10 @@ def _front(family: Family, front: _Front) -> Figure:
         ("mutation", BLUE, "mutated children"),
         ("corner", INK, "smallest and biggest child"),
     ):
-        pairs = front.measured.get(origin, ())
+        pairs = measured.get(origin, ())
         if pairs:
-            label = f"{title} ({len(pairs)}), on {front.chosen_on}"
-            axes.scatter(*zip(*pairs, strict=True), s=12, color=color, linewidths=0, label=label)
+            label = f"{title} ({len(pairs)}), on {chosen_on}"
+            axes.plot(*zip(*pairs, strict=True), "o", color=color, markersize=3.5, markeredgewidth=0, label=label)
     points = [(s.macs / 1e6, s.top1, s.name.removeprefix(f"{family.name}-")) for s in family.slices if s.top1]
     sources = "; ".join(dict.fromkeys(s.top1_source for s in family.slices if s.top1))
     axes.plot(
@@ -279,13 +267,13 @@ def _front(family: Family, front: _Front) -> Figure:
     axes.margins(0.07)
     _log_axis(axes)
     figure.legend(loc="outside lower left", fontsize=8)
-    _place_labels(figure, axes, points, [pair for pairs in front.measured.values() for pair in pairs])
+    _place_labels(figure, axes, points, [pair for pairs in measured.values() for pair in pairs])
     return figure
 
 
 def _log_axis(axes: Axes) -> None:
     """Make x logarithmic with plain numbers: 1, 2, 5, 10, or every whole step on a short range."""
-    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log")
     low, high = axes.get_xlim()
@@ -293,15 +281,12 @@ def _log_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _place_labels(
     figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]], dots: Sequence[tuple[float, float]]
 ) -> None:
     """Write a name beside each point so that no two overlap, off the dots where there is room."""
-    from matplotlib.transforms import Bbox
-
     figure.draw_without_rendering()  # fixes the layout, so that data have pixels
     unit = figure.dpi / 72
     hard = [_box(axes.transData.transform((x, y)), 5 * unit) for x, y, _ in points]
@@ -313,34 +298,28 @@ def _place_labels(
             in_layout=False, zorder=5,
         )  # fmt: skip
         size = label.get_window_extent()
-        best: tuple[float, Bbox, tuple[float, float]] | None = None
-        for distance, direction in product(DISTANCES, DIRECTIONS):
-            dx, dy = _offset(size, distance * unit, direction)
-            box = size.translated(dx, dy)
-            if box.count_overlaps(hard) or not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)):
-                continue
-            cost = hypot(dx, dy) / unit + 12 * box.count_overlaps(soft)
-            if best is None or cost < best[0]:
-                best = cost, box, (dx / unit, dy / unit)
-        if best:
-            hard.append(best[1])
-            label.set_position(best[2])
+        shifts = [_shift(size, distance * unit, direction) for distance, direction in product(DISTANCES, DIRECTIONS)]
+        boxes = [(dx, dy, size.translated(dx, dy)) for dx, dy in shifts]
+        free = [
+            (hypot(dx, dy) / unit + 12 * box.count_overlaps(soft), i)
+            for i, (dx, dy, box) in enumerate(boxes)
+            if not box.count_overlaps(hard) and frame.contains(*box.min) and frame.contains(*box.max)
+        ]
+        dx, dy, box = boxes[min(free, default=(0, 0))[1]]
+        hard.append(box)
+        label.set_position((dx / unit, dy / unit))
 
 
-def _box(centre: Sequence[float], half: float) -> Any:
+def _box(centre: Any, half: float) -> Any:
     from matplotlib.transforms import Bbox
 
-    x, y = centre
-    return Bbox([[x - half, y - half], [x + half, y + half]])
+    return Bbox.from_bounds(centre[0] - half, centre[1] - half, 2 * half, 2 * half)
 
 
-def _offset(size: Any, distance: float, direction: int) -> tuple[float, float]:
+def _shift(size: Any, distance: float, direction: int) -> tuple[float, float]:
     """Return how far a label's middle goes so that its edge is `distance` from the point."""
     turn = direction * pi / 4
     return cos(turn) * (distance + size.width / 2), sin(turn) * (distance + size.height / 2 - 2)
-
-
-# ---- curve
 
 
 def _curve(family: Family, curve: _Curve) -> Figure:
@@ -352,8 +331,8 @@ def _curve(family: Family, curve: _Curve) -> Figure:
         end = points[-1]
         top.annotate(f"{end[1]:.1f}", end, (7, 0), textcoords="offset points", va="center", color=color)
     low.plot(*zip(*curve.learning_rates, strict=True), color=GREEN)
-    if curve.sandwich_from:
-        _mark_sandwich((top, low), curve.sandwich_from)
+    if curve.sandwich_after:
+        _mark_sandwich((top, low), curve.sandwich_after)
     top.set_title(f"{family.name}: learning curve", loc="left", fontweight="bold")
     top.set_ylabel("top-1 %")
     low.set_ylabel("learning rate")
@@ -361,33 +340,28 @@ def _curve(family: Family, curve: _Curve) -> Figure:
     low.set_ylim(bottom=0)
     low.xaxis.set_major_formatter("{x:,.0f}")
     figure.align_ylabels()
-    held_out = family.training.get("held_out")
-    images = f"{held_out:,} training images" if isinstance(held_out, int) else "training images"
-    figure.legend(loc="outside lower left", ncols=2, fontsize=8, title=f"top-1 on {images} held out of training")
+    title = f"top-1 on {family.training.get('held_out', '')} training images held out of training"
+    figure.legend(loc="outside lower left", ncols=2, fontsize=8, title_fontsize=8, alignment="left", title=title)
     return figure
 
 
 def _mark_sandwich(panels: Sequence[Axes], step: int) -> None:
     for axes in panels:
         axes.axvline(step, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    where: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
     for text, offset, side in (("biggest child alone", -5, "right"), ("sandwich rule", 5, "left")):
-        panels[0].annotate(
-            text, (step, 0.02), (offset, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha=side, fontsize=8, color=GREY,
-        )  # fmt: skip
+        panels[0].annotate(text, (step, 0.02), (offset, 0), **where, ha=side, fontsize=8, color=GREY)
 
 
-# ---- reading
-
-
-def _read_front(family: Family) -> _Front:
+def _read_front(family: Family) -> tuple[str, dict[str, list[tuple[float, float]]]]:
+    """Return which images the children were measured on, and by origin their MMACs and top-1 in percent."""
     path = _recorded(family, "front")
     try:
         data = read_json(path)
         measured: dict[str, list[tuple[float, float]]] = {}
         for m in data["measured"]:
             measured.setdefault(str(m["origin"]), []).append((m["macs"] / 1e6, float(m["holdout_top1"])))
-        return _Front(str(data["chosen_on"]), measured)
+        return str(data["chosen_on"]), measured
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
@@ -401,11 +375,9 @@ def _read_curve(family: Family) -> _Curve:
         accuracies = {name: [(s, float(e[name])) for s, e in measured] for name in ("biggest", "smallest")}
         if not measured or not training:
             raise ValueError("no evaluation or no training step in it")
-        changes = [b["step"] for a, b in pairwise(training) if (a["phase"], b["phase"]) == ("biggest", "sandwich")]
+        changes = [a["step"] for a, b in pairwise(training) if (a["phase"], b["phase"]) == ("biggest", "sandwich")]
         rates = [(r["step"], float(r["learning_rate"])) for r in training]
         return _Curve(accuracies, rates, changes[0] if changes else None)
-    except OSError as error:
-        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
@@ -425,6 +397,3 @@ def _recorded(family: Family, key: str) -> Path:
 
 def _damaged(path: Path, error: Exception) -> IntegrityError:
     return IntegrityError(f"{path}: not as this version writes it ({type(error).__name__}: {error}). {REMAKE}")
-
-
-REMAKE = "Make the family again with `bignas-zoo train`."

@@ -69,7 +69,7 @@ def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dic
         )(images, vector)
 
     child = build_child(spec)
-    set_weights(child, spec, slice_weights(weights, spec))
+    set_weights(child, spec, slice_weights(weights, spec), calibrated=False)
     results = {
         "sliced": compiled(lambda x: forward(TINY, weights, x, choice)[0])(images),
         "where": masked("where"),

@@ -141,7 +141,7 @@ def test_population_moments_against_numpy() -> None:
 
 def calibrated(spec, weights, chunks):
     child = build_child(spec)
-    set_weights(child, spec, slice_weights(weights, spec))
+    set_weights(child, spec, slice_weights(weights, spec), calibrated=False)
     calibrate(child, chunks)
     return child
 
@@ -178,11 +178,13 @@ def test_set_weights_refuses_nan_and_wrong_shapes() -> None:
     spec = TINY.smallest
     child, weights = build_child(spec), slice_weights(initial_weights(TINY, 0), spec)
     with pytest.raises(IntegrityError, match="not numbers"):
-        set_weights(child, spec, {**weights, "classifier.bias": np.full(5, np.nan, "f4")})
+        set_weights(child, spec, {**weights, "classifier.bias": np.full(5, np.nan, "f4")}, calibrated=False)
     with pytest.raises(IntegrityError, match="expected"):
-        set_weights(child, spec, {**weights, "classifier.bias": np.zeros(6, "f4")})
+        set_weights(child, spec, {**weights, "classifier.bias": np.zeros(6, "f4")}, calibrated=False)
+    with pytest.raises(IntegrityError, match="missing weights"):  # statistics expected, none given
+        set_weights(child, spec, weights)
     with pytest.raises(IntegrityError, match="unknown weights"):
-        set_weights(child, spec, {**weights, "extra": np.zeros(6, "f4")})
+        set_weights(child, spec, {**weights, "extra": np.zeros(6, "f4")}, calibrated=False)
 
 
 def test_weights_files_are_plain_safetensors(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from bignas_zoo.space import ChildSpec
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
 FRONT_FILE, SUPERNET_FILE, MEASURED_FILE = "front.json", "supernet.safetensors", "measured.jsonl"
+NOTES_FILE = "notes.txt"
 CURVE_CALIBRATION = 1_000
 Say = Callable[[str], None]
 
@@ -67,6 +68,7 @@ class Trained:
         calibration: ``[n, crop, crop, 3]`` uint8 training images.
         images, holdout, test: the three splits.
         metrics: the run's ``metrics.jsonl``.
+        notes: what else there is to say about the run, from its ``notes.txt``.
     """
 
     recipe: Recipe
@@ -76,6 +78,7 @@ class Trained:
     holdout: LabelledImages
     test: LabelledImages
     metrics: bytes
+    notes: str = ""
 
     @property
     def preprocess(self) -> Preprocess:
@@ -90,7 +93,7 @@ class Trained:
     def child(self, spec: ChildSpec) -> keras.Model:
         """Cut and calibrate one child."""
         child = build_child(spec)
-        set_weights(child, spec, slice_weights(self.rounded, spec))
+        set_weights(child, spec, slice_weights(self.rounded, spec), calibrated=False)
         inputs = (self.preprocess.inputs(b, spec.resolution) for b in batches(self.calibration, BATCH))
         calibrate(child, (np.asarray(x) for x in inputs))
         return child
@@ -122,7 +125,8 @@ def train_family(
     weights = train_supernet(recipe, images, output, curve, report)
     shipped = {name: value.astype(np.float16) for name, value in weights.items()}
     metrics = (output / METRICS).read_bytes()
-    run = Trained(recipe, shipped, calibration, images, holdout, test, metrics)
+    notes = (output / NOTES_FILE).read_text("utf-8").strip() if (output / NOTES_FILE).is_file() else ""
+    run = Trained(recipe, shipped, calibration, images, holdout, test, metrics, notes)
     return write_family(run, measure(run, output / MEASURED_FILE, say), output / "family", say)
 
 
@@ -214,6 +218,7 @@ def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say
                 "machine": machine(),
                 "versions": versions(),
                 "command": "bignas-zoo train RECIPE --data FOLDER --output RUN",
+                "notes": run.notes,
             },
             "slices": sorted(slices, key=lambda s: str(s["name"])),
         }

@@ -84,19 +84,21 @@ def _activation(x: Any, name: str, prefix: str) -> Any:
     return layers.Activation(KERAS_ACTIVATIONS.get(name, name), name=f"{prefix}.{name}")(x)
 
 
-def set_weights(child: keras.Model, spec: ChildSpec, weights: Mapping[str, np.ndarray]) -> None:
+def set_weights(
+    child: keras.Model, spec: ChildSpec, weights: Mapping[str, np.ndarray], *, calibrated: bool = True
+) -> None:
     """Put weights into a child.
 
     Args:
         child: made by `build_child(spec)`.
         spec: the child's spec.
-        weights: names as `slice_weights` gives them; batch-norm statistics (``….bn.mean``,
-            ``….bn.variance``) may be left out as a whole, and stay at 0 and 1 then.
+        weights: names as `slice_weights` gives them.
+        calibrated: whether batch-norm statistics (``….bn.mean``, ``….bn.variance``) are among them. If
+            not, the child is of no use before `calibrate`.
 
     Raises:
         IntegrityError: a weight is missing, unknown, of another shape, or not finite.
     """
-    calibrated = any(name.endswith(".bn.mean") for name in weights)
     check_shapes(weights, child_shapes(spec, statistics=calibrated), "child weights")
     for op in cost.ops(spec):
         kernel = weights[f"{op.name}.kernel"]
