@@ -21,7 +21,7 @@ from bignas_zoo.errors import BigNASError, LocalIOError, NotFoundError, NothingF
 from bignas_zoo.provenance import versions
 from bignas_zoo.registry import Family, Slice
 from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
-from bignas_zoo.zoo import Say, cut, silent
+from bignas_zoo.zoo import Say, check_files, cut, silent
 
 MANIFEST = "manifest.json"
 
@@ -95,6 +95,7 @@ def get(
     """
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
     home, chosen = _choose(name, limits, family)
+    check_files(home, chosen)  # milliseconds; even a cached get must not hide a damaged installation
     target = Path(output) if output is not None else Path(chosen.name)
     with _finished(home, chosen, target, say, force=force) as (source, files, cached):
         for limit in limits.limits if limits else ():
@@ -131,7 +132,7 @@ def _finished(
 ) -> Iterator[tuple[Path, dict[str, Any], bool]]:
     """Yield a folder with the slice's files, from the cache or made now; their records; and which."""
     entry = store.cache_root() / "slices" / _cache_key(family, chosen)
-    files = _verified(entry)
+    files = verified(entry)
     if files is not None:
         yield entry, files, True
         return
@@ -164,7 +165,7 @@ def _cache_key(family: Family, chosen: Slice) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _verified(entry: Path) -> dict[str, Any] | None:
+def verified(entry: Path) -> dict[str, Any] | None:
     """Return the records of a cache entry's files, or None if it is missing or damaged."""
     try:
         files: dict[str, Any] = store.read_json(entry / MANIFEST)

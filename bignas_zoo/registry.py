@@ -7,7 +7,9 @@ lie in ``bignas_zoo/data/families``. The paper's four models are a family withou
 from __future__ import annotations
 
 import functools
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -209,7 +211,7 @@ def load_family(folder: Path) -> Family:
         space = SearchSpace.from_json(data["space"])
         slices = tuple(_slice(entry, data["name"], space) for entry in data["slices"])
         return Family(
-            name=str(data["name"]),
+            name=_name(data["name"]),
             description=str(data["description"]),
             space=space,
             class_names=tuple(str(c) for c in data["class_names"]),
@@ -228,7 +230,7 @@ def load_family(folder: Path) -> Family:
 
 def _slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
     return Slice(
-        name=str(data["name"]),
+        name=_name(data["name"]),
         family=family,
         spec=ChildSpec.from_json(data["spec"], space),
         top1=_number(data["top1"]),
@@ -240,7 +242,16 @@ def _slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
     )
 
 
+def _name(value: Any) -> str:
+    # A name becomes a folder's and a file's name, so it must not be able to point anywhere else.
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,95}", value):
+        raise ValueError(f"{value!r} is not a name (lower-case letters, digits, '.' and '-')")
+    return value
+
+
 def _number(value: Any) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
     return None if value is None else float(value)
 
 

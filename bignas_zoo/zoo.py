@@ -58,13 +58,30 @@ def supernet_weights(family: Family) -> dict[str, np.ndarray]:
     return _read_checked(family, family.weights)
 
 
-def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.ndarray]:
-    from bignas_zoo.models.weights import read_weights
+def check_files(family: Family, chosen: Slice) -> None:
+    """Check size and sha256 of a slice's weight files.
 
+    Raises:
+        NotFoundError: the family has no weights.
+        IntegrityError: a file is missing or damaged.
+    """
+    for record in (family.weights, chosen.statistics):
+        if record is None:
+            raise NotFoundError(registry.no_weights(chosen.name))
+        _verified_path(family, record)
+
+
+def _verified_path(family: Family, record: registry.FileRecord) -> Path:
     path = family.path(record)
     fix = "Reinstall bignas-zoo (pip install --force-reinstall bignas-zoo), or restore the family's folder."
     store.verify(path, record.sha256, size=record.bytes, fix=fix)
-    return read_weights(path)
+    return path
+
+
+def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.ndarray]:
+    from bignas_zoo.models.weights import read_weights
+
+    return read_weights(_verified_path(family, record))
 
 
 def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:

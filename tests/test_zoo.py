@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY
 
 import bignas_zoo as bz
-from bignas_zoo import store
+from bignas_zoo import delivery, store
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.registry import get_family
 from bignas_zoo.sampling import uniform_child
@@ -97,18 +97,20 @@ def test_a_second_get_comes_from_the_cache(tiny_family: Path, tmp_path: Path) ->
     assert (tmp_path / "a" / "model.tflite").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_a_damaged_cache_is_noticed_and_made_again(tiny_family: Path, tmp_path: Path, name: str) -> None:
-    import os
-
+def test_a_damaged_cache_is_noticed_and_made_again(tiny_family: Path, tmp_path: Path) -> None:
     bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "a")
-    (entry,) = (Path(os.environ["BIGNAS_ZOO_CACHE"]) / "slices").iterdir()
-    data = bytearray((entry / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (entry / name).write_bytes(data)
+    (entry,) = (store.cache_root() / "slices").iterdir()
+    assert delivery.verified(entry) is not None
+    for name in sorted(FILES):
+        whole = (entry / name).read_bytes()
+        for damaged in (whole[:-1], whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]), b""):
+            (entry / name).write_bytes(damaged)
+            assert delivery.verified(entry) is None, name
+        (entry / name).write_bytes(whole)
+    (entry / "model.tflite").write_bytes(b"\0" * 100)
     result = bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "b")
     assert not result.cached
-    assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+    assert (tmp_path / "b" / "model.tflite").read_bytes() == (tmp_path / "a" / "model.tflite").read_bytes()
 
 
 def test_an_existing_output_is_never_overwritten_without_force(made: Path, tiny_family: Path, tmp_path: Path) -> None:
@@ -241,3 +243,25 @@ def test_an_unwritable_cache_does_not_stop_a_get(
     result = bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "out", say=told.append)
     assert {p.name for p in result.path.iterdir()} == FILES
     assert any("not cached" in t for t in told)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "", ".hidden", "x" * 200, 7, None, "a\nb"])
+def test_a_hostile_slice_name_cannot_choose_the_output(tiny_family: Path, tmp_path: Path, name: object) -> None:
+    copy = tmp_path / "family"
+    shutil.copytree(tiny_family, copy)
+    data = json.loads((copy / "family.json").read_text())
+    data["slices"][0]["name"] = name
+    (copy / "family.json").write_text(json.dumps(data))
+    with pytest.raises(IntegrityError, match="is not a name"):
+        get_family(copy)
+
+
+def test_a_cached_get_still_notices_a_damaged_installation(tiny_family: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "family"
+    shutil.copytree(tiny_family, copy)
+    bz.get("tiny-smallest", family=copy, output=tmp_path / "a")
+    data = bytearray((copy / "supernet.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "supernet.safetensors").write_bytes(data)
+    with pytest.raises(IntegrityError, match="Reinstall"):
+        bz.get("tiny-smallest", family=copy, output=tmp_path / "b")
