@@ -93,7 +93,7 @@ def get(
         IntegrityError: a weight file is damaged.
         QualityError: the exported file does not compute what the Keras model does.
     """
-    limits = Budget.parse(budget) if isinstance(budget, str) else budget
+    limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
     home, chosen = _choose(name, limits, family)
     check_files(home, chosen)  # milliseconds; even a cached get must not hide a damaged installation
     target = Path(output) if output is not None else Path(chosen.name)

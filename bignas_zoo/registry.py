@@ -7,7 +7,6 @@ lie in ``bignas_zoo/data/families``. The paper's four models are a family withou
 from __future__ import annotations
 
 import functools
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -214,8 +213,8 @@ def load_family(folder: Path) -> Family:
             name=_name(data["name"]),
             description=str(data["description"]),
             space=space,
-            class_names=tuple(str(c) for c in data["class_names"]),
-            preprocess=data["preprocess"],
+            class_names=class_names(data["class_names"], space.classes),
+            preprocess=contract(data["preprocess"]),
             slices=tuple(sorted(slices, key=lambda s: s.macs)),
             folder=folder,
             weights=FileRecord.from_json(data["weights"]),
@@ -226,6 +225,26 @@ def load_family(folder: Path) -> Family:
             f"{path}: not a valid family description ({type(error).__name__}: {error}). "
             "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
         ) from error
+
+
+def class_names(value: Any, classes: int) -> tuple[str, ...]:
+    """Check the labels of a network's classes; raises ValueError."""
+    good = isinstance(value, list) and all(isinstance(c, str) and c and c.isprintable() for c in value)
+    if not good or len(set(value)) != len(value) or len(value) != classes:
+        raise ValueError(f"class_names must be {classes} different lines of text")
+    return tuple(value)
+
+
+def contract(value: Any) -> Mapping[str, Any]:
+    """Check an input contract (see `models.preprocess.Preprocess`); raises ValueError."""
+    good = isinstance(value, dict) and type(value.get("crop_size")) is int and 8 <= value["crop_size"] <= 4096
+    for key in ("mean", "std"):
+        row = value.get(key) if good else None
+        good = isinstance(row, list) and len(row) == 3 and all(type(v) in (int, float) for v in row)
+        good = good and all(-1000 <= v <= 1000 for v in row) and (key == "mean" or min(row) > 0)
+    if not good:
+        raise ValueError("preprocess must have crop_size (8 to 4096), and mean and std of three numbers, std above 0")
+    return dict(value)
 
 
 def _slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
@@ -250,13 +269,13 @@ def _name(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
+    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 100):  # NaN is refused too
+        raise ValueError(f"{value!r} is not a percentage")
     return None if value is None else float(value)
 
 
 def _whole(value: Any) -> int | None:
-    if value is not None and (type(value) is not int or value < 0):
+    if value is not None and (type(value) is not int or not 0 <= value < 1 << 60):
         raise ValueError(f"{value!r} is not a whole number")
     return value
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError
 from bignas_zoo.provenance import versions
-from bignas_zoo.registry import Family, Slice
+from bignas_zoo.registry import Family, Slice, class_names, contract
 from bignas_zoo.space import ChildSpec, SearchSpace
 
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
             raise ValueError(f"schema is {description['schema']!r}, this version reads {SCHEMA!r}")
         spec = ChildSpec.from_json(description["child"], SearchSpace.from_json(description["space"]))
         listed = {str(name): (str(e["sha256"]), int(e["bytes"])) for name, e in description["files"].items()}
-        missing = {"name", "preprocess", "class_names"} - description.keys()
-        if missing:
-            raise ValueError(f"lacks {', '.join(sorted(missing))}")
+        class_names(description["class_names"], spec.space.classes)
+        contract(description["preprocess"])
+        if not isinstance(description["name"], str):
+            raise ValueError("name is not text")
         if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
             raise ValueError(f"files are {sorted(listed)}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:

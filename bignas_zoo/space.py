@@ -10,6 +10,7 @@ Reference: BigNAS (Yu et al. 2020, arXiv 2003.11142), section 4.1 and Table 1.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -147,6 +148,8 @@ class SearchSpace:
         _one_of("stem_stride", self.stem_stride, (1, 2))
         _one_of("activation", self.activation, ACTIVATIONS)
         _at_least("classes", self.classes, 2)
+        if not isinstance(self.bn_epsilon, float) or not 0 < self.bn_epsilon < 1:
+            raise SpaceError(f"bn_epsilon: must be a number between 0 and 1, got {self.bn_epsilon!r}.")
         if not self.stages:
             raise SpaceError(f"space '{self.name}': needs at least one stage.")
 
@@ -244,6 +247,9 @@ class SearchSpace:
         """
         try:
             fields = _tuples(data)
+            missing = {f.name for f in dataclasses.fields(SearchSpace)} - fields.keys()
+            if missing:
+                raise TypeError(f"lacks {', '.join(sorted(missing))}")
             stages = tuple(
                 StageSpace(
                     **{

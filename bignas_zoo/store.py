@@ -19,6 +19,11 @@ from typing import Any
 from bignas_zoo.errors import IntegrityError, LocalIOError
 
 CHUNK = 1 << 20
+#: What a folder of each kind consists of, by the file that marks it. Anything else in it is somebody's own.
+FOLDERS = {
+    "slice.json": {"slice.json", "model.tflite", "model.safetensors", "labels.txt", "README.md", "manifest.json"},
+    "family.json": {"family.json", "front.json", "metrics.jsonl", "supernet.safetensors", "bn"},
+}
 TEMPORARY = ".bignas-tmp-"
 
 
@@ -137,7 +142,8 @@ def new_folder(path: Path, *, force: bool, marker: str = "slice.json") -> Iterat
         path: the final folder.
         force: whether a folder that is already there may be replaced; it is replaced only once the
             new one is complete.
-        marker: a file that every folder of this kind holds; without it nothing is replaced.
+        marker: names the kind (a key of `FOLDERS`): a folder without this file, or with any file of
+            another name, is never replaced.
 
     Yields:
         The temporary folder to write into.
@@ -174,16 +180,26 @@ def check_free(path: Path, *, force: bool, marker: str = "slice.json") -> None:
     """
     if not os.path.lexists(path):
         return
+    reason = _not_ours(path, marker)
+    if reason:
+        raise LocalIOError(f"{path}: exists already, and {reason}, so it is never replaced. Choose another --output.")
     if not force:
         raise LocalIOError(
             f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."
         )
-    ours = path.is_dir() and not path.is_symlink() and ((path / marker).is_file() or not any(path.iterdir()))
-    if not ours:
-        raise LocalIOError(
-            f"{path}: was not made by this command (no {marker} in it), so --force does not replace it. "
-            "Choose another --output."
-        )
+
+
+def _not_ours(path: Path, marker: str) -> str | None:
+    """Return why an existing path must not be replaced even with --force, or None if it may."""
+    if path.is_symlink() or not path.is_dir():
+        return "is not a folder"
+    names = {entry.name for entry in path.iterdir()}
+    if not names:
+        return None
+    if not (path / marker).is_file():
+        return f"was not made by this command (no {marker} in it)"
+    foreign = sorted(names - FOLDERS[marker])
+    return f"holds files that this command did not make, such as '{foreign[0][:60]}'" if foreign else None
 
 
 def _publish(temporary: Path, path: Path, *, force: bool, marker: str) -> None:

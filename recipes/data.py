@@ -84,6 +84,12 @@ CIFAR10_HELP = (
 )
 
 
+LABELLED_HELP = (
+    "Expected CLASS/*.png (for training, train/CLASS and test/CLASS), or CIFAR-10's data_batch_*.bin and "
+    "test_batch.bin."
+)
+
+
 def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     row = 1 + 3 * CIFAR10_SIDE**2
     data = np.fromfile(path, np.uint8)
@@ -251,6 +257,8 @@ def read_labelled(folder: Path, split: str | None, crop_size: int, class_names: 
         LocalIOError: no such folder, or no images in it.
         IntegrityError: a file is damaged, or a sub-folder is no class.
     """
+    if not folder.is_dir():
+        raise LocalIOError(f"{folder}: no such folder. {LABELLED_HELP}")
     patterns = ("*_batch*.bin", "cifar10_*.npz")
     if folder.is_dir() and any(any(folder.glob(p)) for p in patterns):
         if class_names not in ((), CIFAR10_CLASSES):

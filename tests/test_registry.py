@@ -37,7 +37,7 @@ def make_family(*slices: Slice) -> Family:
         description="Made up.",
         space=BIGNAS_CIFAR10,
         class_names=tuple("abcdefghij"),
-        preprocess={"crop_size": 32},
+        preprocess={"crop_size": 32, "mean": [127.5] * 3, "std": [64.0] * 3},
         slices=tuple(sorted(slices, key=lambda s: s.macs)),
         weights=FileRecord("supernet.safetensors", 10, SHA),
     )
@@ -314,7 +314,7 @@ def description() -> dict[str, Any]:
         "description": "Made up.",
         "space": BIGNAS_CIFAR10.to_json(),
         "class_names": list("abcdefghij"),
-        "preprocess": {"crop_size": 32},
+        "preprocess": {"crop_size": 32, "mean": [127.5] * 3, "std": [64.0] * 3},
         "weights": {"file": "supernet.safetensors", "bytes": 10, "sha256": SHA},
         "training": {"recipe": None},
         "slices": [entry(s) for s in (BEST, SMALL)],

@@ -237,10 +237,19 @@ def test_new_folder_refuses_what_exists(tmp_path: Path) -> None:
 def test_force_replaces_a_folder_with_the_marker(tmp_path: Path) -> None:
     path = tmp_path / "slice"
     fill(path, data=b"old")
-    (path / "extra").write_bytes(b"gone afterwards")
+    (path / "README.md").write_bytes(b"gone afterwards")
     fill(path, force=True)
     assert content(tmp_path) == {"slice/slice.json": b"new"}
     assert os.listdir(tmp_path) == ["slice"]
+
+
+def test_force_never_replaces_a_folder_with_foreign_files(tmp_path: Path) -> None:
+    path = tmp_path / "slice"
+    fill(path, data=b"old")
+    (path / "thesis.txt").write_bytes(b"precious")
+    with pytest.raises(LocalIOError, match=r"did not make, such as 'thesis\.txt'"):
+        fill(path, force=True)
+    assert content(tmp_path) == {"slice/slice.json": b"old", "slice/thesis.txt": b"precious"}
 
 
 def test_force_replaces_an_empty_folder(tmp_path: Path) -> None:
@@ -274,7 +283,7 @@ def test_force_never_replaces_anything_else(tmp_path: Path, make: Callable[[Path
     path = tmp_path / "slice"
     make(path)
     before = content(tmp_path), os.listdir(tmp_path)
-    with pytest.raises(LocalIOError, match=r"was not made by this command \(no slice\.json in it\)"):
+    with pytest.raises(LocalIOError, match=r"not a folder|was not made by this command \(no slice\.json in it\)"):
         fill(path, force=True)
     with pytest.raises(LocalIOError, match="exists already"):
         fill(path)

@@ -265,3 +265,40 @@ def test_a_cached_get_still_notices_a_damaged_installation(tiny_family: Path, tm
     (copy / "supernet.safetensors").write_bytes(data)
     with pytest.raises(IntegrityError, match="Reinstall"):
         bz.get("tiny-smallest", family=copy, output=tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("class_names",), []), (("class_names",), "abcde"), (("class_names",), ["a"] * 5), (("class_names",), [1] * 5),
+        (("class_names",), ["a", "b", "c", "d", "e\nf"]), (("preprocess", "mean"), "x"), (("preprocess",), {}),
+        (("preprocess", "std"), [1.0, 0.0, 1.0]), (("preprocess", "crop_size"), 10**9),
+        (("preprocess", "crop_size"), 1.5),
+        (("slices", 0, "top1"), -1), (("slices", 0, "top1"), True), (("slices", 0, "top1"), float("nan")),
+        (("slices", 0, "bytes"), 10**40), (("space", "bn_epsilon"), -1.0), (("space", "classes"), 10**30),
+    ],
+)  # fmt: skip
+def test_a_family_with_a_senseless_value_is_refused(
+    tiny_family: Path, tmp_path: Path, where: tuple[str | int, ...], value: object
+) -> None:
+    copy = tmp_path / "family"
+    shutil.copytree(tiny_family, copy)
+    data = json.loads((copy / "family.json").read_text())
+    parent = data
+    for key in where[:-1]:
+        parent = parent[key]
+    parent[where[-1]] = value
+    (copy / "family.json").write_text(json.dumps(data))
+    with pytest.raises(IntegrityError, match=r"family\.json"):
+        get_family(copy)
+
+
+@pytest.mark.parametrize("key", ["name", "preprocess", "class_names", "space", "child", "files", "schema"])
+def test_a_slice_json_without_a_key_is_an_integrity_error(made: Path, tmp_path: Path, key: str) -> None:
+    copy = tmp_path / "slice"
+    shutil.copytree(made, copy)
+    data = json.loads((copy / "slice.json").read_text())
+    del data[key]
+    (copy / "slice.json").write_text(json.dumps(data))
+    with pytest.raises(IntegrityError, match=r"slice\.json"):
+        bz.evaluate(copy, tmp_path)

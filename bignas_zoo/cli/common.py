@@ -50,11 +50,16 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left")
+    for i, heading in enumerate(headings):
+        right = heading.startswith(">")
+        table.add_column(heading.lstrip(">"), justify="right" if right else "left", no_wrap=i == 0 or right)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    console = Console(highlight=False)
+    # Names and numbers are never cut: too narrow a terminal wraps lines instead.
+    least = table.__rich_measure__(console, console.options.update(width=10_000)).minimum
+    console.width = max(console.width, least) if sys.stdout.isatty() else 200
+    console.print(table)
 
 
 def say(message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -17,7 +19,7 @@ from bignas_zoo.cli.show import show_command
 from bignas_zoo.cli.train import train_command
 from bignas_zoo.errors import BigNASError, LocalIOError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class _Group(click.Group):
@@ -26,9 +28,17 @@ class _Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
         debug = "--debug" in sys.argv[1:]
+        if sys.stdout is None:  # closed by whoever started us
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        with contextlib.suppress(ValueError):  # only the main thread may
+            signal.signal(signal.SIGTERM, _terminate)  # an exception, so that temporary files are removed
         try:
             super().main(*args, **kwargs)
             sys.stdout.flush()
+        except SystemExit:
+            if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):  # click's own answer to a closed pipe
+                sys.exit(0)
+            raise
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except click.ClickException as error:
@@ -52,6 +62,11 @@ class _Group(click.Group):
         sys.exit(0)
 
 
+def _terminate(*_: object) -> None:
+    click.echo("Error: stopped by SIGTERM.", err=True)
+    sys.exit(TERMINATED)
+
+
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
@@ -63,7 +78,7 @@ def _fail(message: str, code: int, debug: bool) -> None:
 @click.version_option(__version__, prog_name="bignas-zoo")
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 def main(debug: bool) -> None:
-    r"""Cut the best image classifier for a budget out of a BigNAS supernet, and ship it.
+    """Cut the best image classifier for a budget out of a BigNAS supernet, and ship it.
 
     \b
     Examples:
@@ -74,7 +89,7 @@ def main(debug: bool) -> None:
 
     MACs are multiply-adds counted once; mobile papers call the same count FLOPs.
     Shell completion: eval "$(_BIGNAS_ZOO_COMPLETE=bash_source bignas-zoo)" (also zsh_source, fish_source).
-    """
+    """  # noqa: D301  click reads the escape as "keep these lines"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 

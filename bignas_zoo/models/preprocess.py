@@ -10,6 +10,7 @@ to every target resolution, at test time as well.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from PIL import Image, UnidentifiedImageError
 from bignas_zoo.errors import IntegrityError, LocalIOError
 
 Tensor = Any
+#: What Pillow raises on a file that is no image, or one of unreasonable size.
+UNREADABLE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    SyntaxError,
+    ValueError,
+)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -113,9 +122,11 @@ def read_image(path: Path, crop_size: int) -> np.ndarray:
         IntegrityError: it is not an image, is damaged, or is unreasonably large.
     """
     try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                rgb = image.convert("RGB")
+    except UNREADABLE as error:
         raise IntegrityError(f"{path}: not a readable image ({error}).") from error
     except OSError as error:
         if error.strerror is None:  # Pillow's own words for a truncated file
