@@ -237,14 +237,20 @@ def class_names(value: Any, classes: int) -> tuple[str, ...]:
 
 def contract(value: Any) -> Mapping[str, Any]:
     """Check an input contract (see `models.preprocess.Preprocess`); raises ValueError."""
-    good = isinstance(value, dict) and type(value.get("crop_size")) is int and 8 <= value["crop_size"] <= 4096
-    for key in ("mean", "std"):
-        row = value.get(key) if good else None
-        good = isinstance(row, list) and len(row) == 3 and all(type(v) in (int, float) for v in row)
-        good = good and all(-1000 <= v <= 1000 for v in row) and (key == "mean" or min(row) > 0)
-    if not good:
+    crop = value.get("crop_size") if isinstance(value, dict) else None
+    if (
+        type(crop) is not int
+        or not 8 <= crop <= 4096
+        or not _three(value.get("mean"), -1000)
+        or not _three(value.get("std"), 1e-6)
+    ):
         raise ValueError("preprocess must have crop_size (8 to 4096), and mean and std of three numbers, std above 0")
     return dict(value)
+
+
+def _three(row: Any, least: float) -> bool:
+    """Return whether this is a list of three plain numbers within `least` and 1000; NaN is not."""
+    return isinstance(row, list) and len(row) == 3 and all(type(v) in (int, float) and least <= v <= 1000 for v in row)
 
 
 def _slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:

@@ -55,7 +55,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
         table.add_column(heading.lstrip(">"), justify="right" if right else "left", no_wrap=i == 0 or right)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
+
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with 1; the command line treats it as success
+            raise BrokenPipeError
+
+    console = PipedConsole(highlight=False)
     # Names and numbers are never cut: too narrow a terminal wraps lines instead.
     least = table.__rich_measure__(console, console.options.update(width=10_000)).minimum
     console.width = max(console.width, least) if sys.stdout.isatty() else 200

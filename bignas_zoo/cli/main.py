@@ -35,10 +35,9 @@ class _Group(click.Group):
         try:
             super().main(*args, **kwargs)
             sys.stdout.flush()
-        except SystemExit:
-            if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):  # click's own answer to a closed pipe
-                sys.exit(0)
-            raise
+        except SystemExit as stopped:
+            # Out of click's main comes an exit with 1 for a closed pipe only (here a success), or ours.
+            sys.exit(0 if stopped.code == 1 else stopped.code)
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except click.ClickException as error:
