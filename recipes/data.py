@@ -95,9 +95,9 @@ def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     data = np.fromfile(path, np.uint8)
     if len(data) == 0 or len(data) % row or data[::row].max() > 9:
         raise IntegrityError(f"{path}: not a CIFAR-10 binary file (rows of {row} bytes, labels 0 to 9).")
-    data = data.reshape(-1, row)
-    planes = data[:, 1:].reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
-    return planes.transpose(0, 2, 3, 1).copy(), data[:, 0]
+    rows = data.reshape(-1, row)
+    planes = rows[:, 1:].reshape(-1, 3, CIFAR10_SIDE, CIFAR10_SIDE)
+    return planes.transpose(0, 2, 3, 1).copy(), rows[:, 0]
 
 
 #: What numpy, zipfile and Pillow raise on a file that is not what it should be.

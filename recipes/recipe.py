@@ -206,13 +206,13 @@ def _plain_yaml(text: str, where: str) -> dict[str, Any]:
     depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            mark: Any = event.start_mark  # always there, whatever its type says
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:  # PyYAML takes quadratic time over thousands of levels
-                raise RecipeError(f"{where}: line {event.start_mark.line + 1}: nested too deeply for a recipe.")
+                raise RecipeError(f"{where}: line {mark.line + 1}: nested too deeply for a recipe.")
             if getattr(event, "anchor", None) or getattr(event, "tag", None):
-                line = event.start_mark.line + 1
-                raise RecipeError(f"{where}: line {line}: anchors, aliases and tags are not allowed.")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+                raise RecipeError(f"{where}: line {mark.line + 1}: anchors, aliases and tags are not allowed.")
+        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, RecipeError):
