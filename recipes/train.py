@@ -93,17 +93,14 @@ def train(
         for step in range(start, recipe.steps):
             alone = step < recipe.biggest_only_steps
             pixels, labels = stream.at(step)
-            try:
-                values = engine.step(
-                    pixels,
-                    labels,
-                    None if alone else random_choices(recipe, step),
-                    dropout_mask(recipe, step),
-                    learning_rate(recipe, step),
-                )
-            except KeyboardInterrupt:
-                # The interrupted step may be half applied: the last checkpoint is what counts.
-                raise
+            # Ctrl-C in here may leave a step half applied; the last checkpoint is what counts then.
+            values = engine.step(
+                pixels,
+                labels,
+                None if alone else random_choices(recipe, step),
+                dropout_mask(recipe, step),
+                learning_rate(recipe, step),
+            )
             if not math.isfinite(values["loss"]):
                 raise TrainingStoppedError(
                     f"step {step}: the loss is {values['loss']}. The checkpoint in {workdir} is from before; "
