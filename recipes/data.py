@@ -19,6 +19,8 @@ from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.models.preprocess import SUFFIXES, read_image
+from bignas_zoo.recipes import augment
+from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
 CIFAR10_CLASSES = (
@@ -198,43 +200,52 @@ def split_holdout(data: LabelledImages, count: int, seed: int) -> tuple[Labelled
     return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
 
 
-def philox(seed: int, *key: int | str) -> np.random.Generator:
-    """Return the random generator that belongs to a key; equal keys give equal streams."""
-    words = [seed]
-    for part in key:
-        words += [part] if isinstance(part, int) else list(part.encode())
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
-
-
 class TrainingBatches:
-    """Augmented training batches; batch `step` depends on the recipe and `step` alone."""
+    """Batches of images in memory; batch `step` depends on the recipe and `step` alone.
 
-    def __init__(self, data: LabelledImages, recipe: Recipe) -> None:
+    Args:
+        data: the images to train on.
+        recipe: gives order, crop and mirror.
+        host, hosts: which part of each batch is wanted: that of this process among all.
+        resident: leave images where an engine holds them (`held`), and give out positions only.
+    """
+
+    def __init__(
+        self, data: LabelledImages, recipe: Recipe, *, host: int = 0, hosts: int = 1, resident: bool = False
+    ) -> None:
         pad = recipe.crop_padding
-        self.labels, self.recipe, self.side = data.labels, recipe, data.pixels.shape[1]
+        self.labels, self.recipe, self.resident = data.labels, recipe, resident
+        size = recipe.batch_size // hosts
+        self.rows = np.arange(host * size, (host + 1) * size)
         self.padded = np.pad(data.pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
         self._order = functools.lru_cache(maxsize=2)(
             lambda epoch: philox(recipe.seed, "order", epoch).permutation(len(data))
         )
 
-    def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the batch of a step.
+    def held(self) -> dict[str, np.ndarray]:
+        """Return what an engine holds for resident batches: padded ``pixels`` and ``labels``."""
+        return {"pixels": self.padded, "labels": self.labels}
 
-        Returns:
-            Pixels ``[batch, side, side, 3]`` uint8 and labels ``[batch]`` int32.
-        """
+    def at(self, step: int) -> dict[str, np.ndarray]:
+        """Return this host's part of a step's batch, as `sandwich.images_of` takes it."""
         recipe, total = self.recipe, len(self.labels)
-        positions = np.arange(step * recipe.batch_size, (step + 1) * recipe.batch_size)
-        index = np.array([self._order(int(p // total))[p % total] for p in positions])
-        draws = philox(recipe.seed, "augment", step)
-        top, left = draws.integers(0, 2 * recipe.crop_padding + 1, (2, recipe.batch_size))
-        rows = top[:, None] + np.arange(self.side)
-        columns = left[:, None] + np.arange(self.side)
-        if recipe.flip:
-            mirrored = draws.random(recipe.batch_size) < 0.5
-            columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
-        pixels = self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return pixels, self.labels[index]
+        positions = step * recipe.batch_size + self.rows
+        index = np.array([self._order(int(p // total))[p % total] for p in positions], np.int32)
+        drawn = {key: value[self.rows] for key, value in augment.draws(recipe, step).items()}
+        batch = {"row": self.rows.astype(np.int32)}
+        if self.resident:
+            return {**batch, "index": index, **drawn}
+        batch["labels"] = self.labels[index]
+        if "box" in drawn:
+            return {**batch, "pixels": self.padded[index], **drawn}
+        return {**batch, "pixels": self._crop(index, drawn)}
+
+    def _crop(self, index: np.ndarray, drawn: dict[str, np.ndarray]) -> np.ndarray:
+        """Crop and mirror by whole pixels, as `augment.apply` does on a device."""
+        side = np.arange(self.padded.shape[1] - 2 * self.recipe.crop_padding)
+        rows, columns = drawn["top"][:, None] + side, drawn["left"][:, None] + side
+        columns = np.where(drawn["mirrored"][:, None], columns[:, ::-1], columns)
+        return self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def batches(pixels: np.ndarray, size: int) -> Iterable[np.ndarray]:

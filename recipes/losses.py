@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -36,14 +38,36 @@ def smooth_labels(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     return ops.one_hot(labels, classes, dtype="float32") * (1 - smoothing) + smoothing / classes
 
 
-def soft_labels(logits: Tensor) -> Tensor:
-    """Return a teacher's probabilities, with the gradient stopped.
+def soft_labels(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return a teacher's probabilities at a temperature, with the gradient stopped.
 
     Reference: BigNAS section 3.1, "inplace distillation": children see only these, never the labels.
     """
-    return ops.stop_gradient(ops.softmax(logits, axis=-1))
+    return ops.stop_gradient(ops.softmax(logits / temperature, axis=-1))
 
 
-def l2(weights: dict[str, Tensor]) -> Tensor:
+def l2(weights: Mapping[str, Tensor]) -> Tensor:
     """Return half the sum of squares of all kernels (no biases, no batch norms)."""
     return sum(ops.sum(ops.square(w)) for name, w in weights.items() if name.endswith("kernel")) / 2
+
+
+def l2_of(weights: Mapping[str, Tensor], extents: Tensor) -> Tensor:
+    """Return half the sum of squares of those parts of the kernels that a child uses.
+
+    Args:
+        weights: the supernet's, in the order of its plan.
+        extents: ``[kernels, 3]`` integers: spatial size (the centre counts), inputs, outputs; zeros
+            for a kernel the child does not have.
+    """
+    kernels = [w for name, w in weights.items() if name.endswith("kernel")]
+    total = 0.0
+    for i, kernel in enumerate(kernels):
+        size, inputs, outputs = (extents[i][j] for j in range(3))
+        squares = ops.square(kernel)
+        if len(kernel.shape) == 4:
+            reach = np.abs(np.arange(kernel.shape[0]) - kernel.shape[0] // 2).astype(np.int32)
+            ring = np.maximum(reach[:, None], reach[None, :])
+            squares = ops.sum(squares * ops.cast(ring * 2 < size, "float32")[:, :, None, None], axis=(0, 1))
+        squares = squares * ops.cast(ops.arange(kernel.shape[-2]) < inputs, "float32")[:, None]
+        total = total + ops.sum(squares * ops.cast(ops.arange(kernel.shape[-1]) < outputs, "float32"))
+    return total / 2

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, nearest
-from bignas_zoo.space import SearchSpace
+from bignas_zoo.space import ACTIVATIONS, SearchSpace
 from bignas_zoo.spaces import get_space
 
 MAX_BYTES = 1 << 20
@@ -37,27 +37,50 @@ class Recipe:
         mean, std: input normalisation per channel, in pixel values 0 to 255.
         steps: optimizer steps in all.
         holdout: training images kept out, for choosing slices and for the learning curve.
-        batch_size: images a step.
-        biggest_only_steps: how many of them, from the start, train the biggest child alone (0 in
-            the paper; Delayed eps-Shrinking, arXiv 2407.06167, argues for more).
+        batch_size: images a step, over all devices and hosts.
+        engine: "tensorflow", "jax" or "auto" (JAX on a GPU or TPU, TensorFlow otherwise).
+        precision: of activations, "float32" or "bfloat16" (the paper's TPUs); weights, moments and
+            losses stay float32.
+        batch_norm, depthwise, branch: see `bignas_zoo.models.elastic.Execution`; "auto" takes the
+            engine's own.
+        biggest_only_steps: how many steps, from the start, train the biggest child alone (0 in the
+            paper; Delayed eps-Shrinking, arXiv 2407.06167, argues for more).
         random_children: random children a step between biggest and smallest.
+        smallest_child: whether each step trains the smallest child (the sandwich rule); if not, one
+            more random child takes its place.
+        distillation: whether all children but the biggest learn from its soft labels (inplace
+            distillation); if not, from the labels themselves.
+        distillation_temperature: both logits are divided by it in the distillation loss, which is
+            multiplied by its square (Hinton et al. 2015).
+        regularise: whom dropout and weight decay act on, "biggest" (paper) or "all" children.
         loss_reduction: "sum" (paper) or "mean" over the children of a step.
-        label_smoothing: of the biggest child's targets.
-        weight_decay: L2 factor on kernels, through the biggest child's loss only.
-        dropout: before the classifier, biggest child only.
+        label_smoothing: of the labels.
+        weight_decay: L2 factor on kernels.
+        dropout: before the classifier.
         optimizer: "rmsprop" (paper) or "sgd" (Nesterov).
         momentum, rho, epsilon: of the optimizer; rho and epsilon for RMSProp.
         learning_rate: at a batch of `learning_rate_batch`; scaled linearly to `batch_size`.
         warmup_steps: linear rise from zero.
-        decay: "exponential" (paper) or "linear".
+        decay: "staircase" (paper: times `decay_rate` every `decay_every` steps), "exponential" (to
+            `ending` at `decay_until`), "cosine" or "linear" (to zero at `decay_until`).
+        decay_rate, decay_every: of the staircase; 751 steps of 4,096 are 2.4 epochs of ImageNet.
         ending: the rate never falls below this part of its peak (constant ending).
         decay_until: part of all steps at which the decay is over (see `recipes.schedule`).
         last_gamma: initial last gamma of each residual block.
+        layerwise_widths: whether each layer, not each stage, has its own width.
+        squeeze_excite: false takes squeeze-excite out of the space.
+        activation: in place of the space's: "swish" (paper), "hard_swish", "relu6" or "relu".
+        classes: number of classes in place of the space's.
+        augment: "none", or "autoaugment" (policy v0 of arXiv 1805.09501; TFRecord data only).
         crop_padding: pixels of reflected border before the random crop.
+        crop_area: least part of the image's area that a random crop with random aspect ratio takes
+            (Szegedy et al. 2015); 1 leaves this crop out.
         flip: whether to mirror half of the images.
+        label_offset: label of the first class in TFRecords (1 where 0 stands for background).
         calibration_images: training images for batch-norm calibration.
         front_children: children measured after training to find the family's front.
         evaluate_every, checkpoint_every: in steps.
+        keep_checkpoints: how many of the last checkpoints stay.
         seed: of every random draw.
     """
 
@@ -69,8 +92,17 @@ class Recipe:
     steps: int
     holdout: int
     batch_size: int = 4096
+    engine: str = "auto"
+    precision: str = "float32"
+    batch_norm: str = "auto"
+    depthwise: str = "auto"
+    branch: str = "auto"
     biggest_only_steps: int = 0
     random_children: int = 2
+    smallest_child: bool = True
+    distillation: bool = True
+    distillation_temperature: float = 1.0
+    regularise: str = "biggest"
     loss_reduction: str = "sum"
     label_smoothing: float = 0.1
     weight_decay: float = 1e-5
@@ -82,16 +114,26 @@ class Recipe:
     learning_rate: float = 0.256
     learning_rate_batch: int = 4096
     warmup_steps: int = 0
-    decay: str = "exponential"
+    decay: str = "staircase"
+    decay_rate: float = 0.97
+    decay_every: int = 751
     ending: float = 0.05
     decay_until: float = 0.8
     last_gamma: float = 0.0
+    layerwise_widths: bool = False
+    squeeze_excite: bool = True
+    activation: str = "space"
+    classes: int = 0
+    augment: str = "none"
     crop_padding: int = 0
+    crop_area: float = 1.0
     flip: bool = True
+    label_offset: int = 0
     calibration_images: int = 2_000
     front_children: int = 120
     evaluate_every: int = 1_000
     checkpoint_every: int = 500
+    keep_checkpoints: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -139,25 +181,37 @@ def _among(*options: str) -> tuple[Callable[[Any], bool], str]:
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": ((lambda v: re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", v) is not None), "lower-case letters, digits and '-'"),
     "loss_reduction": _among("sum", "mean"),
+    "engine": _among("auto", "tensorflow", "jax"),
+    "precision": _among("float32", "bfloat16"),
+    "batch_norm": _among("auto", "fused", "two_pass", "one_pass"),
+    "depthwise": _among("auto", "native", "shifted"),
+    "branch": _among("auto", "cond", "where"),
+    "regularise": _among("biggest", "all"),
     "optimizer": _among("rmsprop", "sgd"),
-    "decay": _among("exponential", "linear"),
+    "decay": _among("staircase", "exponential", "cosine", "linear"),
+    "activation": _among("space", *ACTIVATIONS),
+    "augment": _among("none", "autoaugment"),
     "std": ((lambda v: min(v) > 0), "three values above 0"),
     **{
         key: _above(0)
         for key in (
             "crop_size", "batch_size", "steps", "learning_rate", "learning_rate_batch", "epsilon",
-            "evaluate_every", "checkpoint_every", "holdout",
+            "evaluate_every", "checkpoint_every", "holdout", "distillation_temperature", "decay_every",
+            "keep_checkpoints",
         )
     },
     **{
         key: _above(0, inclusive=True)
         for key in (
             "biggest_only_steps", "random_children", "weight_decay", "warmup_steps", "crop_padding", "seed",
+            "classes", "label_offset",
         )
     },
     **{key: _within(0, 0.999) for key in ("label_smoothing", "dropout", "momentum", "rho")},
     **{key: _within(0, 1) for key in ("ending", "last_gamma")},
     "decay_until": _within(0.01, 1),
+    "crop_area": _within(0.01, 1),
+    "decay_rate": _within(0.01, 1),
     "calibration_images": _above(64, inclusive=True),
     "front_children": _above(8, inclusive=True),
 }  # fmt: skip

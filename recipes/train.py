@@ -26,14 +26,16 @@ from bignas_zoo.errors import LocalIOError, PreemptedError, TrainingStoppedError
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes import checkpoint
 from bignas_zoo.recipes.data import LabelledImages, TrainingBatches
-from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
+from bignas_zoo.recipes.engine import choose_engine, make_engine
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.recipes.sandwich import dropout_mask, random_choices
+from bignas_zoo.recipes.sandwich import control
 from bignas_zoo.recipes.schedule import learning_rate
 from bignas_zoo.store import atomic_write, write_json
 
 METRICS = "metrics.jsonl"
 LOG_EVERY = 20
+#: Training images up to this size stay in an accelerator's memory (uint8; CIFAR-10 is 0.2 GB).
+RESIDENT_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,18 @@ def train(
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
     _make_folder(workdir)
     done = checkpoint.load(workdir, recipe)
-    engine = TensorFlowEngine(recipe, preprocess)
+    name = choose_engine(recipe.engine)
+    engine = make_engine(name, recipe, preprocess)
     start = 0
     if done:
         start, state = done
         engine.restore(state)
     write_json(workdir / "recipe.json", recipe.to_json())
     log = _Log(workdir / METRICS, keep_until=start)
-    stream = TrainingBatches(images, recipe)
+    resident = images.pixels.nbytes < RESIDENT_BYTES and name == "jax"
+    stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=resident)
+    if resident:
+        engine.hold(stream.held())
 
     def save(step: int) -> None:
         checkpoint.save(workdir, recipe, step, engine.state())
@@ -92,15 +98,8 @@ def train(
     with _stop_requests() as stop:
         for step in range(start, recipe.steps):
             alone = step < recipe.biggest_only_steps
-            pixels, labels = stream.at(step)
             # Ctrl-C in here may leave a step half applied; the last checkpoint is what counts then.
-            values = engine.step(
-                pixels,
-                labels,
-                None if alone else random_choices(recipe, step),
-                dropout_mask(recipe, step),
-                learning_rate(recipe, step),
-            )
+            values = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
             if not math.isfinite(values["loss"]):
                 raise TrainingStoppedError(
                     f"step {step}: the loss is {values['loss']}. The checkpoint in {workdir} is from before; "

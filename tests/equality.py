@@ -15,13 +15,18 @@ from conftest import TINY
 
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
-from bignas_zoo.models.elastic import Moments
+from bignas_zoo.models.elastic import Execution, Moments
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import Choice, forward, initial_weights
 from bignas_zoo.sampling import uniform_child
 from bignas_zoo.space import ChildSpec
 
 IMAGES = 64
+FORMS = {
+    "two-pass": Execution(batch_norm="two_pass"),
+    "one-pass": Execution(batch_norm="one_pass"),
+    "shifted": Execution(depthwise="shifted"),
+}
 
 
 def random_weights(seed: int) -> dict[str, np.ndarray]:
@@ -65,7 +70,9 @@ def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dic
     def masked(branch, moments=None):
         given = None if moments is None else {k: Moments(*v) for k, v in moments.items()}
         return compiled(
-            lambda x, v: forward(TINY, weights, x, Choice.from_vector(TINY, v), moments=given, branch=branch)[0]
+            lambda x, v: forward(
+                TINY, weights, x, Choice.from_vector(TINY, v), moments=given, how=Execution(branch=branch)
+            )[0]
         )(images, vector)
 
     child = build_child(spec)
@@ -74,7 +81,10 @@ def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dic
         "sliced": compiled(lambda x: forward(TINY, weights, x, choice)[0])(images),
         "where": masked("where"),
         "cond": masked("cond"),
-        "composite": compiled(lambda x: forward(TINY, weights, x, choice, fused=False)[0])(images),
+        **{
+            form: compiled(lambda x, how=how: forward(TINY, weights, x, choice, how=how)[0])(images)
+            for form, how in FORMS.items()
+        },
     }
     reference = np.asarray(child(images, training=True))
     errors = {f"batch {k}": error(v, reference) for k, v in results.items()}

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes import augment, sandwich
 from bignas_zoo.recipes.data import (
     CIFAR10_CLASSES,
     LabelledImages,
@@ -21,11 +23,11 @@ from bignas_zoo.recipes.data import (
     batches,
     cifar10,
     image_folder,
-    philox,
     read_labelled,
     split_holdout,
     unlabelled_images,
 )
+from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
 
@@ -334,22 +336,70 @@ def test_a_batch_depends_on_its_step_alone() -> None:
     forwards = [made.at(step) for step in range(12)]
     for step in (11, 3, 7, 0, 3):
         for batches_again in (made, TrainingBatches(data, recipe(crop_padding=2))):
-            pixels, labels = batches_again.at(step)
-            np.testing.assert_array_equal(pixels, forwards[step][0])
-            np.testing.assert_array_equal(labels, forwards[step][1])
+            batch = batches_again.at(step)
+            np.testing.assert_array_equal(batch["pixels"], forwards[step]["pixels"])
+            np.testing.assert_array_equal(batch["labels"], forwards[step]["labels"])
     other = TrainingBatches(data, recipe(crop_padding=2, seed=1)).at(0)
-    assert not np.array_equal(other[0], forwards[0][0])
-    assert forwards[0][0].shape == (8, 6, 6, 3)
-    assert (forwards[0][0].dtype, forwards[0][1].dtype) == (np.uint8, np.int32)
+    assert not np.array_equal(other["pixels"], forwards[0]["pixels"])
+    assert forwards[0]["pixels"].shape == (8, 6, 6, 3)
+    assert (forwards[0]["pixels"].dtype, forwards[0]["labels"].dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize("area", [1.0, 0.3])
+def test_the_parts_of_all_hosts_are_the_batch(area: float) -> None:
+    data = LabelledImages(random_images(30, 6), np.arange(30, dtype=np.int32), ("a",), "random")
+    fields = recipe(crop_padding=2, crop_area=area, batch_size=12)
+    whole = TrainingBatches(data, fields).at(5)
+    parts = [TrainingBatches(data, fields, host=host, hosts=3).at(5) for host in range(3)]
+    for key, value in whole.items():
+        np.testing.assert_array_equal(np.concatenate([p[key] for p in parts]), value)
+
+
+def test_resident_images_are_cropped_as_on_the_host() -> None:
+    data = LabelledImages(random_images(30, 6), np.arange(30, dtype=np.int32), ("a",), "random")
+    fields = recipe(crop_padding=2, crop_size=6)
+    whole, resident = TrainingBatches(data, fields), TrainingBatches(data, fields, resident=True)
+    contract = Preprocess(6, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    for step in range(5):
+        pixels, labels = sandwich.images_of(fields, contract, resident.at(step), resident.held())
+        np.testing.assert_array_equal(pixels, whole.at(step)["pixels"])
+        np.testing.assert_array_equal(labels, whole.at(step)["labels"])
+
+
+def test_resampled_crops_against_pillow() -> None:
+    # Pillow's linear filter over a box is the same triangle filter, in 8 bits.
+    fields = recipe(crop_size=12, crop_area=0.2, batch_size=20)
+    photo = Image.fromarray(random_images(1, side=5)[0]).resize((24, 24), Image.Resampling.BICUBIC)
+    pixels = np.repeat(np.asarray(photo)[None], 20, axis=0)
+    drawn = augment.draws(fields, 0)
+    crops = np.asarray(augment.apply(pixels, drawn, fields))
+    assert crops.shape == (20, 12, 12, 3)
+    for crop, (top, left, high, wide), mirrored in zip(crops, drawn["box"] * 24, drawn["mirrored"], strict=True):
+        box = (left, top, min(left + wide, 24), min(top + high, 24))
+        expected = np.asarray(photo.resize((12, 12), Image.Resampling.BILINEAR, box=box), np.float32)
+        expected = expected[:, ::-1] if mirrored else expected
+        assert np.abs(crop[1:-1, 1:-1] - expected[1:-1, 1:-1]).max() < 3  # the rim sees beyond the box
+
+
+def test_boxes_keep_area_and_aspect() -> None:
+    boxes = augment.draws(recipe(crop_area=0.25, batch_size=5000), 0)["box"]
+    top, left, high, wide = boxes.T
+    assert min(top.min(), left.min()) >= 0
+    assert max((top + high).max(), (left + wide).max()) <= 1 + 1e-6
+    assert (high * wide).min() > 0.2
+    assert (high * wide).max() > 0.95
+    free = (high < 1) & (wide < 1)  # a side that would not fit is cut
+    assert (wide / high)[free].min() >= 3 / 4 - 1e-5
+    assert (wide / high)[free].max() <= 4 / 3 + 1e-5
 
 
 @pytest.mark.parametrize(("count", "batch"), [(30, 8), (24, 8), (7, 20), (1, 3)])
 def test_each_epoch_visits_each_image_once(count: int, batch: int) -> None:
     made = TrainingBatches(numbered(count), recipe(batch_size=batch, crop_padding=1))
     drawn = [made.at(step) for step in range(-(-5 * count // batch))]
-    for pixels, labels in drawn:
-        assert pixels[:, 2, 1, 0].tolist() == labels.tolist()
-    order = np.concatenate([labels for _, labels in drawn])[: 5 * count].reshape(5, count)
+    for part in drawn:
+        assert part["pixels"][:, 2, 1, 0].tolist() == part["labels"].tolist()
+    order = np.concatenate([part["labels"] for part in drawn])[: 5 * count].reshape(5, count)
     for epoch in order:
         assert sorted(epoch.tolist()) == list(range(count))
     if count > 6:
@@ -375,7 +425,7 @@ def test_crops_come_from_the_reflected_border(flip: bool, padding: int) -> None:
     image = random_images(1, side=9)[0]
     data = LabelledImages(image[None], np.zeros(1, np.int32), ("a",), "one")
     made = TrainingBatches(data, recipe(batch_size=100, crop_padding=padding, flip=flip))
-    crops = np.concatenate([made.at(step)[0] for step in range(20)])
+    crops = np.concatenate([made.at(step)["pixels"] for step in range(20)])
     possible = {}
     for down, right in itertools.product(range(-padding, padding + 1), repeat=2):
         crop = shifted(image, down, right)
@@ -392,7 +442,7 @@ def test_crops_come_from_the_reflected_border(flip: bool, padding: int) -> None:
 def test_augmentation_differs_from_step_to_step() -> None:
     data = LabelledImages(random_images(1, side=8), np.zeros(1, np.int32), ("a",), "one")
     made = TrainingBatches(data, recipe(batch_size=4, crop_padding=2))
-    assert len({made.at(step)[0].tobytes() for step in range(50)}) > 45
+    assert len({made.at(step)["pixels"].tobytes() for step in range(50)}) > 45
 
 
 @pytest.mark.slow

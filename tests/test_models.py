@@ -16,6 +16,7 @@ from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.models import elastic
 from bignas_zoo.models.calibration import calibrate, population_moments
 from bignas_zoo.models.child import build_child, get_weights, set_weights
+from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess, read_image, resize
 from bignas_zoo.models.slicing import child_shapes, slice_weights
 from bignas_zoo.models.supernet import initial_weights
@@ -51,16 +52,24 @@ def test_depthwise_uses_the_centre_of_the_shared_kernel(size: int, stride: int, 
     x, shared = normal(2, size, size, 4), normal(5, 5, 4, 1, seed=1)
     centre = shared[1:4, 1:4] if kernel == 3 else shared
     choice = kernel if how == "static" else tf.constant(kernel)
-    actual = elastic.depthwise(x, shared, 4, choice, stride, "where" if how == "static" else how)
-    np.testing.assert_allclose(actual, depthwise_numpy(x, centre, stride), atol=1e-5)
+    for form in elastic.DEPTHWISE:
+        execution = Execution(depthwise=form, branch="where" if how == "static" else how)
+        actual = elastic.depthwise(x, shared, 4, choice, stride, execution)
+        np.testing.assert_allclose(actual, depthwise_numpy(x, centre, stride), atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["batch_norm", "depthwise", "branch"])
+def test_an_unknown_form_is_refused_with_the_known_ones(part: str) -> None:
+    with pytest.raises(UsageError, match=f"{part}: must be one of"):
+        Execution(**{part: "fast"})
 
 
 def test_traced_batch_norm_leaves_nothing_of_beta_in_unused_channels() -> None:
     import tensorflow as tf
 
     x, gamma, beta = normal(4, 3, 3, 6), np.full(6, 2, "f4"), np.full(6, 5, "f4")
-    for fused in (True, False):
-        y, moments = elastic.batch_norm(x, gamma, beta, tf.constant(4), 1e-3, None, fused)
+    for form in ("fused", "two_pass", "one_pass"):
+        y, moments = elastic.batch_norm(x, gamma, beta, tf.constant(4), 1e-3, None, form)
         expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3) * 2 + 5
         np.testing.assert_allclose(y[..., :4], expected[..., :4], atol=1e-4)
         assert not np.asarray(y)[..., 4:].any()

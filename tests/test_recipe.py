@@ -49,7 +49,7 @@ def test_a_minimal_recipe_takes_the_papers_values() -> None:
     assert (parsed.batch_size, parsed.learning_rate, parsed.decay, parsed.ending) == (
         4096,
         0.256,
-        "exponential",
+        "staircase",
         0.05,
     )
     assert (parsed.weight_decay, parsed.dropout, parsed.label_smoothing) == (1e-5, 0.2, 0.1)
@@ -113,7 +113,10 @@ def test_to_json_goes_back_to_the_same_recipe() -> None:
         ("learning_rate: -.inf\n", "r.yaml: learning_rate: must be a finite number, got -inf."),
         (f"learning_rate: {'9' * 400}\n", "r.yaml: learning_rate: must be a finite number, got "),
         ("optimizer: adam\n", "recipe 'toy': optimizer: must be one of rmsprop, sgd, got 'adam'."),
-        ("decay: cosine\n", "recipe 'toy': decay: must be one of exponential, linear, got 'cosine'."),
+        (
+            "decay: quadratic\n",
+            "recipe 'toy': decay: must be one of staircase, exponential, cosine, linear, got 'quadratic'.",
+        ),
         ("loss_reduction: max\n", "recipe 'toy': loss_reduction: must be one of sum, mean, got 'max'."),
         ("batch_size: 0\n", "recipe 'toy': batch_size: must be above 0, got 0."),
         ("learning_rate: -0.1\n", "recipe 'toy': learning_rate: must be above 0, got -0.1."),
@@ -217,7 +220,7 @@ def test_read_recipe(tmp_path: Path) -> None:
 
 
 #: Peak 0.256 * 2048 / 4096 = 0.128; warm-up over 100 steps; decay over steps 100 to 800 of 1000.
-PAPERS = {"batch_size": 2048, "warmup_steps": 100, "decay_until": 0.8, "ending": 0.05}
+PAPERS = {"decay": "exponential", "batch_size": 2048, "warmup_steps": 100, "decay_until": 0.8, "ending": 0.05}
 
 
 @pytest.mark.parametrize(
@@ -248,7 +251,21 @@ def test_linear_decay_to_zero(step: int, expected: float) -> None:
     assert rate == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("decay", ["linear", "exponential"])
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.256), (750, 0.256), (751, 0.24832), (1502, 0.2408704), (75100, 0.0128)]
+)
+def test_the_papers_staircase(step: int, expected: float) -> None:
+    # 0.256 times 0.97 every 2.4 epochs (751 steps of 4,096 images), never below 5 %.
+    assert learning_rate(recipe(), step) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(100, 0.128), (450, 0.064), (625, 0.018745166), (800, 0.0), (999, 0)])
+def test_cosine_decay_to_zero(step: int, expected: float) -> None:
+    rate = learning_rate(recipe(**{**PAPERS, "decay": "cosine", "ending": 0.0}), step)
+    assert rate == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "exponential"])
 def test_the_ending_is_constant_and_the_decay_never_rises(decay: str) -> None:
     decaying = recipe(**{**PAPERS, "decay": decay})
     rates = [learning_rate(decaying, step) for step in range(1000)]

@@ -77,7 +77,8 @@ def test_reported_accuracy_is_measured_again(name: str, shared_data: Path) -> No
 @pytest.mark.slow
 def test_stored_statistics_come_from_training_images(shared_data: Path) -> None:
     from bignas_zoo.models.preprocess import Preprocess
-    from bignas_zoo.recipes.data import cifar10, philox, split_holdout
+    from bignas_zoo.recipes.data import cifar10, split_holdout
+    from bignas_zoo.recipes.randomness import philox
 
     recipe = FAMILY.training["recipe"]
     images, _ = split_holdout(cifar10(shared_data, "train"), recipe["holdout"], recipe["seed"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
+from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.supernet import Choice, forward, initial_weights
 from bignas_zoo.sampling import uniform_child
 from bignas_zoo.space import ChildSpec
@@ -69,7 +70,9 @@ def test_jax_gives_the_same_as_tensorflow(tmp_path: Path, weights: dict[str, np.
         assert equality.error(stored[f"child{i}"], logits) <= TOLERANCE
 
 
-def _gradients(spec: ChildSpec, weights: dict[str, np.ndarray], choice: object) -> dict[str, np.ndarray]:
+def _gradients(
+    spec: ChildSpec, weights: dict[str, np.ndarray], how: Execution, *, static: bool = False
+) -> dict[str, np.ndarray]:
     import tensorflow as tf
 
     variables = {k: tf.Variable(v) for k, v in weights.items()}
@@ -77,9 +80,9 @@ def _gradients(spec: ChildSpec, weights: dict[str, np.ndarray], choice: object) 
 
     @tf.function(autograph=False)
     def run(vector):
-        chosen = Choice.of(spec) if choice == "static" else Choice.from_vector(TINY, vector)
+        chosen = Choice.of(spec) if static else Choice.from_vector(TINY, vector)
         with tf.GradientTape() as tape:
-            logits, _ = forward(TINY, variables, x, chosen, branch="cond" if choice == "cond" else "where")
+            logits, _ = forward(TINY, variables, x, chosen, how=how)
             loss = tf.reduce_mean(tf.square(logits - 1.0))
         return tape.gradient(loss, variables, unconnected_gradients="zero")
 
@@ -87,9 +90,15 @@ def _gradients(spec: ChildSpec, weights: dict[str, np.ndarray], choice: object) 
 
 
 @pytest.mark.parametrize("branch", ["where", "cond"])
-def test_masked_gradients_equal_sliced_gradients(branch: str, weights: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize(
+    ("batch_norm", "depthwise"), [("fused", "native"), ("two_pass", "shifted"), ("one_pass", "native")]
+)
+def test_masked_gradients_equal_sliced_gradients(
+    batch_norm: str, depthwise: str, branch: str, weights: dict[str, np.ndarray]
+) -> None:
     spec = uniform_child(TINY, ("gradient", 1), 13)
-    sliced, masked = (_gradients(spec, weights, how) for how in ("static", branch))
+    sliced = _gradients(spec, weights, Execution(), static=True)
+    masked = _gradients(spec, weights, Execution(batch_norm, depthwise, branch))
     scale = max(float(np.abs(g).max()) for g in sliced.values())
     assert max(float(np.abs(sliced[k] - masked[k]).max()) for k in sliced) <= TOLERANCE * scale
     # A weight the child does not have gets exactly no gradient.

@@ -12,13 +12,15 @@ from conftest import TINY
 
 from bignas_zoo import spaces
 from bignas_zoo.errors import PreemptedError, RecipeError, TrainingStoppedError
+from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes import checkpoint
 from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
+from bignas_zoo.recipes.randomness import uniform
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.recipes.sandwich import dropout_mask, random_choices, step_loss
+from bignas_zoo.recipes.sandwich import control, step_loss
 
 
 @pytest.fixture
@@ -58,14 +60,15 @@ def _loss_gradients(recipe: Recipe, images: LabelledImages, labels: np.ndarray, 
         k: tf.Variable(v + rng.normal(size=v.shape).astype("f4") * 0.3 * ("gamma" in k))
         for k, v in engine.weights().items()
     }
-    choices = tf.constant(random_choices(recipe, step))
+    steering = {k: tf.constant(v) for k, v in control(recipe, step).items()}
 
     @tf.function(autograph=False)
     def run(labels):
+        batch = {"pixels": images.pixels[:8], "labels": labels, "row": tf.range(8)}
         with tf.GradientTape() as tape:
             loss, parts = step_loss(
-                recipe, contract(recipe), weights, images.pixels[:8], labels, choices,
-                dropout_mask(recipe, step), branch="cond",
+                recipe, contract(recipe), weights, batch, steering,
+                alone=step < recipe.biggest_only_steps, how=Execution(branch="cond"),
             )  # fmt: skip
         return loss, parts, tape.gradient(loss, weights, unconnected_gradients="zero")
 
@@ -77,6 +80,7 @@ def _loss_gradients(recipe: Recipe, images: LabelledImages, labels: np.ndarray, 
 def test_children_never_see_the_labels(recipe: Recipe, images: LabelledImages) -> None:
     # The smallest child's loss depends on the biggest one's predictions only: other labels change
     # nothing in it, though they change the biggest one's loss.
+    recipe = dataclasses.replace(recipe, biggest_only_steps=0)
     labels = images.labels[:8]
     _, one, _ = _loss_gradients(recipe, images, labels)
     _, other, _ = _loss_gradients(recipe, images, (labels + 1) % 5)
@@ -87,25 +91,10 @@ def test_children_never_see_the_labels(recipe: Recipe, images: LabelledImages) -
 def test_no_gradient_flows_through_the_soft_labels(recipe: Recipe, images: LabelledImages) -> None:
     # With one child besides the biggest and no label loss left (its gradient subtracted), a weight that
     # only the biggest has must get no gradient.
-    alone = dataclasses.replace(recipe, random_children=0, weight_decay=0.0, dropout=0.0)
+    alone = dataclasses.replace(recipe, random_children=0, weight_decay=0.0, dropout=0.0, biggest_only_steps=0)
     labels = images.labels[:8]
     _, _, both = _loss_gradients(alone, images, labels)
-    import tensorflow as tf
-
-    from bignas_zoo.recipes import sandwich
-
-    engine = TensorFlowEngine(alone, contract(alone))
-    rng = np.random.default_rng(1)
-    weights = {
-        k: tf.Variable(v + rng.normal(size=v.shape).astype("f4") * 0.3 * ("gamma" in k))
-        for k, v in engine.weights().items()
-    }
-    with tf.GradientTape() as tape:
-        loss, _ = sandwich.step_loss(
-            alone, contract(alone), weights, images.pixels[:8], tf.constant(labels), None,
-            dropout_mask(alone, 0), branch="cond",
-        )  # fmt: skip
-    biggest = tape.gradient(loss, weights)
+    _, _, biggest = _loss_gradients(dataclasses.replace(alone, biggest_only_steps=1), images, labels)
     only_biggest = [k for k in both if k.startswith("stage2.layer3")]
     assert only_biggest
     for name in only_biggest:
@@ -125,31 +114,36 @@ def test_weight_decay_is_half_the_squares_of_kernels_once(recipe: Recipe, images
     assert more - loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_dropout_mask_keeps_the_mean(recipe: Recipe) -> None:
-    wide = dataclasses.replace(recipe, batch_size=2000)
-    mask = dropout_mask(wide, 3)
-    assert mask.shape == (2000, 40)
-    assert mask.mean() == pytest.approx(1.0, abs=0.02)
-    assert sorted({round(float(v), 4) for v in np.unique(mask)}) == [0.0, 1.25]
-    assert np.array_equal(mask, dropout_mask(wide, 3))
-    assert not np.array_equal(mask, dropout_mask(wide, 4))
+def test_dropout_depends_on_the_row_and_not_on_the_shard() -> None:
+    key = control_key()
+    whole = np.asarray(uniform(key, np.arange(3000), 40))
+    assert whole.mean() == pytest.approx(0.5, abs=0.005)
+    assert whole.var() == pytest.approx(1 / 12, rel=0.02)
+    assert whole.min() >= 0
+    assert whole.max() < 1
+    assert np.abs(np.corrcoef(whole.T) - np.eye(40)).max() < 0.1  # 40 columns of 3,000: about 5 deviations
+    np.testing.assert_array_equal(uniform(key, np.arange(1000, 1010), 40), whole[1000:1010])
+    assert not np.array_equal(uniform(key + np.uint32(1), np.arange(3000), 40), whole)
+
+
+def control_key() -> np.ndarray:
+    from bignas_zoo.recipes.randomness import key_of
+
+    assert key_of(0, 1, 2) != key_of(0, 2, 1)
+    return key_of(0, 1, 2)
 
 
 def test_rmsprop_against_numpy(recipe: Recipe) -> None:
     import keras
 
-    from bignas_zoo.recipes.engine_tensorflow import make_optimizer
+    from bignas_zoo.recipes.optimizer import make_optimizer
 
     engine = TensorFlowEngine(recipe, contract(recipe))
     velocities = [v for v in engine.optimizer.variables if "velocity" in v.path]
     assert velocities
     assert all(np.array_equal(v, np.ones(v.shape)) for v in velocities)  # as TensorFlow 1's, the paper's
-    optimizer = make_optimizer(recipe)
     w = keras.Variable(np.array([1.0, -2.0], "f4"))
-    optimizer.build([w])
-    for v in optimizer.variables:
-        if "velocity" in v.path:
-            v.assign(np.ones(2))
+    optimizer = make_optimizer(recipe, [w])
     mean_square, momentum, expected = np.ones(2), np.zeros(2), np.array([1.0, -2.0])
     for g in (np.array([0.5, -1.0]), np.array([0.1, 2.0])):
         optimizer.apply([keras.ops.convert_to_tensor(g, "float32")], [w])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bignas_zoo.models.elastic import Moments
+from bignas_zoo.models.elastic import Execution, Moments
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import Choice, forward
 from bignas_zoo.recipes.data import LabelledImages
@@ -71,7 +71,7 @@ class Evaluator:
         @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
         def run(x: Any, vector: Any) -> Any:
             choice = Choice.from_vector(self.space, vector)
-            _, moments = forward(self.space, self.weights, x, choice, branch="where")
+            _, moments = forward(self.space, self.weights, x, choice, how=Execution(branch="where"))
             return {name: (m.mean, m.variance) for name, m in moments.items()}
 
         return run  # type: ignore[no-any-return]
@@ -81,7 +81,7 @@ class Evaluator:
         def run(x: Any, vector: Any, moments: Any) -> Any:
             given = {name: Moments(*pair) for name, pair in moments.items()}
             choice = Choice.from_vector(self.space, vector)
-            logits, _ = forward(self.space, self.weights, x, choice, moments=given, branch="cond")
+            logits, _ = forward(self.space, self.weights, x, choice, moments=given, how=Execution(branch="cond"))
             return tf.argmax(logits, -1, output_type=tf.int32)
 
         return run  # type: ignore[no-any-return]

@@ -28,7 +28,8 @@ from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.weights import write_weights
 from bignas_zoo.provenance import machine, versions
-from bignas_zoo.recipes.data import LabelledImages, batches, philox, read_labelled, split_holdout
+from bignas_zoo.recipes.data import LabelledImages, batches, read_labelled, split_holdout
+from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.train import METRICS, Progress
 from bignas_zoo.recipes.train import train as train_supernet

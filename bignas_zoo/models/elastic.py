@@ -14,13 +14,17 @@ Reference: BigNAS (arXiv 2003.11142) section 3; slimmable networks' channel slic
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from bignas_zoo.errors import UsageError
 
 Tensor = Any
 Choice = Any  # int or traced int32 scalar
@@ -33,6 +37,41 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "sigmoid": ops.sigmoid,
     "hard_sigmoid": ops.hard_sigmoid,
 }
+
+BATCH_NORMS = ("fused", "two_pass", "one_pass", "synchronised")
+DEPTHWISE = ("native", "shifted")
+BRANCHES = ("cond", "where")
+
+
+def default_batch_norm() -> str:
+    """Return the batch norm for one device of the current backend: TensorFlow has a fused kernel."""
+    return "fused" if keras.backend.backend() == "tensorflow" else "one_pass"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the supernet is computed. Every value gives the same numbers; speed and memory differ.
+
+    Attributes:
+        batch_norm: how batch moments are taken. "fused" is TensorFlow's kernel (half the time on a
+            CPU); "two_pass" subtracts the mean before squaring; "one_pass" takes both moments in one
+            reading (float32 sums), and under sharding in one all-reduce; "synchronised" is the same
+            over all replicas of a `tf.distribute` strategy.
+        depthwise: "native" convolution, or "shifted" sums of shifted images, for compilers without a
+            usable gradient of the native one.
+        branch: how a traced depth or kernel size is resolved. "cond" executes only what is in use;
+            "where" computes everything, and is the one form in which moments of optional layers
+            can be returned and which `tf.distribute` accepts.
+    """
+
+    batch_norm: str = field(default_factory=default_batch_norm)
+    depthwise: str = "native"
+    branch: str = "where"
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("batch_norm", BATCH_NORMS), ("depthwise", DEPTHWISE), ("branch", BRANCHES)):
+            if getattr(self, key) not in allowed:
+                raise UsageError(f"{key}: must be one of {', '.join(allowed)}; got {getattr(self, key)!r}.")
 
 
 def is_static(choice: Choice) -> bool:
@@ -85,7 +124,7 @@ def conv(x: Tensor, kernel: Tensor, cin: Choice, cout: Choice, stride: int = 1) 
     return ops.conv(x, ops.cast(kernel, x.dtype), strides=stride, padding="same")
 
 
-def depthwise(x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int, branch: str) -> Tensor:
+def depthwise(x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int, how: Execution) -> Tensor:
     """Depthwise convolution with the centre of a shared kernel.
 
     Args:
@@ -94,7 +133,7 @@ def depthwise(x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int,
         cin: channels in use.
         size: kernel size of the child.
         stride: 1 or 2.
-        branch: how a traced size is resolved: "cond" runs one of two convolutions, "where" zeroes
+        how: its `branch` resolves a traced size: "cond" runs one of two convolutions, "where" zeroes
             the kernel's rim.
 
     Returns:
@@ -106,18 +145,38 @@ def depthwise(x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int,
     def run(k: int) -> Tensor:
         rim = (full - k) // 2
         centre = kernel[rim : full - rim, rim : full - rim] if rim else kernel
-        return ops.depthwise_conv(x, centre, strides=stride, padding="same")
+        return _depthwise(x, centre, stride, how.depthwise)
 
     if is_static(size):
         return run(int(size))
-    if branch == "cond":
+    if how.branch == "cond":
         return _branches(size, list(range(3, full + 1, 2)), run)
     # Zeroing the rim equals the smaller convolution at either stride: "same" pads (k - 1) / 2 around
     # an odd map and drops one at the front of an even one, for every k alike, so the centres agree.
     reach = np.abs(np.arange(full, dtype=np.int32) - full // 2)
     ring = np.maximum(reach[:, None], reach[None, :])[:, :, None, None]
     keep = ops.cast(ops.convert_to_tensor(ring) * 2 < size, x.dtype)
-    return ops.depthwise_conv(x, kernel * keep, strides=stride, padding="same")
+    return _depthwise(x, kernel * keep, stride, how.depthwise)
+
+
+def _depthwise(x: Tensor, kernel: Tensor, stride: int, form: str) -> Tensor:
+    """Convolve each channel by itself, "same" padding; `kernel` is ``[k, k, channels, 1]``."""
+    if form == "native":
+        return ops.depthwise_conv(x, kernel, strides=stride, padding="same")
+    k = kernel.shape[0]
+    pads, reach = [], []
+    for size in x.shape[1:3]:
+        out = -(-size // stride)
+        total = max((out - 1) * stride + k - size, 0)
+        pads.append((total // 2, total - total // 2))
+        reach.append((out - 1) * stride + 1)
+    x = ops.pad(x, ((0, 0), *pads, (0, 0)))
+    taps = (
+        x[:, i : i + reach[0] : stride, j : j + reach[1] : stride] * kernel[i, j, :, 0]
+        for i in range(k)
+        for j in range(k)
+    )
+    return functools.reduce(operator.add, taps)
 
 
 def _branches(choice: Tensor, options: list[int], run: Callable[[int], Tensor]) -> Tensor:
@@ -137,7 +196,7 @@ class Moments:
 
 
 def batch_norm(
-    x: Tensor, gamma: Tensor, beta: Tensor, choice: Choice, epsilon: float, moments: Moments | None, fused: bool
+    x: Tensor, gamma: Tensor, beta: Tensor, choice: Choice, epsilon: float, moments: Moments | None, form: str
 ) -> tuple[Tensor, Moments]:
     """Normalise with the batch's own moments, or with given ones.
 
@@ -147,21 +206,36 @@ def batch_norm(
         choice: channels in use.
         epsilon: added to the variance.
         moments: statistics of at least `x`'s channels; None takes the batch's.
-        fused: use TensorFlow's fused kernel for batch statistics (half the time on a CPU).
+        form: how the batch's are taken, see `Execution.batch_norm`.
 
     Returns:
         The normalised tensor and the moments used.
     """
     gamma, beta = channels(gamma, choice), channels(beta, choice)
-    if moments is None and fused:
+    if moments is None and form == "fused":
         return _fused_batch_norm(x, gamma, beta, epsilon)
+    wide = ops.cast(x, "float32")
     if moments is None:
-        moments = Moments(*ops.moments(ops.cast(x, "float32"), axes=[0, 1, 2]))
+        moments = _batch_moments(wide, form)
     size = x.shape[-1]
     mean, variance = moments.mean[:size], moments.variance[:size]
     scale = ops.rsqrt(variance + epsilon) * gamma
-    y = x * ops.cast(scale, x.dtype) + ops.cast(beta - mean * scale, x.dtype)
+    y = ops.cast(wide * scale + (beta - mean * scale), x.dtype)
     return y, Moments(mean, variance)
+
+
+def _batch_moments(x: Tensor, form: str) -> Moments:
+    """Take the moments of a batch over everything but the channels; `x` is float32."""
+    if form == "two_pass":
+        mean = ops.mean(x, axis=(0, 1, 2))
+        return Moments(mean, ops.mean(ops.square(x - mean), axis=(0, 1, 2)))
+    sums = ops.stack([ops.mean(x, axis=(0, 1, 2)), ops.mean(ops.square(x), axis=(0, 1, 2))])
+    if form == "synchronised":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        sums = context.all_reduce(tf.distribute.ReduceOp.MEAN, sums)
+    return Moments(sums[0], ops.maximum(sums[1] - ops.square(sums[0]), 0.0))
 
 
 def _fused_batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Tensor, Moments]:
@@ -197,7 +271,7 @@ def squeeze_excite(
     Returns:
         A tensor of `x`'s shape.
     """
-    pooled = ops.mean(x, axis=(1, 2))
+    pooled = ops.cast(ops.mean(ops.cast(x, "float32"), axis=(1, 2)), x.dtype)
     h = dense(pooled, *squeeze, mid, hidden)
     h = ACTIVATIONS[activation](h)
     kernel, bias = excite
@@ -221,8 +295,3 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor, cin: Choice, cout: Choice) ->
     """
     kernel = channels(rows(kernel, cin), cout)
     return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(channels(bias, cout), x.dtype)
-
-
-def default_fused() -> bool:
-    """Return whether the fused batch norm can be used: on the TensorFlow backend only."""
-    return bool(keras.backend.backend() == "tensorflow")

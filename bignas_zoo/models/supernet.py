@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from bignas_zoo.models import elastic
-from bignas_zoo.models.elastic import Moments, is_static
+from bignas_zoo.models.elastic import Execution, Moments, is_static
 from bignas_zoo.models.slicing import trainable_shapes
 from bignas_zoo.plan import Block, Op, plan_child
 from bignas_zoo.space import ChildSpec, SearchSpace
@@ -133,17 +133,17 @@ class _Run:
         space: SearchSpace,
         weights: Weights,
         moments: Mapping[str, Moments] | None,
-        branch: str,
-        fused: bool,
+        how: Execution,
     ) -> None:
-        self.space, self.weights, self.given = space, weights, moments
-        self.branch, self.fused = branch, fused
+        self.space, self.weights, self.given, self.how = space, weights, moments, how
         self.moments: dict[str, Moments] = {}
 
     def norm(self, x: Tensor, op: Op, choice: Any) -> Tensor:
         given = None if self.given is None else self.given[op.name]
         gamma, beta = self.weights[f"{op.name}.bn.gamma"], self.weights[f"{op.name}.bn.beta"]
-        y, self.moments[op.name] = elastic.batch_norm(x, gamma, beta, choice, self.space.bn_epsilon, given, self.fused)
+        y, self.moments[op.name] = elastic.batch_norm(
+            x, gamma, beta, choice, self.space.bn_epsilon, given, self.how.batch_norm
+        )
         return y
 
     def kernel(self, op: Op) -> Tensor:
@@ -171,7 +171,7 @@ class _Run:
             x = self.act(self.norm(elastic.conv(x, kernel(op), cin, mid), op, mid))
         op = named["depthwise"]
         size = choice.kernels[block.stage][block.layer]
-        x = elastic.depthwise(x, kernel(op), mid, size, block.stride, self.branch)
+        x = elastic.depthwise(x, kernel(op), mid, size, block.stride, self.how)
         x = self.act(self.norm(x, op, mid))
         if block.squeeze_excite:
             se = block.squeeze_excite
@@ -203,8 +203,7 @@ def forward(
     *,
     moments: Mapping[str, Moments] | None = None,
     dropout_mask: Tensor | None = None,
-    branch: str = "where",
-    fused: bool | None = None,
+    how: Execution | None = None,
 ) -> tuple[Tensor, dict[str, Moments]]:
     """Run one child of the supernet.
 
@@ -216,16 +215,13 @@ def forward(
         moments: batch-norm statistics by operation name, at least as long as the child's channels;
             None normalises with the batch's own moments (training, calibration).
         dropout_mask: ``[batch, head]``, multiplied into the pooled features; None for no dropout.
-        branch: how a traced depth or kernel is resolved. "cond" executes only what is in use;
-            "where" computes everything, and is the one form in which moments of optional layers
-            can be returned.
-        fused: use TensorFlow's fused batch norm; None where the backend has it.
+        how: see `Execution`; None takes its defaults.
 
     Returns:
         Logits ``[batch, classes]`` float32, and the moments used, by operation name (of optional
-        layers only if their depth is static or `branch` is "where").
+        layers only if their depth is static or `how.branch` is "where").
     """
-    run = _Run(space, weights, moments, branch, elastic.default_fused() if fused is None else fused)
+    run = _Run(space, weights, moments, how or Execution())
     x, cin = images, choice.stem
     for block in plan_child(space.biggest):
         if block.kind == "stem":
@@ -253,7 +249,7 @@ def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: Choice) -> tup
     if block.layer < run.space.stages[block.stage].depths[0]:
         return x + run.branch_of(x, block, cout, cout, choice), cout
     active = ops.less(block.layer, depth)
-    if run.branch == "cond":
+    if run.how.branch == "cond":
         outside = run.moments
 
         def taken() -> Tensor:

@@ -1,0 +1,29 @@
+"""The recipe's optimizer: Keras's own, applied as variables or as a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from bignas_zoo.recipes.recipe import Recipe
+
+
+def make_optimizer(recipe: Recipe, variables: Sequence[keras.Variable]) -> keras.optimizers.Optimizer:
+    """Return the recipe's optimizer, built for `variables`.
+
+    RMSProp's mean square starts at one, as in TensorFlow 1, which the paper's training used; Keras
+    starts it at zero, which makes the first steps several times as long.
+    """
+    if recipe.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
+    else:
+        optimizer = keras.optimizers.RMSprop(
+            recipe.learning_rate, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon
+        )
+    optimizer.build(list(variables))
+    for variable in optimizer.variables:
+        if "velocity" in variable.path:
+            variable.assign(np.ones(variable.shape, np.float32))
+    return optimizer

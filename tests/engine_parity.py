@@ -1,0 +1,112 @@
+"""Five steps of one engine, as a script: ``python engine_parity.py MODE OUT.npz [RECIPE FIELDS AS JSON]``.
+
+MODE is "tensorflow", "mirrored" (two logical CPU devices), "worker0" and "worker1" (two processes on
+loopback, the port in PARITY_PORT), "jax", or "jax2" (two virtual CPU devices).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import numpy as np
+
+STEPS, BATCH = 5, 16
+
+
+def prepare(mode: str) -> None:
+    """Set what must be set before the libraries are loaded."""
+    os.environ["KERAS_BACKEND"] = "jax" if mode.startswith("jax") else "tensorflow"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if mode == "jax2":
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    if mode.startswith("worker"):
+        port = int(os.environ["PARITY_PORT"])
+        workers = [f"localhost:{port}", f"localhost:{port + 1}"]
+        task = {"type": "worker", "index": int(mode[-1])}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
+
+
+def small_space():
+    """A space with every kind of choice that compiles in seconds."""
+    from bignas_zoo.space import SearchSpace, StageSpace
+
+    return SearchSpace(
+        name="parity",
+        source="tests",
+        classes=5,
+        resolutions=(8, 10, 12, 14),
+        stem_widths=(8, 16),
+        stem_stride=1,
+        stages=(
+            StageSpace(widths=(8, 16), depths=(1, 2), kernels=(3,), stride=2, expansions=(2,), squeeze_excite=None),
+            StageSpace(widths=(16, 24), depths=(1, 2), kernels=(3, 5), stride=2, expansions=(2,)),
+        ),
+        head_widths=(24, 32),
+    )
+
+
+def make_recipe(**changes):
+    from bignas_zoo import spaces
+    from bignas_zoo.recipes.recipe import Recipe
+
+    spaces.SPACES.setdefault("parity", small_space())
+    fields = {
+        "name": "parity", "space": "parity", "crop_size": 14, "mean": (128.0,) * 3, "std": (64.0,) * 3, "steps": 10,
+        "holdout": 1, "batch_size": BATCH, "learning_rate": 0.02, "learning_rate_batch": BATCH, "crop_padding": 2,
+        "weight_decay": 1e-3, "decay": "linear",
+    }  # fmt: skip
+    return Recipe(**{**fields, **changes})
+
+
+def run(mode: str, recipe):
+    """Return the state after the steps, and the last step's figures."""
+    from bignas_zoo.models.preprocess import Preprocess
+    from bignas_zoo.recipes.data import LabelledImages, TrainingBatches
+    from bignas_zoo.recipes.sandwich import control
+    from bignas_zoo.recipes.schedule import learning_rate
+
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (50, 14, 14, 3)).astype(np.uint8)
+    images = LabelledImages(pixels, generator.integers(0, 5, 50).astype(np.int32), tuple("abcde"), "noise")
+    preprocess = Preprocess(14, recipe.mean, recipe.std)
+    if mode.startswith("jax"):
+        from bignas_zoo.recipes.engine_jax import JaxEngine
+
+        engine = JaxEngine(recipe, preprocess)
+    else:
+        from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
+
+        strategies = {"tensorflow": "single", "mirrored": "mirrored"}
+        engine = TensorFlowEngine(recipe, preprocess, strategies.get(mode, "multi_worker"))
+    # Gammas, betas and biases of no special form: where one is zero by symmetry, only rounding is compared.
+    state = {
+        k: v + generator.normal(size=v.shape).astype(v.dtype) * 0.3 if k.endswith(("gamma", "beta", "bias")) else v
+        for k, v in engine.state().items()
+    }
+    engine.restore(state)
+    stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=mode.startswith("jax"))
+    if stream.resident:
+        engine.hold(stream.held())
+    for step in range(STEPS):
+        alone = step < recipe.biggest_only_steps
+        values = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
+    return state, engine.state(), values
+
+
+def main(mode: str, out: str, fields: str = "{}") -> None:
+    prepare(mode)
+    if mode == "mirrored":
+        import tensorflow as tf
+
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    start, state, values = run(mode, make_recipe(**json.loads(fields)))
+    moved = max(float(np.abs(state[k] - start[k]).max()) for k in state if not k.startswith("optimizer"))
+    np.savez(out, **state)
+    print(json.dumps({"mode": mode, "moved": moved, **values}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
