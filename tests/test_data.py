@@ -356,10 +356,10 @@ def test_the_parts_of_all_hosts_are_the_batch(area: float) -> None:
 
 
 def test_resident_images_are_cropped_as_on_the_host() -> None:
-    data = LabelledImages(random_images(30, 6), np.arange(30, dtype=np.int32), ("a",), "random")
-    fields = recipe(crop_padding=2, crop_size=6)
+    data = LabelledImages(random_images(30, 16), np.arange(30, dtype=np.int32), ("a",), "random")
+    fields = recipe(crop_padding=2, crop_size=16)
     whole, resident = TrainingBatches(data, fields), TrainingBatches(data, fields, resident=True)
-    contract = Preprocess(6, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    contract = Preprocess(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     for step in range(5):
         pixels, labels = sandwich.images_of(fields, contract, resident.at(step), resident.held())
         np.testing.assert_array_equal(pixels, whole.at(step)["pixels"])
@@ -368,15 +368,15 @@ def test_resident_images_are_cropped_as_on_the_host() -> None:
 
 def test_resampled_crops_against_pillow() -> None:
     # Pillow's linear filter over a box is the same triangle filter, in 8 bits.
-    fields = recipe(crop_size=12, crop_area=0.2, batch_size=20)
+    fields = recipe(crop_size=16, crop_area=0.2, batch_size=20)
     photo = Image.fromarray(random_images(1, side=5)[0]).resize((24, 24), Image.Resampling.BICUBIC)
     pixels = np.repeat(np.asarray(photo)[None], 20, axis=0)
     drawn = augment.draws(fields, 0)
     crops = np.asarray(augment.apply(pixels, drawn, fields))
-    assert crops.shape == (20, 12, 12, 3)
+    assert crops.shape == (20, 16, 16, 3)
     for crop, (top, left, high, wide), mirrored in zip(crops, drawn["box"] * 24, drawn["mirrored"], strict=True):
         box = (left, top, min(left + wide, 24), min(top + high, 24))
-        expected = np.asarray(photo.resize((12, 12), Image.Resampling.BILINEAR, box=box), np.float32)
+        expected = np.asarray(photo.resize((16, 16), Image.Resampling.BILINEAR, box=box), np.float32)
         expected = expected[:, ::-1] if mirrored else expected
         assert np.abs(crop[1:-1, 1:-1] - expected[1:-1, 1:-1]).max() < 3  # the rim sees beyond the box
 

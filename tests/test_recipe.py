@@ -285,7 +285,7 @@ def test_no_warmup_starts_at_the_peak() -> None:
 
 
 def test_warmup_longer_than_the_decay_is_no_division_by_zero() -> None:
-    odd = recipe(warmup_steps=900, decay_until=0.5)
+    odd = recipe(warmup_steps=900, decay_until=0.5, decay="exponential")
     assert learning_rate(odd, 899) == pytest.approx(0.256)
     assert learning_rate(odd, 950) == pytest.approx(0.05 * 0.256)
 

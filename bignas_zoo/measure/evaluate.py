@@ -2,7 +2,8 @@
 
 A child is given to the graph as a choice vector, so nothing is traced again for the next one. Its
 batch norms are calibrated on all calibration images at once (population moments, exactly those of
-`models.calibration`), then it classifies images the calibration has not seen.
+`models.calibration`) or, where their activations would not fit, on chunks whose moments are averaged;
+then it classifies images the calibration has not seen.
 
 Reference: BigNAS (arXiv 2003.11142) section 3.2.
 """
@@ -13,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.elastic import Execution, Moments
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import Choice, forward
@@ -22,6 +24,9 @@ from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.space import ChildSpec, SearchSpace
 
 BATCH = 500
+#: Pixels of a calibration batch: 2,000 images of 32 px, or 64 of 179 px.
+CALIBRATION_PIXELS = 2_048_000
+LEAST_IMAGES = 64
 
 
 class Evaluator:
@@ -31,7 +36,7 @@ class Evaluator:
         space: the search space.
         weights: the supernet's, name to array.
         preprocess: the input contract.
-        calibration: ``[n, crop, crop, 3]`` uint8 training images; all of them form one batch.
+        calibration: ``[n, crop, crop, 3]`` uint8 training images.
     """
 
     def __init__(
@@ -42,49 +47,58 @@ class Evaluator:
         calibration: np.ndarray,
     ) -> None:
         self.space, self.preprocess = space, preprocess
-        self.weights = {name: tf.constant(value, tf.float32) for name, value in weights.items()}
+        self.weights = {name: ops.convert_to_tensor(value, "float32") for name, value in weights.items()}
         self.calibration = calibration
-        self._graphs: dict[int, tuple[Any, Callable[..., Any], Callable[..., Any]]] = {}
+        self._chunks: dict[int, list[Any]] = {}
+        # One wrapper each: the compiler keeps a graph for each resolution it meets.
+        self._calibrate, self._classify = compiled(self._moments), compiled(self._predict)
 
     def top1(self, spec: ChildSpec, images: LabelledImages) -> float:
         """Return the child's top-1 accuracy on labelled images, in percent."""
-        prepared, calibrate, classify = self._graph(spec.resolution)
-        choice = tf.constant(Choice.of(spec).vector())
-        moments = calibrate(prepared, choice)
-        right = 0
-        for start in range(0, len(images), BATCH):
-            part = images.take(slice(start, start + BATCH))
+        choice = ops.convert_to_tensor(Choice.of(spec).vector())
+        moments = self._statistics(spec.resolution, choice)
+        right, batch = 0, batch_for(spec.resolution)
+        for start in range(0, len(images), batch):
+            part = images.take(slice(start, start + batch))
             x = self.preprocess.inputs(part.pixels, spec.resolution)
-            right += int(np.sum(classify(x, choice, moments).numpy() == part.labels))
+            right += int(np.sum(np.asarray(self._classify(self.weights, x, choice, moments)) == part.labels))
         return 100.0 * right / len(images)
 
-    def _graph(self, resolution: int) -> tuple[Any, Callable[..., Any], Callable[..., Any]]:
-        if resolution not in self._graphs:
-            self._graphs[resolution] = (
-                self.preprocess.inputs(self.calibration, resolution),
-                self._calibrate(),
-                self._classify(),
-            )
-        return self._graphs[resolution]
+    def _statistics(self, resolution: int, choice: Any) -> dict[str, tuple[Any, Any]]:
+        if resolution not in self._chunks:
+            size = max(LEAST_IMAGES, CALIBRATION_PIXELS // resolution**2)
+            whole = max(1, len(self.calibration) // size)  # chunks of one size, none smaller than the least
+            self._chunks[resolution] = [
+                self.preprocess.inputs(part, resolution) for part in np.array_split(self.calibration, whole)
+            ]
+        found = [self._calibrate(self.weights, x, choice) for x in self._chunks[resolution]]
+        return found[0] if len(found) == 1 else _average(found)
 
-    def _calibrate(self) -> Callable[..., Any]:
-        @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
-        def run(x: Any, vector: Any) -> Any:
-            choice = Choice.from_vector(self.space, vector)
-            _, moments = forward(self.space, self.weights, x, choice, how=Execution(branch="where"))
-            return {name: (m.mean, m.variance) for name, m in moments.items()}
+    def _moments(self, weights: Any, x: Any, vector: Any) -> Any:
+        choice = Choice.from_vector(self.space, vector)
+        _, moments = forward(self.space, weights, x, choice, how=Execution(branch="where"))
+        return {name: (m.mean, m.variance) for name, m in moments.items()}
 
-        return run  # type: ignore[no-any-return]
+    def _predict(self, weights: Any, x: Any, vector: Any, moments: Any) -> Any:
+        given = {name: Moments(*pair) for name, pair in moments.items()}
+        choice = Choice.from_vector(self.space, vector)
+        logits, _ = forward(self.space, weights, x, choice, moments=given, how=Execution(branch="cond"))
+        return ops.argmax(logits, -1)
 
-    def _classify(self) -> Callable[..., Any]:
-        @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
-        def run(x: Any, vector: Any, moments: Any) -> Any:
-            given = {name: Moments(*pair) for name, pair in moments.items()}
-            choice = Choice.from_vector(self.space, vector)
-            logits, _ = forward(self.space, self.weights, x, choice, moments=given, how=Execution(branch="cond"))
-            return tf.argmax(logits, -1, output_type=tf.int32)
 
-        return run  # type: ignore[no-any-return]
+def batch_for(resolution: int) -> int:
+    """Return how many images of a size are classified at once, so that their activations fit."""
+    return int(max(25, min(BATCH, CALIBRATION_PIXELS // resolution**2)))
+
+
+def _average(found: list[dict[str, tuple[Any, Any]]]) -> dict[str, tuple[Any, Any]]:
+    """Merge the moments of equal chunks: the mean of means; variances with what the means differ by."""
+    merged = {}
+    for name in found[0]:
+        means, variances = (np.stack([np.asarray(part[name][i], np.float64) for part in found]) for i in (0, 1))
+        variance = variances.mean(0) + means.var(0)
+        merged[name] = (means.mean(0).astype(np.float32), variance.astype(np.float32))
+    return merged
 
 
 def child_top1(
@@ -103,16 +117,11 @@ def child_top1(
         images: labelled images of the contract's crop size.
         report: told images done and in all.
     """
-    classify = tf.function(
-        lambda x: tf.argmax(child(x, training=False), -1, output_type=tf.int32),
-        jit_compile=False,
-        autograph=False,
-        reduce_retracing=True,
-    )
-    right = 0
-    for start in range(0, len(images), BATCH):
-        part = images.take(slice(start, start + BATCH))
-        predicted = classify(preprocess.inputs(part.pixels, resolution)).numpy()
+    classify = compiled(lambda x: ops.argmax(child(x, training=False), -1))
+    right, batch = 0, batch_for(resolution)
+    for start in range(0, len(images), batch):
+        part = images.take(slice(start, start + batch))
+        predicted = np.asarray(classify(preprocess.inputs(part.pixels, resolution)))
         right += int(np.sum(predicted == part.labels))
-        report(min(start + BATCH, len(images)), len(images))
+        report(min(start + batch, len(images)), len(images))
     return 100.0 * right / len(images)

@@ -214,7 +214,7 @@ def forward(
         choice: static entries slice, traced entries mask; both may be mixed.
         moments: batch-norm statistics by operation name, at least as long as the child's channels;
             None normalises with the batch's own moments (training, calibration).
-        dropout_mask: ``[batch, head]``, multiplied into the pooled features; None for no dropout.
+        dropout_mask: ``[batch, max head]``, multiplied into the pooled features; None for no dropout.
         how: see `Execution`; None takes its defaults.
 
     Returns:
@@ -233,7 +233,7 @@ def forward(
         else:
             x = ops.cast(ops.mean(x, axis=(1, 2)), "float32")
             if dropout_mask is not None:
-                x = x * dropout_mask
+                x = x * dropout_mask[:, : x.shape[-1]]
             x = elastic.dense(x, weights["classifier.kernel"], weights["classifier.bias"], choice.head, space.classes)
     return x, run.moments
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bignas_zoo.errors import NotFoundError, nearest
 from bignas_zoo.space import SearchSpace
 from bignas_zoo.spaces.bignas import BIGNAS
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10
+from bignas_zoo.spaces.small import BIGNAS_CIFAR10, BIGNAS_MICRO
 
-SPACES: dict[str, SearchSpace] = {space.name: space for space in (BIGNAS, BIGNAS_CIFAR10)}
+SPACES: dict[str, SearchSpace] = {space.name: space for space in (BIGNAS, BIGNAS_CIFAR10, BIGNAS_MICRO)}
 
 
 def get_space(name: str) -> SearchSpace:

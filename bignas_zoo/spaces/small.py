@@ -24,3 +24,21 @@ BIGNAS_CIFAR10 = SearchSpace(
     ),
     head_widths=(192, 224, 256),
 )
+
+#: A few million MACs, for trials and ablations: a sandwich step on CIFAR-10 takes a fraction of a second of
+#: one CPU core.
+BIGNAS_MICRO = SearchSpace(
+    name="bignas-micro",
+    source="this project: the least that has every elastic dimension of BigNAS",
+    classes=10,
+    resolutions=(16, 18, 20, 24),
+    stem_widths=(8, 16),
+    stem_stride=1,
+    stages=(
+        StageSpace(widths=(8, 16), depths=(1,), kernels=(3,), stride=2, expansions=(1,)),
+        StageSpace(widths=(16, 24), depths=(1, 2), kernels=(3,), stride=1, expansions=(3,)),
+        StageSpace(widths=(32, 40), depths=(1, 2), kernels=(3, 5), stride=2, expansions=(4,)),
+        StageSpace(widths=(56, 64), depths=(1, 2), kernels=(3, 5), stride=2, expansions=(4,)),
+    ),
+    head_widths=(96, 128),
+)
