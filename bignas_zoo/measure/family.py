@@ -30,7 +30,10 @@ from bignas_zoo.models.weights import write_weights
 from bignas_zoo.provenance import machine, versions
 from bignas_zoo.recipes.data import LabelledImages, batches, philox, read_labelled, split_holdout
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
-from bignas_zoo.recipes.train import METRICS, Progress
+from bignas_zoo.recipes.run_folder import hold
+from bignas_zoo.recipes.run_log import METRICS
+from bignas_zoo.recipes.stopping import stop_requests
+from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.registry import FAMILY_FILE, SCHEMA
 from bignas_zoo.space import ChildSpec
@@ -103,6 +106,14 @@ def train_family(
     recipe_name: str | Path, data: Path, output: Path, *, say: Say, report: Callable[[Progress], None]
 ) -> Path:
     """Train by a recipe and make a family; see `bignas_zoo.train`."""
+    # The training itself asks for more: it saves a checkpoint first.
+    with stop_requests() as stop, stop.at_once():
+        return _train_family(recipe_name, data, output, say, report)
+
+
+def _train_family(
+    recipe_name: str | Path, data: Path, output: Path, say: Say, report: Callable[[Progress], None]
+) -> Path:
     recipe = read_recipe(find_recipe(recipe_name))
     space = recipe.search_space
     say(f"reading images from {data}")
@@ -122,12 +133,13 @@ def train_family(
         ends = {"smallest": space.smallest, "biggest": space.biggest}
         return {name: round(evaluator.top1(spec, holdout), 2) for name, spec in ends.items()}
 
-    weights = train_supernet(recipe, images, output, curve, report)
+    weights = train_supernet(recipe, images, output, curve, report, say)
     shipped = {name: value.astype(np.float16) for name, value in weights.items()}
     metrics = (output / METRICS).read_bytes()
     notes = (output / NOTES_FILE).read_text("utf-8").strip() if (output / NOTES_FILE).is_file() else ""
     run = Trained(recipe, shipped, calibration, images, holdout, test, metrics, notes)
-    return write_family(run, measure(run, output / MEASURED_FILE, say), output / "family", say)
+    with hold(output, say):
+        return write_family(run, measure(run, output / MEASURED_FILE, say), output / "family", say)
 
 
 def measure(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:
