@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError
-from bignas_zoo.hub_cards.plots import BLUE, GREEN, GREY, ORANGE, mark_sandwich, new_figure, write_drawing
+from bignas_zoo.hub_cards.plots import BLUE, GREEN, GREY, ORANGE, REMAKE, mark_sandwich, new_figure, write_drawing
 from bignas_zoo.registry import FAMILY_FILE
-from bignas_zoo.store import read_json
+from bignas_zoo.store import read_json, verify
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,13 +91,15 @@ def read_curves(folder: Path) -> Curves:
 
     Raises:
         NotFoundError: no such folder, it holds no log, or nothing has been logged yet.
-        IntegrityError: a line of the log is damaged; the last one may be unfinished.
+        IntegrityError: a line of the log is damaged (the last one may be unfinished), or a family's log is
+            not the recorded one.
         LocalIOError: the log cannot be read.
     """
     path = folder / METRICS
     if not path.is_file():
         what = f"no {METRICS} in it" if folder.is_dir() else "no such folder"
         raise NotFoundError(f"{folder}: {what}. {HELP}")
+    name, steps = _recipe(folder, path)
     try:
         *lines, _ = path.read_bytes().split(b"\n")  # after the last newline: nothing, or a line in the making
     except OSError as error:
@@ -107,7 +109,6 @@ def read_curves(folder: Path) -> Curves:
     points = tuple(r for r in records if isinstance(r, Point))
     if not points and not evaluations:
         raise NotFoundError(f"{path}: nothing logged yet; the first line comes after 20 steps.")
-    name, steps = _recipe(folder)
     return Curves(name, steps, points, evaluations)
 
 
@@ -140,18 +141,19 @@ def _record(path: Path, number: int, line: bytes) -> Evaluation | Point | None:
         ) from error
 
 
-def _recipe(folder: Path) -> tuple[str, int | None]:
-    """Return the family's name and the steps of the whole run, as far as the folder tells."""
-    for path, keys in ((folder / "recipe.json", ()), (folder / FAMILY_FILE, ("training", "recipe"))):
-        if path.is_file():
-            try:
-                data = read_json(path)
-                for key in keys:
-                    data = data[key]
-                return str(data["name"]), int(data["steps"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise IntegrityError(f"{path}: not as this version writes it ({error!r}).") from error
-    return folder.resolve().name, None
+def _recipe(folder: Path, log: Path) -> tuple[str, int | None]:
+    """Return the family's name and the steps of the whole run, as far as the folder tells; check a family's log."""
+    path = next((p for p in (folder / FAMILY_FILE, folder / "recipe.json") if p.is_file()), None)
+    if path is None:
+        return folder.resolve().name, None
+    data = read_json(path)
+    try:
+        if path.name == FAMILY_FILE:
+            verify(log, str(data["metrics"]["sha256"]), fix=REMAKE)
+            data = data["training"]["recipe"]
+        return str(data["name"]), int(data["steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{path}: not as this version writes it ({error!r}). {REMAKE}") from error
 
 
 def _draw(curves: Curves) -> Figure:
@@ -166,7 +168,7 @@ def _draw(curves: Curves) -> Figure:
     rates.plot(*zip(*pairs, strict=True), color=GREEN, linewidth=1.2, label="learning rate") if pairs else None
     if curves.sandwich_after:
         mark_sandwich((top, low), curves.sandwich_after)
-    logged = max((r.step for r in (*curves.points, *curves.evaluations)), default=0)
+    logged = max([p.step for p in curves.points] + [e.step for e in curves.evaluations])
     of = f" of {curves.steps:,}" if curves.steps else ""
     top.set_title(f"{curves.name}: learning curves, {logged:,}{of} steps", loc="left", fontweight="bold")
     top.set_ylabel("top-1 %")
