@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,81 @@ def atomic_write(path: Path, data: bytes) -> None:
         if temporary:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a log and flush it to the disk: the one write that is not of a whole file.
+
+    A kill or a full disk may leave part of the line; whoever reads the log drops a last line without
+    its newline.
+
+    Raises:
+        LocalIOError: the file cannot be written.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be written ({error.strerror}). Free space and run again.") from error
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, holder: str) -> Iterator[str | None]:
+    """Hold a lock file; the kernel frees it when this process ends, however it ends.
+
+    The file itself stays: to remove it would let two processes hold locks on two files of one name.
+
+    Args:
+        path: the lock file, made if missing.
+        holder: who asks, written into the file for the message to others.
+
+    Yields:
+        None; or, in words, why nothing is locked: the file system or the platform has no locks. (Some
+        network file systems grant a lock to everyone. Nothing here can notice that.)
+
+    Raises:
+        LocalIOError: another process holds it, or the file cannot be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be opened ({error.strerror}). Choose another place.") from error
+    with os.fdopen(handle, "r+b") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            other = file.read(200).decode("utf-8", "replace").strip() or "another process"
+            raise LocalIOError(
+                f"{path.parent}: in use by {other}. Wait until it has ended, or choose another --output."
+            ) from error
+        except (OSError, ImportError) as error:
+            yield f"{path.parent}: no locks here ({error}); see to it yourself that only one process uses it"
+            return
+        file.truncate()
+        file.write(holder.encode())
+        file.flush()
+        yield None
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 0) -> None:
+    """Delete what killed writers left in a folder; what cannot be deleted stays.
+
+    Args:
+        folder: where to look.
+        older_than: spare what is younger, in seconds: another process may be writing it.
+    """
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime < older_than:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def copy(source: Path, target: Path) -> None:

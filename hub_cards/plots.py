@@ -79,7 +79,7 @@ def plot_architectures(slices: Sequence[Slice], path: Path) -> None:
     """
     if not slices:
         raise UsageError("drawing: needs at least one slice.")
-    _write(path, lambda: _architectures(slices))
+    write_drawing(path, lambda: _architectures(slices))
 
 
 def plot_front(family: Family, path: Path) -> None:
@@ -95,7 +95,7 @@ def plot_front(family: Family, path: Path) -> None:
         IntegrityError: front.json is missing, damaged, or not the recorded one.
         LocalIOError: the file cannot be written.
     """
-    _write(path, lambda: _front(family, *_read_front(family)))
+    write_drawing(path, lambda: _front(family, *_read_front(family)))
 
 
 def plot_curve(family: Family, path: Path) -> None:
@@ -111,10 +111,10 @@ def plot_curve(family: Family, path: Path) -> None:
         IntegrityError: metrics.jsonl is missing, damaged, or not the recorded one.
         LocalIOError: the file cannot be written.
     """
-    _write(path, lambda: _curve(family, _read_curve(family)))
+    write_drawing(path, lambda: _curve(family, _read_curve(family)))
 
 
-def _write(path: Path, draw: Callable[[], Figure]) -> None:
+def write_drawing(path: Path, draw: Callable[[], Figure]) -> None:
     """Draw a figure and write it, all under the one style: backends read it while they write."""
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
@@ -132,7 +132,7 @@ def _write(path: Path, draw: Callable[[], Figure]) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Return a new figure of a size in inches, on Agg."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -148,7 +148,7 @@ def _architectures(slices: Sequence[Slice]) -> Figure:
     width = GUTTER + COLUMN * len(slices) + MARGIN
     caption = textwrap.wrap(_caption(slices), int((width - 2 * MARGIN) / 0.058))
     depth = max(rows.values()) + ROW + LINE * (len(caption) + 1.5)
-    figure = _figure(width, HEADING + depth)
+    figure = new_figure(width, HEADING + depth)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(depth, -HEADING))
     axes.axis("off")
@@ -244,7 +244,7 @@ def _caption(slices: Sequence[Slice]) -> str:
 
 
 def _front(family: Family, chosen_on: str, measured: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    figure = _figure(7.2, 5.4)
+    figure = new_figure(7.2, 5.4)
     axes = figure.add_subplot()
     for origin, color, title in (
         ("random", LIGHT_BLUE, "random children"),
@@ -323,7 +323,7 @@ def _shift(size: Any, distance: float, direction: int) -> tuple[float, float]:
 
 
 def _curve(family: Family, curve: _Curve) -> Figure:
-    figure = _figure(7.2, 4.8)
+    figure = new_figure(7.2, 4.8)
     top, low = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for name, color in (("biggest", BLUE), ("smallest", ORANGE)):
         points = curve.accuracies[name]
@@ -332,7 +332,7 @@ def _curve(family: Family, curve: _Curve) -> Figure:
         top.annotate(f"{end[1]:.1f}", end, (7, 0), textcoords="offset points", va="center", color=color)
     low.plot(*zip(*curve.learning_rates, strict=True), color=GREEN)
     if curve.sandwich_after:
-        _mark_sandwich((top, low), curve.sandwich_after)
+        mark_sandwich((top, low), curve.sandwich_after)
     top.set_title(f"{family.name}: learning curve", loc="left", fontweight="bold")
     top.set_ylabel("top-1 %")
     low.set_ylabel("learning rate")
@@ -345,7 +345,8 @@ def _curve(family: Family, curve: _Curve) -> Figure:
     return figure
 
 
-def _mark_sandwich(panels: Sequence[Axes], step: int) -> None:
+def mark_sandwich(panels: Sequence[Axes], step: int) -> None:
+    """Draw a line where the sandwich rule began; the first panel names both sides."""
     for axes in panels:
         axes.axvline(step, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     where: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}

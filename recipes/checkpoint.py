@@ -1,55 +1,219 @@
-"""One resumable checkpoint a run: weights, optimizer, step and recipe in one safetensors file."""
+"""Checkpoints of a run: complete or not taken, checked when read, the last few kept.
+
+``RUN/checkpoints/step-000123/`` holds ``state.safetensors`` (weights and optimizer) and
+``manifest.json``. The manifest is written last and has the sha256 of the state, so a folder without
+one was never finished, and one that does not match is damaged. Nothing is deleted before the next
+checkpoint is complete.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bignas_zoo.errors import IntegrityError, RecipeError
-from bignas_zoo.models.weights import read_metadata, read_weights, write_weights
+from bignas_zoo import store
+from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, TrainingStoppedError
+from bignas_zoo.models.weights import read_weights, write_weights
+from bignas_zoo.provenance import versions
 from bignas_zoo.recipes.recipe import Recipe
 
-NAME = "checkpoint.safetensors"
+SCHEMA = "bignas-zoo/checkpoint/1"
+FOLDER, STATE, MANIFEST = "checkpoints", "state.safetensors", "manifest.json"
+KEEP = 2
+#: Recipe fields that a run may change on the way: they change no step beyond rounding.
+FREE = frozenset({"engine", "batch_norm", "depthwise", "branch", "checkpoint_every", "keep_checkpoints"})
 
 
-def save(workdir: Path, recipe: Recipe, step: int, state: dict[str, np.ndarray]) -> None:
-    """Write the checkpoint; the old one stays until the new one is complete.
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation of a run so far.
+
+    Attributes:
+        step: after which it was made.
+        accuracy: held-out accuracy of the biggest child, in percent.
+    """
+
+    step: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a resumed run starts from.
+
+    Attributes:
+        step: steps done.
+        state: see the engine's `state`.
+        best: the best evaluation up to `step`, if there was any.
+    """
+
+    step: int
+    state: dict[str, np.ndarray]
+    best: Best | None
+
+
+def save(
+    workdir: Path,
+    recipe: Recipe,
+    step: int,
+    state: Mapping[str, np.ndarray],
+    best: Best | None = None,
+    keep: int = KEEP,
+) -> None:
+    """Write a checkpoint, then delete those that it makes superfluous.
+
+    Kept are the newest `keep` and the one of the best evaluation. Unfinished ones go, and so do later
+    ones: the run went back before them because they are damaged.
 
     Args:
         workdir: the run's folder.
         recipe: stored whole, so that a changed one is noticed.
         step: steps done.
         state: see the engine's `state`.
-    """
-    metadata = {"step": str(step), "recipe": json.dumps(recipe.to_json())}
-    write_weights(workdir / NAME, state, metadata)
-
-
-def load(workdir: Path, recipe: Recipe) -> tuple[int, dict[str, np.ndarray]] | None:
-    """Read the checkpoint of a run.
-
-    Returns:
-        Steps done and the engine's state; None if there is no checkpoint yet.
+        best: the best evaluation so far.
+        keep: how many, at least 1.
 
     Raises:
-        RecipeError: it was made with another recipe; the message lists the keys that differ.
-        IntegrityError: the file is damaged.
+        TrainingStoppedError: a value of the state is not finite; nothing was written.
+        LocalIOError: it cannot be written; all others stay.
     """
-    path = workdir / NAME
-    if not path.is_file():
-        return None
-    metadata = read_metadata(path)
+    _check_finite(step, state)
+    folder = workdir / FOLDER / f"step-{step:06d}"
     try:
-        step, stored = int(metadata["step"]), json.loads(metadata["recipe"])
-    except (KeyError, ValueError) as error:
-        raise IntegrityError(f"{path}: not a checkpoint of this package ({error}).") from error
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalIOError(f"{folder}: cannot be created ({error.strerror}).") from error
+    write_weights(folder / STATE, state)
+    manifest = {
+        "schema": SCHEMA,
+        "step": step,
+        "data_position": step * recipe.batch_size,
+        "seed": recipe.seed,
+        "best": {"step": best.step, "biggest": best.accuracy} if best else None,
+        "state": {"file": STATE, **store.record(folder / STATE)},
+        "recipe": recipe.to_json(),
+        "versions": versions(),
+    }
+    store.write_json(folder / MANIFEST, manifest)
+    _prune(workdir, step, best, max(keep, 1))
+
+
+def load(workdir: Path, recipe: Recipe, say: Callable[[str], None] = lambda message: None) -> Checkpoint | None:
+    """Read the newest good checkpoint of a run.
+
+    Args:
+        workdir: the run's folder.
+        recipe: what the run goes on with.
+        say: told of checkpoints that are left out, and of versions that differ.
+
+    Returns:
+        The checkpoint; None if none was ever finished.
+
+    Raises:
+        RecipeError: the run had another recipe; the message lists the keys that differ.
+        IntegrityError: there are finished checkpoints and all of them are damaged.
+        LocalIOError: a file cannot be read.
+    """
+    damaged = []
+    for _, folder in sorted(_folders(workdir), reverse=True):
+        if not (folder / MANIFEST).is_file():
+            say(f"{folder}: never finished; using the one before it")
+            continue
+        try:
+            return _read(folder, recipe, say)
+        except IntegrityError as error:
+            damaged.append(folder.name)
+            say(f"{error} Using the one before it.")
+    if damaged:
+        raise IntegrityError(
+            f"{workdir / FOLDER}: no good checkpoint is left; damaged: {', '.join(damaged)}. "
+            "Choose another --output, or delete that folder to start from the beginning."
+        )
+    return None
+
+
+def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], where: Path) -> None:
+    """Compare a read state with the one of a new engine.
+
+    Raises:
+        IntegrityError: another name or shape: it comes from another version of this package.
+    """
+    wrong = sorted(n for n in state.keys() | expected.keys() if _shape(state.get(n)) != _shape(expected.get(n)))
+    if wrong:
+        raise IntegrityError(
+            f"{where / FOLDER}: from another version of this package; {len(wrong)} values do not fit, such as "
+            f"'{wrong[0]}'. Go on with that version, or choose another --output."
+        )
+
+
+def _shape(value: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if value is None else value.shape
+
+
+def _read(folder: Path, recipe: Recipe, say: Callable[[str], None]) -> Checkpoint:
+    data = store.read_json(folder / MANIFEST)
+    try:
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema {data['schema']!r}")
+        step, stored, record, made_with = int(data["step"]), dict(data["recipe"]), data["state"], dict(data["versions"])
+        best = Best(int(data["best"]["step"]), float(data["best"]["biggest"])) if data["best"] else None
+        digest, size = str(record["sha256"]), int(record["bytes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{folder / MANIFEST}: not as this version writes it ({error!r}).") from error
+    _check_recipe(folder.parent.parent, recipe, stored)
+    store.verify(folder / STATE, digest, size=size, fix="")
+    state = read_weights(folder / STATE)
+    now = versions()
+    changed = sorted(
+        f"{k} {made_with.get(k)} -> {now.get(k)}" for k in made_with.keys() | now if made_with.get(k) != now.get(k)
+    )
+    if changed:
+        say(f"{folder}: made with other versions ({', '.join(changed)}); the result will not be the same bit for bit")
+    return Checkpoint(step, state, best)
+
+
+def _check_recipe(workdir: Path, recipe: Recipe, stored: Mapping[str, Any]) -> None:
     current = recipe.to_json()
-    changed = sorted(k for k in current.keys() | stored.keys() if current.get(k) != stored.get(k))
+    keys = (current.keys() | stored.keys()) - FREE
+    changed = sorted(k for k in keys if current.get(k) != stored.get(k))
     if changed:
         raise RecipeError(
             f"{workdir}: holds a run of another recipe; different keys: {', '.join(changed)}. "
             "Choose another --output, or restore the recipe."
         )
-    return step, read_weights(path)
+
+
+def _check_finite(step: int, state: Mapping[str, np.ndarray]) -> None:
+    for name, value in state.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise TrainingStoppedError(
+                f"step {step}: '{name}' holds values that are not numbers, so no checkpoint was written; the ones "
+                "before stay. Lower learning_rate or lengthen warmup_steps in the recipe, and start a new run."
+            )
+
+
+def _folders(workdir: Path) -> list[tuple[int, Path]]:
+    """Return step and path of every checkpoint, finished or not."""
+    parent = workdir / FOLDER
+    entries = parent.iterdir() if parent.is_dir() else ()
+    found = ((re.fullmatch(r"step-([0-9]{6,12})", entry.name, re.ASCII), entry) for entry in entries)
+    return [(int(match[1]), entry) for match, entry in found if match]
+
+
+def _prune(workdir: Path, step: int, best: Best | None, keep: int) -> None:
+    finished = sorted((n for n, f in _folders(workdir) if n <= step and (f / MANIFEST).is_file()), reverse=True)
+    kept = {*finished[:keep], *([best.step] if best else [])}
+    for number, folder in _folders(workdir):
+        store.remove_leftovers(folder)
+        if number not in kept or number > step:
+            with contextlib.suppress(OSError):  # superfluous, not harmful: the next checkpoint tries again
+                for name in (MANIFEST, STATE):  # in this order: what is half deleted counts as unfinished
+                    (folder / name).unlink(missing_ok=True)
+                os.rmdir(folder)

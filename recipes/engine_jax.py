@@ -8,6 +8,7 @@ itself, so one device and many give the same step.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,10 +125,35 @@ def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
     )
 
 
+def join_hosts() -> None:
+    """Join the processes that train together, if the environment names their coordinator.
+
+    ``JAX_COORDINATOR_ADDRESS`` (host:port of process 0), ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``; on a
+    Cloud TPU pod the address alone may say "auto".
+
+    Raises:
+        UsageError: the number or the index of processes is missing.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if not address or jax.distributed.is_initialized():
+        return
+    if address == "auto":
+        jax.distributed.initialize()
+        return
+    try:
+        count, index = (int(os.environ[k]) for k in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            "JAX_COORDINATOR_ADDRESS is set, so JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers as well."
+        ) from error
+    jax.distributed.initialize(address, count, index)
+
+
 class JaxEngine:
     """See `Engine`."""
 
     def __init__(self, recipe: Recipe, preprocess: Preprocess, devices: Any = None) -> None:
+        join_hosts()
         self.host, self.hosts = jax.process_index(), jax.process_count()
         self.mesh = Mesh(np.array(devices or jax.devices()), ("batch",))
         if recipe.batch_size % self.mesh.size:

@@ -11,7 +11,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class Recipe:
         crop_size: side of the training crop in pixels.
         mean, std: input normalisation per channel, in pixel values 0 to 255.
         steps: optimizer steps in all.
-        holdout: training images kept out, for choosing slices and for the learning curve.
+        holdout: training images kept out, for choosing slices and for the learning curve: their
+            number, or below 1 that part of all.
         batch_size: images a step, over all devices and hosts.
         engine: "tensorflow", "jax" or "auto" (JAX on a GPU or TPU, TensorFlow otherwise).
         precision: of activations, "float32" or "bfloat16" (the paper's TPUs); weights, moments and
@@ -90,7 +91,7 @@ class Recipe:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     steps: int
-    holdout: int
+    holdout: float
     batch_size: int = 4096
     engine: str = "auto"
     precision: str = "float32"
@@ -158,6 +159,10 @@ class Recipe:
         """The search space itself."""
         return get_space(self.space)
 
+    def holdout_images(self, count: int) -> int:
+        """Return how many of `count` training images are held out."""
+        return max(1, round(self.holdout * count)) if self.holdout < 1 else int(self.holdout)
+
     def to_json(self) -> dict[str, Any]:
         """Return every field, defaults included, as JSON data."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
@@ -217,11 +222,12 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }  # fmt: skip
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe file.
 
     Args:
         path: YAML; one mapping of `Recipe` fields.
+        changes: fields in place of the file's.
 
     Returns:
         The recipe.
@@ -239,7 +245,7 @@ def read_recipe(path: Path) -> Recipe:
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a text file.") from error
-    return parse_recipe(text, str(path))
+    return dataclasses.replace(parse_recipe(text, str(path)), **(changes or {}))
 
 
 def parse_recipe(text: str, where: str = "recipe") -> Recipe:

@@ -1,41 +1,40 @@
 """The training loop: recipe and images in, a run folder out.
 
-A run folder holds ``recipe.json``, ``metrics.jsonl`` (one JSON object a line) and
-``checkpoint.safetensors``. How a run starts, in order:
+A run folder holds ``recipe.json``, ``metrics.jsonl`` (one JSON object a line), ``checkpoints/``,
+``tensorboard/`` and a lock. How a run starts, in order:
 
-1. a checkpoint is there and its recipe is the same: go on from its step;
-2. a checkpoint is there with another recipe: refuse, naming the keys that differ;
-3. no checkpoint: start from the seed.
+1. another process trains there: refuse;
+2. a good checkpoint is there and its recipe is the same: go on from its step;
+3. a good checkpoint is there with another recipe: refuse, naming the keys that differ;
+4. checkpoints are there and all are damaged: refuse;
+5. no checkpoint: start from the seed.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bignas_zoo.errors import LocalIOError, PreemptedError, TrainingStoppedError
+from bignas_zoo.errors import PreemptedError, TrainingStoppedError
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes import checkpoint
-from bignas_zoo.recipes.data import LabelledImages, TrainingBatches
-from bignas_zoo.recipes.engine import choose_engine, make_engine
+from bignas_zoo.recipes.dataset import TrainingImages, open_batches
+from bignas_zoo.recipes.engine import Engine, choose_engine, make_engine
 from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.recipes.run_folder import hold
+from bignas_zoo.recipes.run_log import RunLog
 from bignas_zoo.recipes.sandwich import control
 from bignas_zoo.recipes.schedule import learning_rate
-from bignas_zoo.store import atomic_write, write_json
+from bignas_zoo.recipes.stopping import stop_requests
+from bignas_zoo.store import write_json
 
-METRICS = "metrics.jsonl"
 LOG_EVERY = 20
-#: Training images up to this size stay in an accelerator's memory (uint8; CIFAR-10 is 0.2 GB).
-RESIDENT_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,11 @@ class Progress:
 
 def train(
     recipe: Recipe,
-    images: LabelledImages,
+    images: TrainingImages,
     workdir: Path,
     evaluate: Callable[[dict[str, np.ndarray]], dict[str, float]],
     report: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = lambda message: None,
 ) -> dict[str, np.ndarray]:
     """Train a supernet, or finish an interrupted run.
 
@@ -63,46 +63,96 @@ def train(
         recipe: the recipe.
         images: those to train on; nothing held out may be among them.
         workdir: the run's folder; made if missing.
-        evaluate: supernet weights to named accuracies in percent, for the learning curve.
+        evaluate: supernet weights to named accuracies in percent, for the learning curve; ``biggest``
+            among them decides which checkpoint is the best.
         report: told after each step.
+        say: told what is out of the ordinary, such as a damaged checkpoint.
 
     Returns:
         The trained weights.
 
     Raises:
-        TrainingStoppedError: the loss is not a number; the last checkpoint stays.
+        TrainingStoppedError: the loss or a weight is not a number; the checkpoints stay.
         PreemptedError: SIGTERM came; the checkpoint is complete.
+        KeyboardInterrupt: Ctrl-C came; likewise.
         RecipeError: the folder holds a run of another recipe.
-        LocalIOError: the folder cannot be written.
+        IntegrityError: every checkpoint in it is damaged.
+        LocalIOError: the folder cannot be written, or another process trains there.
     """
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
-    _make_folder(workdir)
-    done = checkpoint.load(workdir, recipe)
     name = choose_engine(recipe.engine)
     engine = make_engine(name, recipe, preprocess)
-    start = 0
+    if engine.host:  # one process of many writes; the others compute
+        return _follow(recipe, images, workdir, engine)
+    with hold(workdir, say):
+        return _train(recipe, images, workdir, evaluate, report, say, engine, resident=name == "jax")
+
+
+def _follow(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engine) -> dict[str, np.ndarray]:
+    """Take part in the steps of a run whose files another host writes; it needs the same run folder to resume."""
+    done = checkpoint.load(workdir, recipe, lambda message: None)
     if done:
-        start, state = done
-        engine.restore(state)
+        engine.restore(done.state)
+    stream = open_batches(images, recipe, engine, resident=True)
+    for step in range(done.step if done else 0, recipe.steps):
+        alone = step < recipe.biggest_only_steps
+        engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
+    return engine.weights()
+
+
+def _train(
+    recipe: Recipe,
+    images: TrainingImages,
+    workdir: Path,
+    evaluate: Callable[[dict[str, np.ndarray]], dict[str, float]],
+    report: Callable[[Progress], None],
+    say: Callable[[str], None],
+    engine: Engine,
+    *,
+    resident: bool,
+) -> dict[str, np.ndarray]:
+    done = checkpoint.load(workdir, recipe, say)
+    start, best = 0, None
+    if done:
+        checkpoint.check_state(done.state, engine.state(), workdir)
+        start, best = done.step, done.best
+        engine.restore(done.state)
     write_json(workdir / "recipe.json", recipe.to_json())
-    log = _Log(workdir / METRICS, keep_until=start)
-    resident = images.pixels.nbytes < RESIDENT_BYTES and name == "jax"
-    stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=resident)
-    if resident:
-        engine.hold(stream.held())
+    log = RunLog(workdir, start, say)
+    stream = open_batches(images, recipe, engine, resident=resident)
 
     def save(step: int) -> None:
-        checkpoint.save(workdir, recipe, step, engine.state())
+        checkpoint.save(workdir, recipe, step, engine.state(), best, recipe.keep_checkpoints)
+
+    def evaluation(step: int) -> bool:
+        """Log the accuracies of now, unless a request to stop cuts it short; return whether they are the best."""
+        nonlocal best
+        try:
+            with stop.at_once():
+                found = evaluate(engine.weights())
+        except (PreemptedError, KeyboardInterrupt):
+            if not stop.requested:
+                raise
+            return False  # the checkpoint comes first; the resumed run makes up for it
+        log.add({"step": step, "evaluation": found})
+        if "biggest" not in found or (best and found["biggest"] <= best.accuracy):
+            return False
+        best = checkpoint.Best(step, found["biggest"])
+        return True
 
     began = last = time.monotonic()
-    with _stop_requests() as stop:
+    with closing(log), stop_requests() as stop:
+        if start and _evaluates(recipe, start) and not log.evaluated(start) and evaluation(start):
+            save(start)
+        if stop.requested:
+            raise stop.error(f" after step {start:,} of {recipe.steps:,}")
         for step in range(start, recipe.steps):
             alone = step < recipe.biggest_only_steps
             # Ctrl-C in here may leave a step half applied; the last checkpoint is what counts then.
             values = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
-            if not math.isfinite(values["loss"]):
+            if not all(math.isfinite(value) for value in values.values()):
                 raise TrainingStoppedError(
-                    f"step {step}: the loss is {values['loss']}. The checkpoint in {workdir} is from before; "
+                    f"step {step + 1}: the loss is {values['loss']}. The checkpoints in {workdir} are from before; "
                     "lower learning_rate or lengthen warmup_steps in the recipe, and start a new run."
                 )
             now = time.monotonic()
@@ -121,62 +171,14 @@ def train(
                         **{k: round(v, 5) for k, v in values.items()},
                     }
                 )
-            if (step + 1) % recipe.evaluate_every == 0 or ended:
-                log.add({"step": step + 1, "evaluation": evaluate(engine.weights())})
-            if (step + 1) % recipe.checkpoint_every == 0 or ended:
+            is_best = not stop.requested and _evaluates(recipe, step + 1) and evaluation(step + 1)
+            if is_best or ended or stop.requested or (step + 1) % recipe.checkpoint_every == 0:
                 save(step + 1)
-            if stop.requested and not ended:
-                save(step + 1)
-                raise PreemptedError(
-                    f"stopped on request after step {step + 1:,} of {recipe.steps:,}. "
-                    "Run the same command again to go on."
-                )
+            if stop.requested:
+                say(f"checkpoint of step {step + 1:,} written")
+                raise stop.error(f" after step {step + 1:,} of {recipe.steps:,}")
     return engine.weights()
 
 
-def _make_folder(workdir: Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LocalIOError(f"{workdir}: cannot be created ({error.strerror}).") from error
-
-
-class _Log:
-    """JSON lines, rewritten whole so that a resumed run holds each step once."""
-
-    def __init__(self, path: Path, keep_until: int) -> None:
-        self.path = path
-        old = path.read_text("utf-8").splitlines() if path.is_file() else []
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in old]
-        self.records = [r for r in self.records if r["step"] <= keep_until]
-        self._write()
-
-    def add(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
-        self._write()
-
-    def _write(self) -> None:
-        atomic_write(self.path, "".join(json.dumps(r) + "\n" for r in self.records).encode())
-
-
-class _Stop:
-    requested = False
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """Turn SIGTERM into a request that the loop honours between two steps."""
-    stop = _Stop()
-
-    def ask(*_: object) -> None:
-        stop.requested = True
-
-    try:
-        old = signal.signal(signal.SIGTERM, ask)
-    except ValueError:  # not in the main thread: whoever runs us handles signals
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, old)
+def _evaluates(recipe: Recipe, step: int) -> bool:
+    return step % recipe.evaluate_every == 0 or step == recipe.steps

@@ -1,7 +1,8 @@
 """Five steps of one engine, as a script: ``python engine_parity.py MODE OUT.npz [RECIPE FIELDS AS JSON]``.
 
 MODE is "tensorflow", "mirrored" (two logical CPU devices), "worker0" and "worker1" (two processes on
-loopback, the port in PARITY_PORT), "jax", or "jax2" (two virtual CPU devices).
+loopback, the port in PARITY_PORT), "jax", "jax2" (two virtual CPU devices), or "jaxworker0" and
+"jaxworker1" (two processes).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ def prepare(mode: str) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     if mode == "jax2":
         os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    if mode.startswith("jaxworker"):
+        address = f"localhost:{os.environ['PARITY_PORT']}"
+        os.environ.update(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=mode[-1])
     if mode.startswith("worker"):
         port = int(os.environ["PARITY_PORT"])
         workers = [f"localhost:{port}", f"localhost:{port + 1}"]

@@ -67,10 +67,11 @@ def test_an_engine_takes_the_steps_of_tensorflow_on_one_device(
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(reference: dict[str, np.ndarray], tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["worker", "jaxworker"])
+def test_two_processes_take_the_steps_of_one(mode: str, reference: dict[str, np.ndarray], tmp_path: Path) -> None:
     port = free_ports()
     outs = [tmp_path / f"{i}.npz" for i in range(2)]
-    workers = [start(f"worker{i}", out, port) for i, out in enumerate(outs)]
+    workers = [start(f"{mode}{i}", out, port) for i, out in enumerate(outs)]
     for worker, out in zip(workers, outs, strict=True):
         assert worst(finish(worker, out), reference) < TOLERANCE
 

@@ -199,7 +199,13 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded == []
 
 
-@pytest.mark.parametrize("command", [["list", "--json"], ["list"], ["show", "bignas-m", "--json"], ["--help"]])
+FAMILY = str(ROOT / "bignas_zoo" / "data" / "families" / "bignas-cifar10")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["list", "--json"], ["list"], ["show", "bignas-m", "--json"], ["--help"], ["curves", FAMILY, "--json"]],
+)
 def test_light_commands_load_no_tensors(command: list[str]) -> None:
     code = f"import sys; sys.argv = ['bignas-zoo', *{command!r}]\nfrom bignas_zoo.cli.main import main\nmain()"
     out, loaded = loaded_by(code, "numpy", "keras", "tensorflow", "jax")

@@ -163,33 +163,26 @@ def test_a_run_learns(recipe: Recipe, images: LabelledImages, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    recipe: Recipe, images: LabelledImages, tmp_path: Path, stop_at: int
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
     import signal
 
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-    try:
-        whole = loop.train(recipe, images, tmp_path / "whole", no_evaluation)
+    whole = loop.train(recipe, images, tmp_path / "whole", no_evaluation)
+    for stop_at in (1, 3, 5):  # one run, stopped three times: while the biggest is alone, and in the sandwich phase
 
-        def stop(progress: loop.Progress) -> None:
+        def stop(progress: loop.Progress, stop_at: int = stop_at) -> None:
             if progress.step == stop_at:
                 signal.raise_signal(signal.SIGTERM)
 
         with pytest.raises(PreemptedError, match="Run the same command again"):
             loop.train(recipe, images, tmp_path / "cut", no_evaluation, stop)
-        resumed = loop.train(recipe, images, tmp_path / "cut", no_evaluation)
-    finally:
-        tf.config.experimental.disable_op_determinism() if hasattr(
-            tf.config.experimental, "disable_op_determinism"
-        ) else None
+    resumed = loop.train(recipe, images, tmp_path / "cut", no_evaluation)
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value)
     steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps)
+    assert steps == [3, 6, 6]
 
 
 def test_a_changed_recipe_is_refused_by_name(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
@@ -208,5 +201,5 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
     assert caught.value.exit_code == 8
     done = checkpoint.load(tmp_path, wild)
     if done:
-        assert all(np.isfinite(v).all() for k, v in done[1].items() if not k.startswith("optimizer"))
+        assert all(np.isfinite(v).all() for v in done.state.values())
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".bignas-tmp")]

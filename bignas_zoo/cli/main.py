@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bignas_zoo import __version__
+from bignas_zoo.cli.curves import curves_command
 from bignas_zoo.cli.evaluate import evaluate_command
 from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.list import list_command
@@ -93,5 +94,5 @@ def main(debug: bool) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
 
-for _command in (list_command, show_command, get_command, evaluate_command, train_command):
+for _command in (list_command, show_command, get_command, evaluate_command, train_command, curves_command):
     main.add_command(_command)

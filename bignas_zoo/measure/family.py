@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 import bignas_zoo.recipes
 from bignas_zoo import store
-from bignas_zoo.errors import LocalIOError, NotFoundError, nearest
+from bignas_zoo.errors import NotFoundError, nearest
 from bignas_zoo.export.tflite import convert
 from bignas_zoo.measure.evaluate import BATCH, Evaluator, child_top1
 from bignas_zoo.measure.front import Measured, measure_front, name_members, pareto, thin
@@ -28,17 +28,22 @@ from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.weights import write_weights
 from bignas_zoo.provenance import machine, versions
-from bignas_zoo.recipes.data import LabelledImages, batches, read_labelled, split_holdout
-from bignas_zoo.recipes.randomness import philox
+from bignas_zoo.recipes import checkpoint
+from bignas_zoo.recipes.data import LabelledImages, batches
+from bignas_zoo.recipes.dataset import Dataset, TrainingImages, open_dataset
+from bignas_zoo.recipes.engine import OPTIMIZER
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
-from bignas_zoo.recipes.train import METRICS, Progress
+from bignas_zoo.recipes.run_folder import hold
+from bignas_zoo.recipes.run_log import METRICS
+from bignas_zoo.recipes.stopping import stop_requests
+from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.registry import FAMILY_FILE, SCHEMA
 from bignas_zoo.space import ChildSpec
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
 FRONT_FILE, SUPERNET_FILE, MEASURED_FILE = "front.json", "supernet.safetensors", "measured.jsonl"
-NOTES_FILE = "notes.txt"
+NOTES_FILE, RECIPE_FILE = "notes.txt", "recipe.json"
 CURVE_CALIBRATION = 1_000
 Say = Callable[[str], None]
 
@@ -67,7 +72,8 @@ class Trained:
         recipe: the recipe.
         weights: the supernet's, float16 as they ship.
         calibration: ``[n, crop, crop, 3]`` uint8 training images.
-        images, holdout, test: the three splits.
+        images: those trained on.
+        holdout, test: the other splits.
         metrics: the run's ``metrics.jsonl``.
         notes: what else there is to say about the run, from its ``notes.txt``.
     """
@@ -75,7 +81,7 @@ class Trained:
     recipe: Recipe
     weights: dict[str, np.ndarray]
     calibration: np.ndarray
-    images: LabelledImages
+    images: TrainingImages
     holdout: LabelledImages
     test: LabelledImages
     metrics: bytes
@@ -101,34 +107,92 @@ class Trained:
 
 
 def train_family(
-    recipe_name: str | Path, data: Path, output: Path, *, say: Say, report: Callable[[Progress], None]
-) -> Path:
-    """Train by a recipe and make a family; see `bignas_zoo.train`."""
-    recipe = read_recipe(find_recipe(recipe_name))
-    space = recipe.search_space
+    recipe_name: str | Path,
+    data: str | Path,
+    output: Path,
+    *,
+    test_data: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    say: Say,
+    report: Callable[[Progress], None],
+) -> Path | None:
+    """Train by a recipe and make a family; see `bignas_zoo.train`.
+
+    Returns:
+        The family's folder; None where the training ran on JAX: `make_family` needs TensorFlow.
+    """
+    # The training itself asks for more: it saves a checkpoint first.
+    with stop_requests() as stop, stop.at_once():
+        return _train_family(recipe_name, data, output, test_data, changes or {}, say, report)
+
+
+def _train_family(
+    recipe_name: str | Path,
+    data: str | Path,
+    output: Path,
+    test_data: str | Path | None,
+    changes: Mapping[str, Any],
+    say: Say,
+    report: Callable[[Progress], None],
+) -> Path | None:
+    recipe = read_recipe(find_recipe(recipe_name), changes)
     say(f"reading images from {data}")
-    everything = read_labelled(data, "train", recipe.crop_size, ())
-    test = read_labelled(data, "test", recipe.crop_size, everything.class_names)
-    if len(everything.class_names) != space.classes:
-        raise LocalIOError(
-            f"{data}: {len(everything.class_names)} classes, but space '{space.name}' has {space.classes}."
-        )
-    images, holdout = split_holdout(everything, recipe.holdout, recipe.seed)
-    order = philox(recipe.seed, "calibration").permutation(len(images))
-    calibration = images.take(np.sort(order[: recipe.calibration_images])).pixels
+    dataset = open_dataset(recipe, data, test_data)
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
+    space = recipe.search_space
 
     def curve(weights: dict[str, np.ndarray]) -> dict[str, float]:
-        evaluator = Evaluator(space, weights, preprocess, calibration[:CURVE_CALIBRATION])
+        evaluator = Evaluator(space, weights, preprocess, dataset.calibration[:CURVE_CALIBRATION])
         ends = {"smallest": space.smallest, "biggest": space.biggest}
-        return {name: round(evaluator.top1(spec, holdout), 2) for name, spec in ends.items()}
+        return {name: round(evaluator.top1(spec, dataset.holdout), 2) for name, spec in ends.items()}
 
-    weights = train_supernet(recipe, images, output, curve, report)
-    shipped = {name: value.astype(np.float16) for name, value in weights.items()}
+    train_supernet(recipe, dataset.images, output, curve, report, say)
+    if keras.backend.backend() != "tensorflow":
+        return None  # measured and exported by a process on TensorFlow, see `make_family`
+    return _finish(recipe, dataset, output, say)
+
+
+def make_family(data: str | Path, output: Path, *, test_data: str | Path | None, say: Say) -> Path:
+    """Make the family of a finished run.
+
+    Args:
+        data, test_data: see `open_dataset`.
+        output: the run's folder.
+        say: told of each child measured.
+
+    Returns:
+        The family's folder.
+
+    Raises:
+        NotFoundError: the folder holds no finished run.
+        LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
+    """
+    if not (output / RECIPE_FILE).is_file():
+        raise NotFoundError(f"{output}: holds no training run (no {RECIPE_FILE}). Name the folder given to train --output.")
+    recipe = read_recipe(output / RECIPE_FILE)
+    done = checkpoint.load(output, recipe, say)
+    if done is None or done.step < recipe.steps:
+        step = done.step if done else 0
+        raise NotFoundError(
+            f"{output}: the run is at step {step:,} of {recipe.steps:,}. Finish it with the command that began it."
+        )
+    say(f"reading images from {data}")
+    with stop_requests() as stop, stop.at_once():
+        return _finish(recipe, open_dataset(recipe, data, test_data), output, say)
+
+
+def _finish(recipe: Recipe, dataset: Dataset, output: Path, say: Say) -> Path:
+    done = checkpoint.load(output, recipe, say)
+    if done is None:
+        raise NotFoundError(f"{output}: holds no checkpoint.")
+    shipped = {k: v.astype(np.float16) for k, v in done.state.items() if not k.startswith(OPTIMIZER)}
     metrics = (output / METRICS).read_bytes()
     notes = (output / NOTES_FILE).read_text("utf-8").strip() if (output / NOTES_FILE).is_file() else ""
-    run = Trained(recipe, shipped, calibration, images, holdout, test, metrics, notes)
-    return write_family(run, measure(run, output / MEASURED_FILE, say), output / "family", say)
+    run = Trained(
+        recipe, shipped, dataset.calibration, dataset.images, dataset.holdout, dataset.test, metrics, notes
+    )
+    with hold(output, say):
+        return write_family(run, measure(run, output / MEASURED_FILE, say), output / "family", say)
 
 
 def measure(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:

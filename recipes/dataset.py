@@ -1,0 +1,171 @@
+"""Where a recipe's images come from, and how they are split.
+
+Images that fit into memory are read once; TFRecord files of any number of images are streamed, and only
+those held out, for calibration and for the test are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bignas_zoo.errors import LocalIOError
+from bignas_zoo.recipes.data import LabelledImages, TrainingBatches, read_labelled, split_holdout
+from bignas_zoo.recipes.engine import Engine
+from bignas_zoo.recipes.randomness import philox
+from bignas_zoo.recipes.recipe import Recipe
+
+#: Training images up to this size stay in an accelerator's memory (uint8; CIFAR-10 is 0.2 GB).
+RESIDENT_BYTES = 4 << 30
+
+
+class Batches(Protocol):
+    """Training batches as a function of the step."""
+
+    def at(self, step: int) -> Mapping[str, np.ndarray]:
+        """Return this host's part of a step's batch, as `sandwich.images_of` takes it."""
+
+
+@dataclass(frozen=True)
+class StreamedImages:
+    """Training images in TFRecord files.
+
+    Attributes:
+        pattern: of the files.
+        class_names: index to name.
+        without: records that are held out, see `tfrecords.choose_records`.
+        count: images that are trained on.
+        source: what they are, for the record.
+    """
+
+    pattern: str
+    class_names: tuple[str, ...]
+    without: Mapping[str, np.ndarray]
+    count: int
+    source: str
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, recipe: Recipe, host: int, hosts: int) -> Batches:
+        """Return the batches of one host."""
+        from bignas_zoo.recipes.tfrecord_batches import TFRecordBatches
+
+        return TFRecordBatches(
+            self.pattern,
+            classes=len(self.class_names),
+            batch_size=recipe.batch_size // hosts,
+            crop_size=recipe.crop_size,
+            crop_area=recipe.crop_area,
+            seed=recipe.seed,
+            label_offset=recipe.label_offset,
+            without=self.without,
+            host=host,
+            hosts=hosts,
+            augment=recipe.augment == "autoaugment",
+            flip=recipe.flip,
+        )
+
+
+TrainingImages = LabelledImages | StreamedImages
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A recipe's images, split.
+
+    Attributes:
+        images: those to train on.
+        calibration: ``[n, crop, crop, 3]`` uint8 of them.
+        holdout: training images kept out.
+        test: those of the test split.
+    """
+
+    images: TrainingImages
+    calibration: np.ndarray
+    holdout: LabelledImages
+    test: LabelledImages
+
+
+def open_batches(images: TrainingImages, recipe: Recipe, engine: Engine, *, resident: bool) -> Batches:
+    """Return an engine's batches; with `resident` the engine holds the images, if they are small enough."""
+    if isinstance(images, StreamedImages):
+        return images.batches(recipe, engine.host, engine.hosts)
+    resident = resident and images.pixels.nbytes < RESIDENT_BYTES
+    stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=resident)
+    if resident:
+        engine.hold(stream.held())
+    return stream
+
+
+def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None = None) -> Dataset:
+    """Read and split a recipe's images.
+
+    Args:
+        recipe: gives crop size, hold-out, calibration images and seed.
+        data: a folder with CIFAR-10's files or with ``train/CLASS`` and ``test/CLASS``; or TFRecord files: a
+            folder or bucket with ``train-*`` and ``validation-*``, or a pattern of the training files.
+        test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
+
+    Raises:
+        LocalIOError, IntegrityError: images cannot be read or are damaged; the classes are not as many
+            as the space's.
+    """
+    if is_tfrecords(data):
+        from bignas_zoo.recipes.tfrecords import test_pattern, training_pattern
+
+        pattern = training_pattern(str(data))
+        dataset = _tfrecords(recipe, pattern, str(test_data or test_pattern(pattern)))
+    else:
+        dataset = _folders(recipe, Path(data))
+    found, space = len(dataset.images.class_names), recipe.search_space
+    if found != space.classes:
+        raise LocalIOError(
+            f"{data}: {found} classes, but space '{space.name}' has {space.classes}. "
+            "Set classes in the recipe, or give --classes-from-folders."
+        )
+    return dataset
+
+
+def is_tfrecords(data: str | Path) -> bool:
+    """Return whether a place holds TFRecord files: a bucket, a pattern, or a folder with such names."""
+    text = str(data)
+    if "://" in text or any(c in text for c in "*?[") or Path(text).is_file():
+        return True
+    folder = Path(text)
+    own = any(folder.glob("cifar10_*.npz")) or any(folder.glob("*_batch*.bin"))
+    return not own and any(next(folder.glob(p), None) for p in ("*.tfrecord*", "train-*-of-*"))
+
+
+def _folders(recipe: Recipe, folder: Path) -> Dataset:
+    everything = read_labelled(folder, "train", recipe.crop_size, ())
+    return _split(recipe, everything, read_labelled(folder, "test", recipe.crop_size, everything.class_names))
+
+
+def _split(recipe: Recipe, everything: LabelledImages, test: LabelledImages) -> Dataset:
+    images, holdout = split_holdout(everything, recipe.holdout_images(len(everything)), recipe.seed)
+    order = philox(recipe.seed, "calibration").permutation(len(images))
+    calibration = images.take(np.sort(order[: recipe.calibration_images])).pixels
+    return Dataset(images, calibration, holdout, test)
+
+
+def _tfrecords(recipe: Recipe, pattern: str, test: str) -> Dataset:
+    """Read images into memory if they fit and are not augmented by tf.data; else stream them."""
+    from bignas_zoo.recipes import tfrecords
+
+    files, side, offset = tfrecords.find_files(pattern), recipe.crop_size, recipe.label_offset
+    names = tfrecords.class_names(files, recipe.search_space.classes, offset)
+    tests = tfrecords.tfrecord_images(test, side, label_offset=offset, class_names=names)
+    count = sum(map(tfrecords.count_records, files))
+    if recipe.augment == "none" and 3 * side**2 * count < RESIDENT_BYTES:
+        everything = tfrecords.tfrecord_images(pattern, side, label_offset=offset, class_names=names)
+        return _split(recipe, everything, tests)
+    held = tfrecords.choose_records(files, recipe.holdout_images(count), recipe.seed)
+    some = tfrecords.choose_records(files, recipe.calibration_images, recipe.seed, without=held)
+    images = StreamedImages(pattern, names, held, count - tfrecords.size_of(held), f"{pattern} ({count:,} images)")
+    calibration = tfrecords.read_records(some, side, offset, names).pixels
+    return Dataset(images, calibration, tfrecords.read_records(held, side, offset, names), tests)
