@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.spaces import variant
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -40,6 +41,9 @@ TINY = SearchSpace(
     ),
     head_widths=(32, 40),
 )
+
+#: The same with a width for each layer.
+LAYERWISE = variant(TINY, layerwise_widths=True)
 
 
 @pytest.fixture(scope="session")
