@@ -42,8 +42,15 @@ TINY = SearchSpace(
     head_widths=(32, 40),
 )
 
-#: The same with a width for each layer.
+#: The same with a width for each layer, and a child of it whose widths rise, stay and fall inside stages.
 LAYERWISE = variant(TINY, layerwise_widths=True)
+LAYERWISE_CHILD = LAYERWISE.spec(
+    resolution=12,
+    depths=[2, 3, 2, 1],
+    widths=[8, [8, 16], [24, 16, 16], [32, 16], 24, 32],
+    kernels=[3, [3, 5, 3], 5, 3],
+    expansions=[1, 2, 4, 2],
+)
 
 
 @pytest.fixture(scope="session")
