@@ -7,7 +7,9 @@ names, the order of operations and channel rounding are decided here and nowhere
 Accounting (it reproduces all published figures of the BigNAS models, see `bignas_zoo.spaces.bignas`):
 "SAME" padding, output size = ceil(input / stride); squeeze-excite after the depthwise activation;
 at the first layer of each stage the shortcut is a 2x2 average pool if the stride is 2, then a
-bias-free 1x1 convolution without batch norm; on the other layers the identity.
+bias-free 1x1 convolution without batch norm; on the other layers the identity, which costs nothing.
+With layer-wise widths the identity may meet another width: channels are then cut off, or zeros
+appended, which costs nothing either.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ class Block:
         cin, mid, cout: channels in, expanded, out (``mid = cin`` without an expansion).
         kernel, stride: of the stem's or the depthwise convolution.
         expands: whether there is an expansion convolution.
-        shortcut: "none", "identity" or "project".
+        shortcut: "none", "identity" (the first `cout` channels of the input, zeros beyond its `cin`) or
+            "project".
         squeeze_excite: its form, or None.
         activation: name of the activation function.
     """
@@ -146,7 +149,7 @@ def plan_child(spec: ChildSpec) -> tuple[Block, ...]:
         Block("stem", "stem", spec.resolution, size, 3, 3, cin, 3, space.stem_stride, activation=act),
     ]
     for i, (stage, allowed) in enumerate(zip(spec.stages, space.stages, strict=True)):
-        for j, kernel in enumerate(stage.kernels):
+        for j, (kernel, cout) in enumerate(zip(stage.kernels, stage.widths, strict=True)):
             stride = allowed.stride if j == 0 else 1
             out = -(-size // stride)
             blocks.append(
@@ -157,7 +160,7 @@ def plan_child(spec: ChildSpec) -> tuple[Block, ...]:
                     size_out=out,
                     cin=cin,
                     mid=cin * stage.expansion,
-                    cout=stage.width,
+                    cout=cout,
                     kernel=kernel,
                     stride=stride,
                     stage=i,
@@ -168,7 +171,7 @@ def plan_child(spec: ChildSpec) -> tuple[Block, ...]:
                     activation=act,
                 )
             )
-            size, cin = out, stage.width
+            size, cin = out, cout
     head = spec.head_width
     blocks.append(Block("head", "head", size, size, cin, cin, head, activation=act))
     blocks.append(Block("classifier", "classifier", 1, 1, head, head, space.classes, activation="softmax"))

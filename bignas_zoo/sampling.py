@@ -46,8 +46,11 @@ def uniform_child(space: SearchSpace, key: Key, resolution: int | None = None) -
     for i, stage in enumerate(space.stages):
         depth = choose(stage.depths, (*key, "depth", i))
         kernels = tuple(choose(stage.kernels, (*key, "kernel", i, j)) for j in range(depth))
-        width = choose(stage.widths, (*key, "width", i))
-        stages.append(StageSpec(depth, width, kernels, choose(stage.expansions, (*key, "expansion", i))))
+        if stage.layerwise_widths:
+            widths = tuple(choose(stage.widths, (*key, "width", i, j)) for j in range(depth))
+        else:
+            widths = (choose(stage.widths, (*key, "width", i)),) * depth
+        stages.append(StageSpec(depth, widths, kernels, choose(stage.expansions, (*key, "expansion", i))))
     return ChildSpec(
         space,
         choose(space.resolutions, (*key, "resolution")) if resolution is None else resolution,
@@ -102,13 +105,14 @@ def mutate(spec: ChildSpec, key: Key, rate: float = 0.1, *, unseen_resolutions: 
     stages = []
     for i, (stage, allowed) in enumerate(zip(spec.stages, space.stages, strict=True)):
         depth = redraw(stage.depth, allowed.depths, ("depth", i))
-        kernels = tuple(
-            redraw(stage.kernels[j] if j < stage.depth else stage.kernels[-1], allowed.kernels, ("kernel", i, j))
-            for j in range(depth)
-        )
-        width = redraw(stage.width, allowed.widths, ("width", i))
+        last = stage.depth - 1  # a layer that is new starts from the parent's last one
+        kernels = tuple(redraw(stage.kernels[min(j, last)], allowed.kernels, ("kernel", i, j)) for j in range(depth))
+        if allowed.layerwise_widths:
+            widths = tuple(redraw(stage.widths[min(j, last)], allowed.widths, ("width", i, j)) for j in range(depth))
+        else:
+            widths = (redraw(stage.width, allowed.widths, ("width", i)),) * depth
         expansion = redraw(stage.expansion, allowed.expansions, ("expansion", i))
-        stages.append(StageSpec(depth, width, kernels, expansion))
+        stages.append(StageSpec(depth, widths, kernels, expansion))
     return ChildSpec(
         space,
         redraw(spec.resolution, sizes, ("resolution",)),

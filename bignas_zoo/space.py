@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bignas_zoo.checks import ascending, at_least, choice, multiples, one_of
 from bignas_zoo.errors import SpaceError
 
 ACTIVATIONS = ("swish", "hard_swish", "relu", "relu6")
 GATES = ("sigmoid", "hard_sigmoid")
-WIDTH_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class SqueezeExcite:
     gate: str = "sigmoid"
 
     def __post_init__(self) -> None:
-        _one_of("squeeze_excite.source", self.source, ("input", "expanded"))
-        _one_of("squeeze_excite.activation", self.activation, ACTIVATIONS)
-        _one_of("squeeze_excite.gate", self.gate, GATES)
-        _at_least("squeeze_excite.divisor", self.divisor, 1)
-        _at_least("squeeze_excite.rounding", self.rounding, 1)
+        one_of("squeeze_excite.source", self.source, ("input", "expanded"))
+        one_of("squeeze_excite.activation", self.activation, ACTIVATIONS)
+        one_of("squeeze_excite.gate", self.gate, GATES)
+        at_least("squeeze_excite.divisor", self.divisor, 1)
+        at_least("squeeze_excite.rounding", self.rounding, 1)
 
     def hidden(self, cin: Any, mid: Any) -> Any:
         """Return the hidden channels for a block of `cin` inputs and `mid` expanded channels.
@@ -66,12 +65,14 @@ class StageSpace:
     """Allowed choices of one stage of MBConv blocks.
 
     Attributes:
-        widths: output channels, ascending multiples of 8; one choice for the whole stage.
+        widths: output channels, ascending multiples of 8; one choice for the whole stage, or for
+            each of its layers, see `layerwise_widths`.
         depths: number of layers, consecutive and ascending.
         kernels: depthwise kernel sizes, odd, ascending; one choice a layer.
         stride: of the first layer, 1 or 2.
         expansions: expanded channels / input channels; ``(1,)`` means no expansion convolution.
         squeeze_excite: its form, or None for none.
+        layerwise_widths: whether each layer has a width of its own (the paper: one a stage).
     """
 
     widths: tuple[int, ...]
@@ -80,14 +81,16 @@ class StageSpace:
     stride: int
     expansions: tuple[int, ...] = (6,)
     squeeze_excite: SqueezeExcite | None = field(default_factory=SqueezeExcite)
+    layerwise_widths: bool = False
 
     def __post_init__(self) -> None:
-        _ascending("widths", self.widths)
-        _ascending("depths", self.depths)
-        _ascending("kernels", self.kernels)
-        _ascending("expansions", self.expansions)
-        _multiples("widths", self.widths)
-        _one_of("stride", self.stride, (1, 2))
+        ascending("widths", self.widths)
+        ascending("depths", self.depths)
+        ascending("kernels", self.kernels)
+        ascending("expansions", self.expansions)
+        multiples("widths", self.widths)
+        one_of("stride", self.stride, (1, 2))
+        one_of("layerwise_widths", self.layerwise_widths, (False, True))
         if any(k % 2 == 0 for k in self.kernels):
             raise SpaceError(f"kernels: must be odd, got {list(self.kernels)}.")
         if self.expansions[0] == 1 and len(self.expansions) > 1:
@@ -101,12 +104,24 @@ class StageSpace:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """The choice made in one stage; `kernels` holds one size a layer."""
+    """The choice made in one stage.
+
+    Attributes:
+        depth: number of layers.
+        widths: output channels of each layer; all the same unless the stage has layer-wise widths.
+        kernels: depthwise kernel size of each layer.
+        expansion: expanded channels / input channels.
+    """
 
     depth: int
-    width: int
+    widths: tuple[int, ...]
     kernels: tuple[int, ...]
     expansion: int
+
+    @property
+    def width(self) -> int:
+        """Output channels of the stage: those of its last layer."""
+        return self.widths[-1]
 
 
 @dataclass(frozen=True)
@@ -140,14 +155,14 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         for what in ("resolutions", "stem_widths", "head_widths"):
-            _ascending(what, getattr(self, what))
+            ascending(what, getattr(self, what))
         if self.unseen_resolutions != ():
-            _ascending("unseen_resolutions", self.unseen_resolutions)
-        _multiples("stem_widths", self.stem_widths)
-        _multiples("head_widths", self.head_widths)
-        _one_of("stem_stride", self.stem_stride, (1, 2))
-        _one_of("activation", self.activation, ACTIVATIONS)
-        _at_least("classes", self.classes, 2)
+            ascending("unseen_resolutions", self.unseen_resolutions)
+        multiples("stem_widths", self.stem_widths)
+        multiples("head_widths", self.head_widths)
+        one_of("stem_stride", self.stem_stride, (1, 2))
+        one_of("activation", self.activation, ACTIVATIONS)
+        at_least("classes", self.classes, 2)
         if not isinstance(self.bn_epsilon, float) or not 0 < self.bn_epsilon < 1:
             raise SpaceError(f"bn_epsilon: must be a number between 0 and 1, got {self.bn_epsilon!r}.")
         if not self.stages:
@@ -170,7 +185,12 @@ class SearchSpace:
 
     def _corner(self, end: int) -> ChildSpec:
         stages = tuple(
-            StageSpec(s.depths[end], s.widths[end], (s.kernels[end],) * s.depths[end], s.expansions[end])
+            StageSpec(
+                depth=s.depths[end],
+                widths=(s.widths[end],) * s.depths[end],
+                kernels=(s.kernels[end],) * s.depths[end],
+                expansion=s.expansions[end],
+            )
             for s in self.stages
         )
         return ChildSpec(self, self.resolutions[end], self.stem_widths[end], stages, self.head_widths[end])
@@ -180,7 +200,7 @@ class SearchSpace:
         *,
         resolution: int,
         depths: Sequence[int],
-        widths: Sequence[int],
+        widths: Sequence[int | Sequence[int]],
         kernels: Sequence[int | Sequence[int]],
         expansions: Sequence[int] | None = None,
         stem_width: int | None = None,
@@ -192,7 +212,8 @@ class SearchSpace:
             resolution: input size in pixels.
             depths: layers of each stage.
             widths: channels of ``stem, each stage, head``; or of the stages alone, the stem and the
-                head then being `stem_width` and `head_width` (default: the smallest allowed).
+                head then being `stem_width` and `head_width` (default: the smallest allowed). A
+                stage takes one number, or one a layer.
             kernels: for each stage one size, or one size a layer.
             expansions: for each stage; may be left out where every stage allows only one.
 
@@ -226,9 +247,9 @@ class SearchSpace:
             if len(values) != n:
                 raise SpaceError(f"{what}: space '{self.name}' needs {lengths} values, got {len(values)}.")
         for i, (depth, stage) in enumerate(zip(depths, self.stages, strict=True), start=1):
-            _choice(f"stage {i}: depth", depth, stage.depths, f"is not in space '{self.name}'")
+            choice(f"stage {i}: depth", depth, stage.depths, f"is not in space '{self.name}'")
         stages = tuple(
-            StageSpec(d, w, tuple(k) if isinstance(k, Sequence) else (k,) * d, e)
+            StageSpec(d, _layers(w, d), _layers(k, d), e)
             for d, w, k, e in zip(depths, widths, kernels, expansions, strict=True)
         )
         return ChildSpec(self, resolution, stem_width, stages, head_width)
@@ -236,6 +257,9 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """Return the space as JSON-ready data; `SearchSpace.from_json` reverses it."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for stage in data["stages"]:
+            if not stage["layerwise_widths"]:  # left out, so that older files and readers agree
+                del stage["layerwise_widths"]
         return data
 
     @staticmethod
@@ -284,28 +308,32 @@ class ChildSpec:
     def __post_init__(self) -> None:
         space = self.space
         where = f"is not in space '{space.name}'"
-        _choice("resolution", self.resolution, space.all_resolutions, where)
-        _choice("stem: width", self.stem_width, space.stem_widths, where)
-        _choice("head: width", self.head_width, space.head_widths, where)
+        choice("resolution", self.resolution, space.all_resolutions, where)
+        choice("stem: width", self.stem_width, space.stem_widths, where)
+        choice("head: width", self.head_width, space.head_widths, where)
         if len(self.stages) != len(space.stages):
             raise SpaceError(f"stages: space '{space.name}' has {len(space.stages)}, got {len(self.stages)}.")
         for i, (stage, allowed) in enumerate(zip(self.stages, space.stages, strict=True), start=1):
-            _choice(f"stage {i}: depth", stage.depth, allowed.depths, where)
-            _choice(f"stage {i}: width", stage.width, allowed.widths, where)
-            _choice(f"stage {i}: expansion", stage.expansion, allowed.expansions, where)
+            choice(f"stage {i}: depth", stage.depth, allowed.depths, where)
+            _check_widths(i, stage, allowed, space.name)
+            choice(f"stage {i}: expansion", stage.expansion, allowed.expansions, where)
             if len(stage.kernels) != stage.depth:
                 raise SpaceError(f"stage {i}: needs {stage.depth} kernels (one a layer), got {len(stage.kernels)}.")
             for j, kernel in enumerate(stage.kernels, start=1):
-                _choice(f"stage {i}, layer {j}: kernel", kernel, allowed.kernels, where)
+                choice(f"stage {i}, layer {j}: kernel", kernel, allowed.kernels, where)
 
     def to_json(self) -> dict[str, Any]:
         """Return the child as JSON-ready data; the space goes by its name."""
         elastic = any(len(s.expansions) > 1 for s in self.space.stages)
+        widths = [
+            list(s.widths) if allowed.layerwise_widths else s.width
+            for s, allowed in zip(self.stages, self.space.stages, strict=True)
+        ]
         data: dict[str, Any] = {
             "space": self.space.name,
             "resolution": self.resolution,
             "depths": [s.depth for s in self.stages],
-            "widths": [self.stem_width, *(s.width for s in self.stages), self.head_width],
+            "widths": [self.stem_width, *widths, self.head_width],
             "kernels": [list(s.kernels) for s in self.stages],
         }
         if elastic:
@@ -336,33 +364,19 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _choice(what: str, value: Any, allowed: tuple[int, ...], where: str) -> None:
-    if isinstance(value, int) and not isinstance(value, bool) and value in allowed:
-        return
-    text = f"{what} {value!r} {where}; allowed: {', '.join(map(str, allowed))}"
-    if isinstance(value, int | float) and value == value:
-        text += f"; nearest: {min(allowed, key=lambda a: abs(a - value))}"
-    raise SpaceError(text + ".")
+def _layers(value: Any, depth: int) -> tuple[Any, ...]:
+    """Return a stage's choice layer by layer: given so, or one for all."""
+    return tuple(value) if isinstance(value, Sequence) else (value,) * depth
 
 
-def _one_of(what: str, value: object, allowed: tuple[object, ...]) -> None:
-    if not any(value == a and type(value) is type(a) for a in allowed):  # True and 2.0 are not 1 and 2
-        raise SpaceError(f"{what}: must be one of {', '.join(map(str, allowed))}; got {value!r}.")
-
-
-def _at_least(what: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise SpaceError(f"{what}: must be a whole number of at least {least}, got {value!r}.")
-
-
-def _ascending(what: str, values: tuple[int, ...]) -> None:
-    for value in values:
-        _at_least(what, value, 1)
-    if not values or any(a >= b for a, b in itertools.pairwise(values)):
-        raise SpaceError(f"{what}: must be ascending and not empty, got {list(values)}.")
-
-
-def _multiples(what: str, values: tuple[int, ...]) -> None:
-    # Convolution kernels and the paper's ranges are laid out in steps of 8 channels.
-    if any(v % WIDTH_STEP for v in values):
-        raise SpaceError(f"{what}: must be multiples of {WIDTH_STEP}, got {list(values)}.")
+def _check_widths(number: int, stage: StageSpec, allowed: StageSpace, space: str) -> None:
+    if len(stage.widths) != stage.depth:
+        raise SpaceError(f"stage {number}: needs {stage.depth} widths (one a layer), got {len(stage.widths)}.")
+    for j, width in enumerate(stage.widths, start=1):
+        layer = f", layer {j}" if allowed.layerwise_widths else ""
+        choice(f"stage {number}{layer}: width", width, allowed.widths, f"is not in space '{space}'")
+    if not allowed.layerwise_widths and len(set(stage.widths)) > 1:
+        raise SpaceError(
+            f"stage {number}: widths {list(stage.widths)} differ, but space '{space}' has one width a stage. "
+            "Give one number, or take a space with layer-wise widths."
+        )

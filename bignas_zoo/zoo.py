@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo import registry, slice_folder, store
-from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.errors import NotFoundError, TrainingStoppedError, UsageError
 from bignas_zoo.registry import Family, Slice
 from bignas_zoo.slice_folder import SLICE_FILE
 from bignas_zoo.space import ChildSpec
@@ -208,27 +208,91 @@ def train(
     data: str | Path,
     output: str | Path,
     *,
+    test_data: str | Path | None = None,
+    engine: str | None = None,
+    classes_from_folders: bool = False,
     say: Say = silent,
     report: Callable[[Any], None] = lambda progress: None,
-) -> Path:
+) -> Path | None:
     """Train a supernet by a recipe and make a family of it; an interrupted run goes on.
 
     Args:
         recipe: a YAML file, or the name of a shipped recipe such as ``cifar10_cpu``.
-        data: folder of the recipe's images.
+        data: folder of the recipe's images (CIFAR-10's files, or class folders), or TFRecord files: a
+            folder, a pattern, or a bucket.
         output: the run's folder.
+        test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
+        engine: "tensorflow", "jax" or "auto"; None takes the recipe's. Keras runs on one of them in a
+            process, so another than the one in use is refused.
+        classes_from_folders: train on the classes that `data` has, whatever the recipe's space says.
         say: told what is going on, a sentence at a time.
         report: told a `bignas_zoo.recipes.train.Progress` after each step.
 
     Returns:
-        The family's folder, to be given to `get` and the others as `family`.
+        The family's folder, to be given to `get` and the others as `family`. None after a training on
+        JAX where TensorFlow is missing: the run is complete, and `make_family` makes a family of it.
 
     Raises:
         RecipeError: the recipe is not valid, or the folder holds a run of another.
+        UsageError: the engine cannot be used.
         LocalIOError, IntegrityError: images cannot be read, or the folder cannot be written.
         TrainingStoppedError: the loss is not a number.
         PreemptedError: stopped by SIGTERM; run again to go on.
     """
+    from bignas_zoo.recipes.engine import choose_engine, use_backend
+    from bignas_zoo.recipes.recipe import find_recipe, read_recipe
+
+    changes: dict[str, Any] = {"engine": engine} if engine else {}
+    path = find_recipe(recipe)
+    chosen = choose_engine(engine or read_recipe(path).engine)
+    use_backend(chosen)
+    if classes_from_folders:
+        from bignas_zoo.recipes.data import class_folders
+
+        changes["classes"] = len(class_folders(Path(data)))
     from bignas_zoo.measure.family import train_family
 
-    return train_family(recipe, Path(data), Path(output), say=say, report=report)
+    trained = train_family(path, data, Path(output), test_data=test_data, changes=changes, say=say, report=report)
+    return trained or _family_elsewhere(data, Path(output), test_data, say)
+
+
+def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | None, say: Say) -> Path | None:
+    """Make the family of a run trained on JAX in a process of its own, on TensorFlow, if that is installed."""
+    import importlib.util
+    import subprocess
+    import sys
+
+    if importlib.util.find_spec("tensorflow") is None:
+        return None
+    say("trained; the children are measured on TensorFlow")
+    command = [sys.executable, "-m", "bignas_zoo.cli.main", "family", str(output), "--data", str(data)]
+    done = subprocess.run(
+        [*command, *(["--test-data", str(test_data)] if test_data else [])], stdout=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise TrainingStoppedError(
+            f"{output}: trained, but no family could be made (see above). Try: bignas-zoo family {output} --data {data}"
+        )
+    return output / "family"
+
+
+def make_family(
+    data: str | Path, output: str | Path, *, test_data: str | Path | None = None, say: Say = silent
+) -> Path:
+    """Make the family of a finished training run: measure children, choose slices, store them.
+
+    Args:
+        data, test_data: the run's images, see `train`.
+        output: the run's folder.
+        say: told what is going on, a sentence at a time.
+
+    Returns:
+        The family's folder.
+
+    Raises:
+        NotFoundError: the folder holds no finished run.
+        LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
+    """
+    from bignas_zoo.measure.family import make_family as make
+
+    return make(data, Path(output), test_data=test_data, say=say)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import os
 import re
 import types
 import typing
@@ -18,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, nearest
+from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, SpaceError, nearest
 from bignas_zoo.space import ACTIVATIONS, SearchSpace
-from bignas_zoo.spaces import get_space
+from bignas_zoo.spaces import get_space, variant
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 8
@@ -139,7 +141,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         try:
-            space = get_space(self.space)
+            get_space(self.space)
         except NotFoundError as error:
             raise RecipeError(f"recipe '{self.name}': space: {error}") from error
         for key, (good, allowed) in RULES.items():
@@ -148,6 +150,10 @@ class Recipe:
                 raise RecipeError(f"recipe '{self.name}': {key}: must be {allowed}, got {value!r}.")
         if self.biggest_only_steps > self.steps:
             raise RecipeError(f"recipe '{self.name}': biggest_only_steps: more than steps ({self.steps}).")
+        try:
+            space = self.search_space
+        except SpaceError as error:
+            raise RecipeError(f"recipe '{self.name}': {error}") from error
         if self.crop_size < space.resolutions[-1] // 2:
             raise RecipeError(
                 f"recipe '{self.name}': crop_size: {self.crop_size} px would be enlarged more than twice "
@@ -156,8 +162,8 @@ class Recipe:
 
     @property
     def search_space(self) -> SearchSpace:
-        """The search space itself."""
-        return get_space(self.space)
+        """The search space itself, with the recipe's changes to it."""
+        return _space(self.space, self.layerwise_widths, self.squeeze_excite, self.activation, self.classes)
 
     def holdout_images(self, count: int) -> int:
         """Return how many of `count` training images are held out."""
@@ -166,6 +172,17 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Return every field, defaults included, as JSON data."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _space(name: str, layerwise: bool, squeeze_excite: bool, activation: str, classes: int) -> SearchSpace:
+    return variant(
+        get_space(name),
+        layerwise_widths=layerwise or None,
+        squeeze_excite=None if squeeze_excite else False,
+        activation=None if activation == "space" else activation,
+        classes=classes or None,
+    )
 
 
 def _above(least: float, *, inclusive: bool = False) -> tuple[Callable[[Any], bool], str]:
@@ -220,6 +237,22 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "calibration_images": _above(64, inclusive=True),
     "front_children": _above(8, inclusive=True),
 }  # fmt: skip
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """Return the path of a recipe file, or of a shipped recipe by its name.
+
+    Raises:
+        NotFoundError: neither exists.
+    """
+    path = Path(recipe)
+    if os.path.isfile(path):
+        return path
+    shipped = {p.stem: p for p in Path(__file__).parent.glob("*.yaml")}
+    name = str(recipe).removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    raise NotFoundError(f"recipe '{recipe}': no such file, nor a shipped recipe. {nearest(name, shipped)}")
 
 
 def read_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.spaces import variant
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -39,6 +40,16 @@ TINY = SearchSpace(
         StageSpace(widths=(24, 32), depths=(1, 2), kernels=(3, 5), stride=1, expansions=(2,), squeeze_excite=None),
     ),
     head_widths=(32, 40),
+)
+
+#: The same with a width for each layer, and a child of it whose widths rise, stay and fall inside stages.
+LAYERWISE = variant(TINY, layerwise_widths=True)
+LAYERWISE_CHILD = LAYERWISE.spec(
+    resolution=12,
+    depths=[2, 3, 2, 1],
+    widths=[8, [8, 16], [24, 16, 16], [32, 16], 24, 32],
+    kernels=[3, [3, 5, 3], 5, 3],
+    expansions=[1, 2, 4, 2],
 )
 
 

@@ -11,7 +11,7 @@ import sys
 
 import keras
 import numpy as np
-from conftest import TINY
+from conftest import LAYERWISE, TINY
 
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
@@ -19,7 +19,8 @@ from bignas_zoo.models.elastic import Execution, Moments
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import Choice, forward, initial_weights
 from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec
+from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.spaces import variant
 
 IMAGES = 64
 FORMS = {
@@ -28,22 +29,26 @@ FORMS = {
     "shifted": Execution(depthwise="shifted"),
 }
 
+#: One width a stage; one a layer; and one a layer with another activation and without squeeze-excite.
+SPACES = (TINY, LAYERWISE, variant(LAYERWISE, activation="hard_swish", squeeze_excite=False))
 
-def random_weights(seed: int) -> dict[str, np.ndarray]:
+
+def random_weights(seed: int, space: SearchSpace = TINY) -> dict[str, np.ndarray]:
     """Weights of no special form: no zero gammas or betas behind which a mistake could hide."""
     generator = np.random.default_rng(seed)
     weights = {}
-    for name, value in initial_weights(TINY, seed).items():
+    for name, value in initial_weights(space, seed).items():
         spread = 0.3 if name.endswith(("beta", "bias", "gamma")) else float(np.std(value)) or 0.1
         weights[name] = (generator.normal(size=value.shape) * spread + name.endswith("gamma")).astype(np.float32)
     return weights
 
 
-def children(count: int) -> list[ChildSpec]:
-    """The corners and random children at trained and unseen (odd) resolutions."""
-    sizes = TINY.all_resolutions
-    drawn = [uniform_child(TINY, ("equality", i), sizes[i % len(sizes)]) for i in range(count - 2)]
-    return [TINY.biggest, *drawn, TINY.smallest]
+def children(count: int, space: SearchSpace = TINY) -> list[ChildSpec]:
+    """Random children at trained and unseen (odd) resolutions; the corners too where widths are stage-wise."""
+    corners = 2 if space is TINY else 0  # the corners of the others have the same width in every layer
+    sizes = space.all_resolutions
+    drawn = [uniform_child(space, ("equality", i), sizes[i % len(sizes)]) for i in range(count - corners)]
+    return [TINY.biggest, *drawn, TINY.smallest] if corners else drawn
 
 
 def compiled(function):
@@ -64,25 +69,25 @@ def pad(vector: np.ndarray, size: int) -> np.ndarray:
 def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dict[str, float], np.ndarray]:
     """Return the errors of one child, relative to the largest logit, and its calibrated logits."""
     images = np.random.default_rng(seed).normal(size=(IMAGES, spec.resolution, spec.resolution, 3)).astype("f4")
-    choice = Choice.of(spec)
+    space, choice = spec.space, Choice.of(spec)
     vector = choice.vector()
 
     def masked(branch, moments=None):
         given = None if moments is None else {k: Moments(*v) for k, v in moments.items()}
         return compiled(
             lambda x, v: forward(
-                TINY, weights, x, Choice.from_vector(TINY, v), moments=given, how=Execution(branch=branch)
+                space, weights, x, Choice.from_vector(space, v), moments=given, how=Execution(branch=branch)
             )[0]
         )(images, vector)
 
     child = build_child(spec)
     set_weights(child, spec, slice_weights(weights, spec), calibrated=False)
     results = {
-        "sliced": compiled(lambda x: forward(TINY, weights, x, choice)[0])(images),
+        "sliced": compiled(lambda x: forward(space, weights, x, choice)[0])(images),
         "where": masked("where"),
         "cond": masked("cond"),
         **{
-            form: compiled(lambda x, how=how: forward(TINY, weights, x, choice, how=how)[0])(images)
+            form: compiled(lambda x, how=how: forward(space, weights, x, choice, how=how)[0])(images)
             for form, how in FORMS.items()
         },
     }
@@ -100,7 +105,7 @@ def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dic
     errors["calibrated where"] = error(masked("where", full), logits)
     errors["calibrated cond"] = error(masked("cond", full), logits)
     given = {k: Moments(*v) for k, v in full.items()}
-    sliced = compiled(lambda x: forward(TINY, weights, x, choice, moments=given)[0])(images)
+    sliced = compiled(lambda x: forward(space, weights, x, choice, moments=given)[0])(images)
     errors["calibrated sliced"] = error(sliced, logits)
     # One batch of all images: batch statistics and calibrated statistics are the same numbers.
     errors["calibrated batch"] = error(reference, logits)
@@ -112,14 +117,16 @@ def error(actual, expected: np.ndarray) -> float:
 
 
 def main(count: int, out: str) -> None:
-    weights = random_weights(0)
+    """Run `count` children of the tiny space and one of the layer-wise one."""
     worst: dict[str, float] = {}
     logits = {}
-    for i, spec in enumerate(children(count)):
-        errors, logits[f"child{i}"] = run(spec, weights, i)
-        worst = {k: max(v, worst.get(k, 0.0)) for k, v in errors.items()}
+    for space, some in ((TINY, count), (LAYERWISE, 1)):
+        weights = random_weights(0, space)
+        for i, spec in enumerate(children(some, space)):
+            errors, logits[f"{space.name}.child{i}"] = run(spec, weights, i)
+            worst = {k: max(v, worst.get(k, 0.0)) for k, v in errors.items()}
     np.savez(out, **logits)
-    print(json.dumps({"backend": keras.backend.backend(), "children": count, **worst}))
+    print(json.dumps({"backend": keras.backend.backend(), "children": len(logits), **worst}))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 
+from bignas_zoo import slice_folder
 from bignas_zoo.errors import IntegrityError, QualityError
 from bignas_zoo.export.parity import check_tflite, run_tflite
 from bignas_zoo.export.tflite import convert, to_tflite
-from bignas_zoo.models.child import build_child
+from bignas_zoo.models.calibration import calibrate
+from bignas_zoo.models.child import build_child, set_weights
+from bignas_zoo.models.slicing import slice_weights
+from bignas_zoo.models.supernet import initial_weights
+from bignas_zoo.registry import Family, Slice
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,12 @@ def test_scores_are_a_distribution(exported: bytes) -> None:
     assert scores.shape == (8, 5)
     np.testing.assert_allclose(scores.sum(-1), 1, atol=1e-6)
     assert scores.min() >= 0
+
+
+def operation_names(exported: bytes) -> list[str]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return [op["op_name"] for op in Interpreter(model_content=exported)._get_ops_details()]
 
 
 @pytest.mark.parametrize("planted", ["shift", "scale", "swapped", "nan"])
@@ -90,3 +101,25 @@ def test_no_batch_norm_and_no_flex_operation_is_left(exported: bytes) -> None:
 def test_a_foreign_file_is_an_integrity_error(data: bytes) -> None:
     with pytest.raises(IntegrityError, match="cannot be loaded"):
         run_tflite(data, images())
+
+
+def test_layerwise_child_exports_and_reads_back(tmp_path: Path) -> None:
+    spec = LAYERWISE_CHILD
+    child = build_child(spec)
+    set_weights(child, spec, slice_weights(initial_weights(LAYERWISE, 0, last_gamma=1.0), spec), calibrated=False)
+    calibrate(child, [np.random.default_rng(0).normal(size=(80, 12, 12, 3)).astype("f4")])
+    preprocess = {"crop_size": 12, "mean": [128.0] * 3, "std": [64.0] * 3}
+    chosen = Slice("layers-s", "layers", spec, None, None, "")
+    family = Family("layers", "tests", LAYERWISE, tuple("abcde"), preprocess, (chosen,))
+    slice_folder.write(tmp_path, family, chosen, child)  # fails if the file's parity with Keras does
+    again, description, loaded = slice_folder.read(tmp_path)
+    assert again == spec
+    assert description["parity"]["max_abs"] <= 1e-4 * description["parity"]["max_logit"]
+    np.testing.assert_array_equal(loaded(images()), child(images()))
+    card = (tmp_path / "README.md").read_text()
+    assert "| stage2.layer1 | 12 px | 16 -> 32 -> 24 |" in card
+    assert "| stage2.layer2 | 6 px | 24 -> 48 -> 16 |" in card
+    operations = operation_names((tmp_path / "model.tflite").read_bytes())
+    assert operations.count("PAD") == 1
+    assert operations.count("STRIDED_SLICE") + operations.count("SLICE") == 2
+    assert not any(name.startswith("Flex") for name in operations)

@@ -24,6 +24,7 @@ PACKAGES = {
 }
 PURE = {
     "budget",
+    "checks",
     "cost",
     "data",
     "errors",

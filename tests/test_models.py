@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -22,6 +22,7 @@ from bignas_zoo.models.slicing import child_shapes, slice_weights
 from bignas_zoo.models.supernet import initial_weights
 from bignas_zoo.models.weights import read_metadata, read_weights, write_weights
 from bignas_zoo.sampling import uniform_child
+from bignas_zoo.space import SearchSpace
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -64,6 +65,21 @@ def test_an_unknown_form_is_refused_with_the_known_ones(part: str) -> None:
         Execution(**{part: "fast"})
 
 
+@pytest.mark.parametrize("channels", [8, 16, 24])
+@pytest.mark.parametrize("size", [8, 16, 24])
+@pytest.mark.parametrize("cout", [8, 16, 24])
+def test_identity_cuts_channels_or_appends_zeros(channels: int, size: int, cout: int) -> None:
+    import tensorflow as tf
+
+    x = normal(2, 3, 3, channels)
+    expected = np.zeros((2, 3, 3, size), np.float32)
+    kept = min(channels, size, cout)
+    expected[..., :kept] = x[..., :kept]
+    np.testing.assert_array_equal(elastic.identity(x, size, tf.constant(cout)), expected)
+    if size == cout:
+        np.testing.assert_array_equal(elastic.identity(x, size, cout), expected)
+
+
 def test_traced_batch_norm_leaves_nothing_of_beta_in_unused_channels() -> None:
     import tensorflow as tf
 
@@ -97,6 +113,41 @@ def test_slicing_takes_the_front_of_channels_and_the_centre_of_kernels() -> None
     assert {k: v.shape for k, v in child.items()} == child_shapes(TINY.smallest, statistics=False)
 
 
+def test_slicing_follows_the_width_of_the_layer_before() -> None:
+    weights = initial_weights(LAYERWISE, 0)
+    spec = LAYERWISE_CHILD
+    child = slice_weights(weights, spec)
+    for name, rows, columns in (
+        ("stage1.layer2.project", 8, 16),
+        ("stage2.layer1.expand", 16, 32),
+        ("stage2.layer2.expand", 24, 48),
+        ("stage2.layer3.expand", 16, 32),
+        ("stage2.layer3.project", 32, 16),
+        ("stage3.layer1.shortcut", 16, 32),
+        ("stage4.layer1.shortcut", 16, 24),
+    ):
+        np.testing.assert_array_equal(child[f"{name}.kernel"], weights[f"{name}.kernel"][:, :, :rows, :columns])
+    assert child["stage2.layer2.squeeze.kernel"].shape == (48, 6)  # a quarter of this layer's own input
+    assert {k: v.shape for k, v in child.items()} == child_shapes(spec, statistics=False)
+
+
+def test_child_cuts_and_pads_its_identity_shortcuts() -> None:
+    spec = LAYERWISE_CHILD
+    child = build_child(spec)
+    changed = {layer.name: layer.output.shape for layer in child.layers if layer.name.endswith((".crop", ".pad"))}
+    assert changed == {
+        "stage1.layer2.shortcut.pad": (None, 12, 12, 16),
+        "stage2.layer2.shortcut.crop": (None, 6, 6, 16),
+        "stage3.layer2.shortcut.crop": (None, 3, 3, 16),
+    }
+    for name in ("stage1.layer2.shortcut.pad", "stage2.layer2.shortcut.crop"):
+        layer = child.get_layer(name)
+        x, y = keras.Model(child.input, [layer.input, layer.output])(normal(2, 12, 12, 3))
+        kept = min(x.shape[-1], y.shape[-1])
+        np.testing.assert_array_equal(y[..., :kept], x[..., :kept])
+        assert not np.asarray(y)[..., kept:].any()
+
+
 def test_the_biggest_child_is_the_full_weights() -> None:
     weights = initial_weights(TINY, 0)
     child = slice_weights(weights, TINY.biggest)
@@ -122,9 +173,10 @@ def keras_macs(model: keras.Model) -> int:
     return total
 
 
+@pytest.mark.parametrize("space", [TINY, LAYERWISE], ids=lambda s: s.name)
 @pytest.mark.parametrize("index", range(4))
-def test_plan_counts_what_the_built_child_has(index: int) -> None:
-    spec = uniform_child(TINY, ("count", index), TINY.all_resolutions[index])
+def test_plan_counts_what_the_built_child_has(index: int, space: SearchSpace) -> None:
+    spec = uniform_child(space, ("count", index), space.all_resolutions[index])
     child = build_child(spec)
     assert keras_macs(child) == cost.macs(spec)
     assert child.count_params() == cost.parameters(spec)

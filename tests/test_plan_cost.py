@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
-from conftest import TINY
+from conftest import LAYERWISE, TINY
 
 from bignas_zoo import cost
 from bignas_zoo.plan import plan_child
 from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.space import ChildSpec, SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.spaces import variant
 from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS
 from bignas_zoo.spaces.small import BIGNAS_CIFAR10
 
@@ -71,10 +72,10 @@ def tally(child: ChildSpec) -> Tally:
                     hidden = gate.rounding * math.floor(hidden / gate.rounding + 0.5)
                 result.dense(inner, hidden)
                 result.dense(hidden, inner)
-            result.conv(pixels, inner, chosen.width)
+            result.conv(pixels, inner, chosen.widths[layer])
             if layer == 0:
-                result.conv(pixels, block_input, chosen.width, norm=False)
-            channels = chosen.width
+                result.conv(pixels, block_input, chosen.widths[0], norm=False)
+            channels = chosen.widths[layer]
     result.conv(pixels, channels, child.head_width)
     result.dense(child.head_width, space.classes)
     return result
@@ -108,7 +109,7 @@ def test_the_ends_of_the_papers_space(child: ChildSpec, mmacs: float, parameters
     assert cost.parameters(child) == parameters
 
 
-@pytest.mark.parametrize("space", [BIGNAS, TINY, BIGNAS_CIFAR10], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", [BIGNAS, TINY, BIGNAS_CIFAR10, LAYERWISE], ids=lambda s: s.name)
 def test_random_children_against_the_second_calculator(space: SearchSpace) -> None:
     for n in range(200):
         size = space.all_resolutions[n % len(space.all_resolutions)]
@@ -146,9 +147,10 @@ def test_map_sizes_round_up(resolution: int, sizes: list[int]) -> None:
     assert [last_of_stage[i] for i in range(-1, 7)] == sizes
 
 
-def test_blocks_of_a_plan_join_up() -> None:
+@pytest.mark.parametrize("space", [BIGNAS, variant(BIGNAS, layerwise_widths=True)], ids=lambda s: s.name)
+def test_blocks_of_a_plan_join_up(space: SearchSpace) -> None:
     for n in range(50):
-        child = uniform_child(BIGNAS, ("join", n))
+        child = uniform_child(space, ("join", n))
         *body, classifier = plan_child(child)
         assert [b.cin for b in body[1:]] == [b.cout for b in body[:-1]]
         assert [b.size_in for b in body[1:]] == [b.size_out for b in body[:-1]]
@@ -198,6 +200,34 @@ def test_counts_of_a_small_network_by_hand() -> None:
     weights = 216 + (128 + 144 + 128 + 64) + 128 + 32
     batch_norms = 4 * (8 + 16 + 16 + 8 + 16)
     assert cost.parameters(child) == weights + batch_norms + 2
+
+
+def test_counts_with_layerwise_widths_by_hand() -> None:
+    # One stage of three layers, 8 -> 16 -> 16 -> 8 channels on a 4x4 map: the first shortcut projects,
+    # the second is the identity, the third cuts 16 channels to 8; both cost nothing.
+    stage = StageSpace(
+        widths=(8, 16), depths=(3,), kernels=(3,), stride=1, expansions=(2,), squeeze_excite=SqueezeExcite(divisor=2),
+        layerwise_widths=True,
+    )  # fmt: skip
+    space = SearchSpace(
+        name="hand", source="tests", classes=2, resolutions=(8,), stem_widths=(8,), stages=(stage,), head_widths=(16,)
+    )
+    child = space.spec(resolution=8, depths=[3], widths=[8, [16, 16, 8], 16], kernels=[3])
+    stem = 16 * 27 * 8
+    first = 16 * (8 * 16 + 9 * 16 + 16 * 16 + 8 * 16) + 2 * 16 * 4  # expand, depthwise, project, shortcut; gate
+    second = 16 * (16 * 32 + 9 * 32 + 32 * 16) + 2 * 32 * 8
+    third = 16 * (16 * 32 + 9 * 32 + 32 * 8) + 2 * 32 * 8
+    head = 16 * 8 * 16
+    assert cost.macs(child) == stem + first + second + third + head + 16 * 2 == 55_072
+    weights = 27 * 8 + (128 + 144 + 256 + 128 + 128) + (512 + 288 + 512 + 512) + (512 + 288 + 256 + 512) + 128 + 32
+    biases = (4 + 16) + 2 * (8 + 32) + 2
+    batch_norms = 4 * (8 + (16 + 16 + 16) + (32 + 32 + 16) + (32 + 32 + 8) + 16)
+    assert cost.parameters(child) == weights + biases + batch_norms == 4552 + 102 + 896
+    assert [(b.shortcut, b.cin, b.cout) for b in plan_child(child) if b.kind == "mbconv"] == [
+        ("project", 8, 16),
+        ("identity", 16, 16),
+        ("identity", 16, 8),
+    ]
 
 
 def test_peak_activations_by_hand_with_expansion() -> None:

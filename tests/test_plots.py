@@ -17,6 +17,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from conftest import LAYERWISE_CHILD
+
 from bignas_zoo import cost
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.hub_cards import plots
@@ -149,6 +151,14 @@ def test_the_papers_four_models_side_by_side(tmp_path: Path) -> None:
     assert "top-1 (76.5 %, the paper's)" in found
     assert [f"stage {i}" in found for i in range(1, 9)] == [True] * 7 + [False]
     assert "not measured here" in " ".join(found)
+
+
+def test_layerwise_widths_are_drawn_layer_by_layer(tmp_path: Path) -> None:
+    chosen = Slice("layers", "none", LAYERWISE_CHILD, None, None, "")
+    path = tmp_path / "layers.svg"
+    plots.plot_architectures([chosen], path)
+    labels = [t for t in texts(path) if re.fullmatch(r"(×\d+  )?k\dx\d → \d+", t)]
+    assert [t.split()[-1] for t in labels] == ["8", "16", "24", "16", "16", "32", "16", "24"]
 
 
 def test_one_slice_block_by_block(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import LAYERWISE, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +93,42 @@ def test_every_choice_of_a_child_is_uniform(tiny: SearchSpace) -> None:
             assert_uniform(drawn, stage.kernels)
 
 
+def test_layerwise_widths_are_uniform_and_independent_and_change_no_other_draw(tiny: SearchSpace) -> None:
+    children = [uniform_child(LAYERWISE, ("layers", n)) for n in range(DRAWS)]
+    for i, stage in enumerate(LAYERWISE.stages):
+        for j in range(stage.depths[-1]):
+            assert_uniform((c.stages[i].widths[j] for c in children if c.stages[i].depth > j), stage.widths)
+    widths = LAYERWISE.stages[2].widths
+    assert_uniform((c.stages[2].widths[:2] for c in children), itertools.product(widths, widths))
+    for n, child in enumerate(children[:100]):
+        stagewise = uniform_child(tiny, ("layers", n))
+        assert [(s.depth, s.kernels, s.expansion) for s in child.stages] == [
+            (s.depth, s.kernels, s.expansion) for s in stagewise.stages
+        ]
+
+
+def test_mutation_redraws_layerwise_widths_one_by_one() -> None:
+    parent = LAYERWISE.biggest
+    mutants = [mutate(parent, ("layers", n), 0.5) for n in range(DRAWS)]
+    third = [m.stages[2].widths for m in mutants]
+    assert_uniform((w[1] for w in third if w[1] != 32), (16, 24))
+    changed = sum(w[1] != 32 for w in third) / DRAWS
+    assert changed == pytest.approx(0.5 * 2 / 3, abs=0.05)  # a redraw gives the old of three widths once in three
+    both = sum(w[0] != 32 and w[1] != 32 for w in third) / DRAWS
+    assert both == pytest.approx(changed**2, abs=0.05)
+    shallow = LAYERWISE.spec(
+        resolution=12,
+        depths=[1, 1, 2, 1],
+        widths=[8, 8, 16, [16, 24], 24, 32],
+        kernels=[3] * 4,
+        expansions=[1, 2, 4, 2],
+    )
+    deeper = [m.stages[2].widths for m in (mutate(shallow, ("grow", n), 0.1) for n in range(500))]
+    grown = [w[2] for w in deeper if len(w) == 3]
+    assert grown
+    assert grown.count(24) > len(grown) / 2  # a new layer starts from the last one's width
+
+
 def test_choices_are_independent_of_each_other(tiny: SearchSpace) -> None:
     children = [uniform_child(tiny, ("pair", n)) for n in range(DRAWS)]
     second, third, last = tiny.stages[1:]
@@ -154,7 +190,7 @@ def test_mutation_rate_zero_is_the_identity() -> None:
         assert mutate(parent, ("mutate", n), 0.0) == parent
 
 
-@pytest.mark.parametrize("space", [BIGNAS, BIGNAS_CIFAR10, TINY], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", [BIGNAS, BIGNAS_CIFAR10, TINY, LAYERWISE], ids=lambda s: s.name)
 @given(number=st.integers(0, 2**40), rate=st.sampled_from([0.1, 0.5, 1.0]), unseen=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_mutants_stay_in_the_space(space: SearchSpace, number: int, rate: float, unseen: bool) -> None:

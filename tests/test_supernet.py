@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import equality
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import LAYERWISE, TINY
 
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.supernet import Choice, forward, initial_weights
 from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec
+from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.spaces import variant
+from bignas_zoo.spaces.small import BIGNAS_CIFAR10
 
 TOLERANCE = 1e-5  # of the largest logit
 
@@ -32,12 +36,36 @@ def test_masked_sliced_and_child_agree(index: int, weights: dict[str, np.ndarray
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
 
 
+@pytest.mark.parametrize("index", range(2))
+@pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
+def test_variants_agree_as_well(space: SearchSpace, index: int) -> None:
+    spec = equality.children(2, space)[index]
+    assert any(len(set(stage.widths)) > 1 for stage in spec.stages)
+    errors, _ = equality.run(spec, equality.random_weights(0, space), index)
+    assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(20))
 def test_masked_sliced_and_child_agree_on_many(index: int, weights: dict[str, np.ndarray]) -> None:
     spec = uniform_child(TINY, ("many", index), TINY.all_resolutions[index % len(TINY.all_resolutions)])
     errors, _ = equality.run(spec, weights, index)
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(10))
+@pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
+def test_variants_agree_on_many(space: SearchSpace, index: int) -> None:
+    spec = uniform_child(space, ("many", index), space.all_resolutions[index % len(space.all_resolutions)])
+    errors, _ = equality.run(spec, equality.random_weights(0, space), index)
+    assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
+
+
+@pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
+def test_equality_children_cover_every_change_of_width(space: SearchSpace) -> None:
+    stages = [stage.widths for spec in equality.children(2, space) for stage in spec.stages]
+    assert {np.sign(b - a) for widths in stages for a, b in itertools.pairwise(widths)} == {-1, 0, 1}
 
 
 def test_equality_children_cover_every_kind_of_choice() -> None:
@@ -50,24 +78,26 @@ def test_equality_children_cover_every_kind_of_choice() -> None:
 
 
 @pytest.mark.slow
-def test_jax_gives_the_same_as_tensorflow(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
+def test_jax_gives_the_same_as_tensorflow(tmp_path: Path) -> None:
     pytest.importorskip("jax", reason="JAX is not installed: pip install 'bignas-zoo[test]'")
     out = tmp_path / "jax.npz"
     here = Path(__file__).parent
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(
         [sys.executable, "equality.py", "3", str(out)],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=900, check=False,
+        cwd=here, env=environment, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     errors = json.loads(done.stdout.splitlines()[-1])
     assert errors.pop("backend") == "jax"
-    assert errors.pop("children") == 3
+    assert errors.pop("children") == 4
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
     stored = np.load(out)
-    for i, spec in enumerate(equality.children(3)):
-        _, logits = equality.run(spec, weights, i)
-        assert equality.error(stored[f"child{i}"], logits) <= TOLERANCE
+    for space, some in ((TINY, 3), (LAYERWISE, 1)):
+        weights = equality.random_weights(0, space)
+        for i, spec in enumerate(equality.children(some, space)):
+            _, logits = equality.run(spec, weights, i)
+            assert equality.error(stored[f"{space.name}.child{i}"], logits) <= TOLERANCE
 
 
 def _gradients(
@@ -80,23 +110,24 @@ def _gradients(
 
     @tf.function(autograph=False)
     def run(vector):
-        chosen = Choice.of(spec) if static else Choice.from_vector(TINY, vector)
+        chosen = Choice.of(spec) if static else Choice.from_vector(spec.space, vector)
         with tf.GradientTape() as tape:
-            logits, _ = forward(TINY, variables, x, chosen, how=how)
+            logits, _ = forward(spec.space, variables, x, chosen, how=how)
             loss = tf.reduce_mean(tf.square(logits - 1.0))
         return tape.gradient(loss, variables, unconnected_gradients="zero")
 
     return {k: np.asarray(tf.convert_to_tensor(g)) for k, g in run(Choice.of(spec).vector()).items()}
 
 
+@pytest.mark.parametrize("space", [TINY, LAYERWISE], ids=lambda s: s.name)
 @pytest.mark.parametrize("branch", ["where", "cond"])
 @pytest.mark.parametrize(
     ("batch_norm", "depthwise"), [("fused", "native"), ("two_pass", "shifted"), ("one_pass", "native")]
 )
 def test_masked_gradients_equal_sliced_gradients(
-    batch_norm: str, depthwise: str, branch: str, weights: dict[str, np.ndarray]
+    batch_norm: str, depthwise: str, branch: str, space: SearchSpace, weights: dict[str, np.ndarray]
 ) -> None:
-    spec = uniform_child(TINY, ("gradient", 1), 13)
+    spec = uniform_child(space, ("gradient", 1), 13)
     sliced = _gradients(spec, weights, Execution(), static=True)
     masked = _gradients(spec, weights, Execution(batch_norm, depthwise, branch))
     scale = max(float(np.abs(g).max()) for g in sliced.values())
@@ -105,6 +136,31 @@ def test_masked_gradients_equal_sliced_gradients(
     unused = [k for k in sliced if not sliced[k].any()]
     assert unused
     assert all(not masked[k].any() for k in unused)
+
+
+@pytest.mark.parametrize("branch", ["where", "cond"])
+@pytest.mark.parametrize(
+    "space", [LAYERWISE, variant(BIGNAS_CIFAR10, layerwise_widths=True)], ids=lambda s: s.name
+)  # the second has stages without a choice of width: static ints among traced ones
+def test_width_after_a_stage_is_that_of_the_last_active_layer(space: SearchSpace, branch: str) -> None:
+    import tensorflow as tf
+
+    weights = equality.random_weights(0, space)
+    sizes = [stage.depths[-1] for stage in space.stages]
+    for n in range(3):
+        spec = uniform_child(space, ("absent", n), space.resolutions[0])
+        choice = Choice.of(spec)
+        # The widths of absent layers say nothing: put one that is not the last active layer's.
+        widths = tuple(
+            (*stage.widths, *[next((w for w in a.widths if w != stage.width), a.widths[0])] * (size - stage.depth))
+            for stage, a, size in zip(spec.stages, space.stages, sizes, strict=True)
+        )
+        vector = replace(choice, widths=widths).vector()
+        assert n or vector.tolist() != choice.vector().tolist()
+        x = np.random.default_rng(n).normal(size=(8, spec.resolution, spec.resolution, 3)).astype("f4")
+        expected, _ = forward(space, weights, x, choice)
+        masked, _ = forward(space, weights, x, Choice.from_vector(space, tf.constant(vector)), how=Execution(branch=branch))
+        assert equality.error(masked, np.asarray(expected)) <= TOLERANCE
 
 
 def test_different_children_give_different_logits(weights: dict[str, np.ndarray]) -> None:
@@ -117,10 +173,15 @@ def test_different_children_give_different_logits(weights: dict[str, np.ndarray]
             assert np.abs(outputs[i] - outputs[j]).max() > 1e-3
 
 
-def test_choice_vector_round_trip() -> None:
-    spec = uniform_child(TINY, ("vector",))
+@pytest.mark.parametrize(("space", "length"), [(TINY, 2 + 3 * 4 + 10), (LAYERWISE, 2 + 2 * 4 + 2 * 10)])
+def test_choice_vector_round_trip(space: SearchSpace, length: int) -> None:
+    # Stem and head; depths, expansions and (stage-wise) widths of 4 stages; kernels and (layer-wise)
+    # widths of 2 + 3 + 3 + 2 layers.
+    spec = uniform_child(space, ("vector",))
     choice = Choice.of(spec)
-    again = Choice.from_vector(TINY, choice.vector())
+    assert choice.vector().shape == (length,)
+    again = Choice.from_vector(space, choice.vector())
+    assert again.widths == choice.widths
     assert again.vector().tolist() == choice.vector().tolist()
     assert again.depths == choice.depths
 

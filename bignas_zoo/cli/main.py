@@ -94,5 +94,13 @@ def main(debug: bool) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
 
-for _command in (list_command, show_command, get_command, evaluate_command, train_command, curves_command):
+for _command in (
+    list_command,
+    show_command,
+    get_command,
+    evaluate_command,
+    train_command,
+    family_command,
+    curves_command,
+):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""``bignas-zoo train``: from a recipe to a family."""
+"""``bignas-zoo train`` and ``bignas-zoo family``: from a recipe to a family."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ import click
 from bignas_zoo import zoo
 from bignas_zoo.cli.common import print_table, say
 from bignas_zoo.cli.progress import training_progress
-from bignas_zoo.registry import get_family
+from bignas_zoo.registry import Family, get_family
+
+DATA = "Folder of the recipe's images, or a pattern or bucket of TFRecord files."
+TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from --data."
 
 
 @click.command("train")
 @click.argument("recipe")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the recipe's images.")
+@click.option("--data", required=True, help=DATA)
+@click.option("--test-data", help=TEST_DATA)
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder [default: runs/RECIPE].")
-def train_command(recipe: str, data: Path, output: Path | None) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "tensorflow", "jax"]),
+    help="In place of the recipe's; auto takes JAX on a GPU or TPU, else TensorFlow.",
+)
+@click.option(
+    "--classes-from-folders", is_flag=True, help="Train on the classes that --data has, whatever the space's."
+)
+def train_command(
+    recipe: str, data: str, test_data: str | None, output: Path | None, engine: str | None, classes_from_folders: bool
+) -> None:
     """Train a supernet by RECIPE (a YAML file or a shipped recipe's name) and make a family of it.
 
     Run the same command again to go on after an interruption. SIGTERM stops between two steps with
@@ -24,8 +38,31 @@ def train_command(recipe: str, data: Path, output: Path | None) -> None:
     """
     run = output or Path("runs") / Path(recipe).stem
     with training_progress() as report:
-        folder = zoo.train(recipe, data, run, say=say, report=report)
-    family = get_family(folder)
+        folder = zoo.train(
+            recipe, data, run, test_data=test_data, engine=engine, classes_from_folders=classes_from_folders,
+            say=say, report=report,
+        )  # fmt: skip
+    if folder is None:
+        more = f" --test-data {test_data}" if test_data else ""
+        click.echo(f"Trained: {run}\nNext, where TensorFlow is installed: bignas-zoo family {run} --data {data}{more}")
+    else:
+        _print_family(get_family(folder), folder)
+
+
+@click.command("family")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help=DATA)
+@click.option("--test-data", help=TEST_DATA)
+def family_command(run: Path, data: str, test_data: str | None) -> None:
+    """Make a family of a finished training RUN: measure children, choose slices, store them.
+
+    `train` does this by itself where TensorFlow is installed.
+    """
+    folder = zoo.make_family(data, run, test_data=test_data, say=say)
+    _print_family(get_family(folder), folder)
+
+
+def _print_family(family: Family, folder: Path) -> None:
     print_table(
         ("slice", ">MMACs", ">top-1 %", "measured on"),
         [(s.name, f"{s.macs / 1e6:.2f}", f"{s.top1:.2f}", s.top1_source) for s in family.slices],

@@ -7,7 +7,6 @@ belongs to the bytes that ship.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
-import bignas_zoo.recipes
 from bignas_zoo import store
-from bignas_zoo.errors import NotFoundError, nearest
+from bignas_zoo.errors import NotFoundError
 from bignas_zoo.export.tflite import convert
 from bignas_zoo.measure.evaluate import BATCH, Evaluator, child_top1
 from bignas_zoo.measure.front import Measured, measure_front, name_members, pareto, thin
@@ -46,22 +44,6 @@ FRONT_FILE, SUPERNET_FILE, MEASURED_FILE = "front.json", "supernet.safetensors",
 NOTES_FILE, RECIPE_FILE = "notes.txt", "recipe.json"
 CURVE_CALIBRATION = 1_000
 Say = Callable[[str], None]
-
-
-def find_recipe(recipe: str | Path) -> Path:
-    """Return the path of a recipe file, or of a shipped recipe by its name.
-
-    Raises:
-        NotFoundError: neither exists.
-    """
-    path = Path(recipe)
-    if os.path.isfile(path):
-        return path
-    shipped = {p.stem: p for p in Path(bignas_zoo.recipes.__path__[0]).glob("*.yaml")}
-    name = str(recipe).removesuffix(".yaml")
-    if name in shipped:
-        return shipped[name]
-    raise NotFoundError(f"recipe '{recipe}': no such file, nor a shipped recipe. {nearest(name, shipped)}")
 
 
 @dataclass(frozen=True)
@@ -107,7 +89,7 @@ class Trained:
 
 
 def train_family(
-    recipe_name: str | Path,
+    path: Path,
     data: str | Path,
     output: Path,
     *,
@@ -123,11 +105,11 @@ def train_family(
     """
     # The training itself asks for more: it saves a checkpoint first.
     with stop_requests() as stop, stop.at_once():
-        return _train_family(recipe_name, data, output, test_data, changes or {}, say, report)
+        return _train_family(path, data, output, test_data, changes or {}, say, report)
 
 
 def _train_family(
-    recipe_name: str | Path,
+    path: Path,
     data: str | Path,
     output: Path,
     test_data: str | Path | None,
@@ -135,7 +117,7 @@ def _train_family(
     say: Say,
     report: Callable[[Progress], None],
 ) -> Path | None:
-    recipe = read_recipe(find_recipe(recipe_name), changes)
+    recipe = read_recipe(path, changes)
     say(f"reading images from {data}")
     dataset = open_dataset(recipe, data, test_data)
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
@@ -168,7 +150,9 @@ def make_family(data: str | Path, output: Path, *, test_data: str | Path | None,
         LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
     """
     if not (output / RECIPE_FILE).is_file():
-        raise NotFoundError(f"{output}: holds no training run (no {RECIPE_FILE}). Name the folder given to train --output.")
+        raise NotFoundError(
+            f"{output}: holds no training run (no {RECIPE_FILE}). Name the folder given to train --output."
+        )
     recipe = read_recipe(output / RECIPE_FILE)
     done = checkpoint.load(output, recipe, say)
     if done is None or done.step < recipe.steps:
@@ -188,9 +172,7 @@ def _finish(recipe: Recipe, dataset: Dataset, output: Path, say: Say) -> Path:
     shipped = {k: v.astype(np.float16) for k, v in done.state.items() if not k.startswith(OPTIMIZER)}
     metrics = (output / METRICS).read_bytes()
     notes = (output / NOTES_FILE).read_text("utf-8").strip() if (output / NOTES_FILE).is_file() else ""
-    run = Trained(
-        recipe, shipped, dataset.calibration, dataset.images, dataset.holdout, dataset.test, metrics, notes
-    )
+    run = Trained(recipe, shipped, dataset.calibration, dataset.images, dataset.holdout, dataset.test, metrics, notes)
     with hold(output, say):
         return write_family(run, measure(run, output / MEASURED_FILE, say), output / "family", say)
 

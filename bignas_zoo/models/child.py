@@ -6,6 +6,7 @@ understands it. Layers carry the names of `bignas_zoo.plan`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ def build_child(spec: ChildSpec) -> keras.Model:
         else:
             (op,) = block.ops
             x = _activation(_conv(x, op, spec, block.stride), block.activation, op.name)
-    return keras.Model(images, x, name=f"{spec.space.name.replace('-', '_')}_child")
+    return keras.Model(images, x, name=re.sub(r"\W", "_", f"{spec.space.name}_child"))
 
 
 def _mbconv(x: Any, block: Block, spec: ChildSpec) -> Any:
@@ -65,7 +66,19 @@ def _mbconv(x: Any, block: Block, spec: ChildSpec) -> Any:
         if block.stride == 2:
             x = layers.AveragePooling2D(2, 2, "same", name=f"{block.name}.shortcut.pool")(x)
         x = _conv(x, named["shortcut"], spec)
+    elif block.cin != block.cout:
+        x = _resize_channels(x, block)
     return layers.Add(name=f"{block.name}.add")([x, y])
+
+
+def _resize_channels(x: Any, block: Block) -> Any:
+    """Cut channels off an identity shortcut, or append zeros, with layers that every exporter knows."""
+    # "channels_first" makes the two spatial layers act on the last two axes: [batch, height, WIDTH, CHANNELS].
+    change = ((0, 0), (0, abs(block.cout - block.cin)))
+    name, form = f"{block.name}.shortcut", "channels_first"
+    if block.cout < block.cin:
+        return layers.Cropping2D(change, form, name=f"{name}.crop")(x)
+    return layers.ZeroPadding2D(change, form, name=f"{name}.pad")(x)
 
 
 def _conv(x: Any, op: Op, spec: ChildSpec, stride: int = 1) -> Any:

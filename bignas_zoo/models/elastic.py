@@ -7,6 +7,9 @@ so that one compiled step serves every child. Masks are laid on weights, never o
 * batch norm: on gamma and beta, since a mask before the batch norm would let beta leak through;
 * the bias-free shortcut and the squeeze-excite's hidden layer: on the kernel's output columns.
 
+* only the identity shortcut between layers of different width is masked itself (`identity`): it has
+  no weights, and no batch norm follows it.
+
 A masked channel is therefore exactly zero after each operation and gets a zero gradient.
 
 Reference: BigNAS (arXiv 2003.11142) section 3; slimmable networks' channel slicing.
@@ -97,6 +100,31 @@ def channels(tensor: Tensor, choice: Choice, axis: int = -1) -> Tensor:
         return tensor[..., :choice] if axis == -1 else tensor[..., :choice, :]
     mask = ops.cast(ops.arange(size) < choice, tensor.dtype)
     return tensor * (mask if axis == -1 else mask[:, None])
+
+
+def identity(x: Tensor, size: int, cout: Choice) -> Tensor:
+    """Give an identity shortcut the width of the branch it is added to: cut channels off or append zeros.
+
+    Args:
+        x: ``[batch, height, width, channels]``, zero beyond its width in use.
+        size: channels of the branch's tensor.
+        cout: its width in use; equals `size` if static.
+
+    Returns:
+        ``[batch, height, width, size]``, zero beyond `cout`.
+    """
+    missing = size - x.shape[-1]
+    if missing > 0:
+        x = ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, missing]])
+    elif missing < 0:
+        x = x[..., :size]
+    return channels(x, cout)
+
+
+def latest(active: Tensor, new: Choice, old: Choice) -> Choice:
+    """Return the width in use after an optional layer; it stays static where both are the same int."""
+    same = new is old or (is_static(new) and is_static(old) and new == old)
+    return new if same else ops.where(active, new, old)
 
 
 def rows(kernel: Tensor, choice: Choice) -> Tensor:

@@ -31,7 +31,9 @@ class Choice:
 
     Attributes:
         stem, head: widths.
-        depths, widths, expansions: one entry a stage.
+        depths, expansions: one entry a stage.
+        widths: one entry a stage; with layer-wise widths a tuple of one a layer of the deepest child
+            (all of them traced if they differ and the depth is traced).
         kernels: for each stage one entry a layer of the deepest child.
     """
 
@@ -44,22 +46,26 @@ class Choice:
 
     @staticmethod
     def of(spec: ChildSpec) -> Choice:
-        """Return the static choice of a child; kernels of absent layers repeat the last one."""
+        """Return the static choice of a child; kernels and widths of absent layers repeat the last one."""
+        pairs = list(zip(spec.stages, spec.space.stages, strict=True))
         return Choice(
             spec.stem_width,
             spec.head_width,
             tuple(s.depth for s in spec.stages),
-            tuple(s.width for s in spec.stages),
+            tuple(_repeat(s.widths, a.depths[-1]) if a.layerwise_widths else s.width for s, a in pairs),
             tuple(s.expansion for s in spec.stages),
-            tuple(
-                s.kernels + (s.kernels[-1],) * (space.depths[-1] - s.depth)
-                for s, space in zip(spec.stages, spec.space.stages, strict=True)
-            ),
+            tuple(_repeat(s.kernels, a.depths[-1]) for s, a in pairs),
         )
+
+    def width(self, stage: int, layer: int) -> Any:
+        """Return the output channels of a layer."""
+        widths = self.widths[stage]
+        return widths[layer] if isinstance(widths, tuple) else widths
 
     def vector(self) -> np.ndarray:
         """Return the choice as one int32 vector, to be fed to a compiled step."""
-        flat = [self.stem, self.head, *self.depths, *self.widths, *self.expansions]
+        widths = [w for stage in self.widths for w in (stage if isinstance(stage, tuple) else (stage,))]
+        flat = [self.stem, self.head, *self.depths, *widths, *self.expansions]
         return np.array([*flat, *(k for stage in self.kernels for k in stage)], np.int32)
 
     @staticmethod
@@ -72,17 +78,26 @@ class Choice:
 
         n = len(space.stages)
         stem, head = take(2)
-        depths, widths, expansions = take(n), take(n), take(n)
+        depths = take(n)
+        widths = tuple(take(s.depths[-1] if s.layerwise_widths else 1) for s in space.stages)
+        expansions = take(n)
         kernels = tuple(take(s.depths[-1]) for s in space.stages)
         # What the space leaves no choice in stays static: fewer masks, smaller graphs.
         return Choice(
             _fixed(space.stem_widths, stem),
             _fixed(space.head_widths, head),
             tuple(_fixed(s.depths, d) for s, d in zip(space.stages, depths, strict=True)),
-            tuple(_fixed(s.widths, w) for s, w in zip(space.stages, widths, strict=True)),
+            tuple(
+                tuple(_fixed(s.widths, w) for w in ws) if s.layerwise_widths else _fixed(s.widths, ws[0])
+                for s, ws in zip(space.stages, widths, strict=True)
+            ),
             tuple(_fixed(s.expansions, e) for s, e in zip(space.stages, expansions, strict=True)),
             tuple(tuple(_fixed(s.kernels, k) for k in ks) for s, ks in zip(space.stages, kernels, strict=True)),
         )
+
+
+def _repeat(values: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return values + (values[-1],) * (count - len(values))
 
 
 def _fixed(options: tuple[int, ...], traced: Any) -> Any:
@@ -187,6 +202,15 @@ class _Run:
         op = named["project"]
         return self.norm(elastic.conv(x, kernel(op), mid, cout), op, cout)
 
+    def residual(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice) -> Tensor:
+        """Run an MBConv with its shortcut."""
+        y = self.branch_of(x, block, cin, cout, choice)
+        if block.shortcut == "project":
+            return y + self.shortcut_of(x, block, cin, cout)
+        if cin is not cout:
+            x = elastic.identity(x, y.shape[-1], cout)
+        return x + y
+
     def shortcut_of(self, x: Tensor, block: Block, cin: Any, cout: Any) -> Tensor:
         """Project the input of a stage's first layer: average pool if strided, then a 1x1."""
         if block.stride == 2:
@@ -240,23 +264,21 @@ def forward(
 
 def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: Choice) -> tuple[Tensor, Any]:
     """Run one MBConv with its shortcut; return its output and the width that is now in use."""
-    depth, cout = choice.depths[block.stage], choice.widths[block.stage]
-    if block.layer == 0:
-        y = run.branch_of(x, block, cin, cout, choice)
-        return y + run.shortcut_of(x, block, cin, cout), cout
-    if is_static(depth):
-        return (x + run.branch_of(x, block, cout, cout, choice) if block.layer < depth else x), cout
-    if block.layer < run.space.stages[block.stage].depths[0]:
-        return x + run.branch_of(x, block, cout, cout, choice), cout
+    depth, cout = choice.depths[block.stage], choice.width(block.stage, block.layer)
+    if is_static(depth) and block.layer >= depth:
+        return x, cin
+    if is_static(depth) or block.layer < run.space.stages[block.stage].depths[0]:
+        return run.residual(x, block, cin, cout, choice), cout
     active = ops.less(block.layer, depth)
+    width = elastic.latest(active, cout, cin)
     if run.how.branch == "cond":
         outside = run.moments
 
         def taken() -> Tensor:
             run.moments = {}  # values made inside a branch cannot leave it
-            return x + run.branch_of(x, block, cout, cout, choice)
+            return run.residual(x, block, cin, cout, choice)
 
         y = ops.cond(active, taken, lambda: x)
         run.moments = outside
-        return y, cout
-    return ops.where(active, x + run.branch_of(x, block, cout, cout, choice), x), cout
+        return y, width
+    return ops.where(active, run.residual(x, block, cin, cout, choice), x), width
