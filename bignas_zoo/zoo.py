@@ -84,6 +84,18 @@ def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.n
     return read_weights(_verified_path(family, record))
 
 
+def find(name: str | Path, family: str | Path | None = None) -> Slice:
+    """Return a slice by its name, or from a slice folder.
+
+    Raises:
+        NotFoundError: no such slice.
+        IntegrityError: the folder's slice.json is damaged.
+    """
+    if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
+        return slice_folder.describe(Path(name))[0]
+    return registry.find_slice(str(name), family)[1]
+
+
 def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:
     """Load a slice as a plain, calibrated Keras model.
 

@@ -13,6 +13,7 @@ import click
 
 from bignas_zoo import __version__
 from bignas_zoo.cli.evaluate import evaluate_command
+from bignas_zoo.cli.finetune import finetune_command
 from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.show import show_command
@@ -93,5 +94,5 @@ def main(debug: bool) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
 
-for _command in (list_command, show_command, get_command, evaluate_command, train_command):
+for _command in (list_command, show_command, get_command, evaluate_command, finetune_command, train_command):
     main.add_command(_command)
