@@ -12,6 +12,7 @@ from bignas_zoo.budget import Budget
 from bignas_zoo.cost import macs, parameters
 from bignas_zoo.delivery import get
 from bignas_zoo.errors import BigNASError
+from bignas_zoo.finetuning import finetune
 from bignas_zoo.registry import Family, Slice, get_family, list_slices
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces import get_space
@@ -30,6 +31,7 @@ __all__ = [
     "SearchSpace",
     "Slice",
     "evaluate",
+    "finetune",
     "get",
     "get_family",
     "get_space",

@@ -208,7 +208,7 @@ def load_family(folder: Path) -> Family:
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema is {data['schema']!r}, this version reads {SCHEMA!r}")
         space = SearchSpace.from_json(data["space"])
-        slices = tuple(_slice(entry, data["name"], space) for entry in data["slices"])
+        slices = tuple(read_slice(entry, data["name"], space) for entry in data["slices"])
         return Family(
             name=_name(data["name"]),
             description=str(data["description"]),
@@ -253,7 +253,8 @@ def _three(row: Any, least: float) -> bool:
     return isinstance(row, list) and len(row) == 3 and all(type(v) in (int, float) and least <= v <= 1000 for v in row)
 
 
-def _slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
+def read_slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
+    """Read a slice's entry in family.json; raises KeyError, TypeError or ValueError."""
     return Slice(
         name=_name(data["name"]),
         family=family,

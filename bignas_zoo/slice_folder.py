@@ -1,4 +1,4 @@
-"""Slice folders: what `get` writes and `load` reads (normative: docs/FORMAT.md).
+"""Slice folders: what `get` and `finetune` write and `load` reads (normative: docs/FORMAT.md).
 
 ``model.tflite``, ``model.safetensors``, ``labels.txt``, ``README.md`` and ``slice.json``, which
 describes the slice and holds the sha256 of the other four.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError
 from bignas_zoo.provenance import versions
-from bignas_zoo.registry import Family, Slice, class_names, contract
+from bignas_zoo.registry import Family, Slice, class_names, contract, read_slice
 from bignas_zoo.space import ChildSpec, SearchSpace
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ TFLITE, WEIGHTS, LABELS, CARD = "model.tflite", "model.safetensors", "labels.txt
 PARITY_IMAGES = 16
 
 
-def write(folder: Path, family: Family, chosen: Slice, child: keras.Model) -> None:
+def write(
+    folder: Path, family: Family, chosen: Slice, child: keras.Model, provenance: Mapping[str, Any] | None = None
+) -> None:
     """Export a calibrated child and write its folder's files.
 
     Args:
@@ -33,6 +35,7 @@ def write(folder: Path, family: Family, chosen: Slice, child: keras.Model) -> No
         family: gives labels and the input contract.
         chosen: the slice.
         child: its calibrated Keras model.
+        provenance: where its weights come from; by default they are the family's.
 
     Raises:
         QualityError: the exported file does not compute what the child computes.
@@ -56,13 +59,14 @@ def write(folder: Path, family: Family, chosen: Slice, child: keras.Model) -> No
         "schema": SCHEMA,
         **chosen.to_json(),
         "bytes": len(data),
+        "weights": True,
         "child": chosen.spec.to_json(),
         "space": chosen.spec.space.to_json(),
         "class_names": list(family.class_names),
         "preprocess": dict(family.preprocess),
         "output": "softmax scores; model.safetensors and Keras give logits",
         "parity": parity.to_json(),
-        "provenance": {"supernet_sha256": family.weights.sha256 if family.weights else None},
+        "provenance": dict(provenance or {"supernet_sha256": family.weights.sha256 if family.weights else None}),
         "versions": versions(),
         "license": "Apache-2.0",
         "files": {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)},
@@ -70,6 +74,35 @@ def write(folder: Path, family: Family, chosen: Slice, child: keras.Model) -> No
     store.atomic_write(folder / CARD, render_card(description, chosen.spec).encode())
     description["files"] |= {CARD: store.record(folder / CARD)}
     store.write_json(folder / SLICE_FILE, description)
+
+
+def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
+    """Read a slice folder's description alone: no file but slice.json is opened.
+
+    Returns:
+        The slice, and the content of slice.json.
+
+    Raises:
+        IntegrityError: slice.json is not valid.
+        LocalIOError: it cannot be read.
+    """
+    description = store.read_json(folder / SLICE_FILE)
+    try:
+        if description["schema"] != SCHEMA:
+            raise ValueError(f"schema is {description['schema']!r}, this version reads {SCHEMA!r}")
+        space = SearchSpace.from_json(description["space"])
+        listed = _listed(description)
+        class_names(description["class_names"], space.classes)
+        contract(description["preprocess"])
+        if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
+            raise ValueError(f"files are {sorted(listed)}")
+        entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description["child"]}
+        entry["statistics"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
+        return read_slice(entry, str(description.get("family", "")), space), description
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise IntegrityError(
+            f"{folder / SLICE_FILE}: not a valid slice description ({type(error).__name__}: {error}). {REMAKE}"
+        ) from error
 
 
 def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
@@ -81,23 +114,9 @@ def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
     Raises:
         IntegrityError: slice.json is not valid, or a file is missing or differs from its sha256.
     """
-    description = store.read_json(folder / SLICE_FILE)
-    try:
-        if description["schema"] != SCHEMA:
-            raise ValueError(f"schema is {description['schema']!r}, this version reads {SCHEMA!r}")
-        spec = ChildSpec.from_json(description["child"], SearchSpace.from_json(description["space"]))
-        listed = {str(name): (str(e["sha256"]), int(e["bytes"])) for name, e in description["files"].items()}
-        class_names(description["class_names"], spec.space.classes)
-        contract(description["preprocess"])
-        if not isinstance(description["name"], str):
-            raise ValueError("name is not text")
-        if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
-            raise ValueError(f"files are {sorted(listed)}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(
-            f"{folder / SLICE_FILE}: not a valid slice description ({type(error).__name__}: {error}). {REMAKE}"
-        ) from error
-    for name, (expected, size) in listed.items():
+    chosen, description = describe(folder)
+    spec = chosen.spec
+    for name, (expected, size) in _listed(description).items():
         store.verify(folder / name, expected, size=size, fix=REMAKE)
 
     from bignas_zoo.models.child import build_child, set_weights
@@ -108,4 +127,11 @@ def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
     return spec, description, child
 
 
-REMAKE = "Make the folder again with `bignas-zoo get`."
+def _listed(description: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return sha256 and size of the files a description lists."""
+    return {str(name): (str(e["sha256"]), int(e["bytes"])) for name, e in description["files"].items()}
+
+
+#: A reader does not need the accuracy.
+UNMEASURED = {"top1": None, "top1_images": None, "top1_source": "not measured", "holdout_top1": None}
+REMAKE = "Make the folder again with the command that made it, `bignas-zoo get` or `bignas-zoo finetune`."

@@ -84,6 +84,18 @@ def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.n
     return read_weights(_verified_path(family, record))
 
 
+def find(name: str | Path, family: str | Path | None = None) -> Slice:
+    """Return a slice by its name, or from a slice folder.
+
+    Raises:
+        NotFoundError: no such slice.
+        IntegrityError: the folder's slice.json is damaged.
+    """
+    if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
+        return slice_folder.describe(Path(name))[0]
+    return registry.find_slice(str(name), family)[1]
+
+
 def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:
     """Load a slice as a plain, calibrated Keras model.
 
@@ -247,9 +259,9 @@ def train(
     chosen = choose_engine(engine or read_recipe(path).engine)
     use_backend(chosen)
     if classes_from_folders:
-        from bignas_zoo.recipes.data import class_folders
+        from bignas_zoo.recipes.class_folders import class_names
 
-        changes["classes"] = len(class_folders(Path(data)))
+        changes["classes"] = len(class_names(Path(data)))
     from bignas_zoo.measure.family import train_family
 
     trained = train_family(path, data, Path(output), test_data=test_data, changes=changes, say=say, report=report)

@@ -39,6 +39,7 @@ def render_card(description: Mapping[str, Any], spec: ChildSpec) -> str:
     text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         **description,
         classes=spec.space.classes,
+        tuned=dict(description["provenance"]).get("finetuned"),
         blocks=blocks,
         macs_text=amount("macs", description["macs"]),
     )

@@ -254,6 +254,11 @@ def batches(pixels: np.ndarray, size: int) -> Iterable[np.ndarray]:
         yield pixels[start : start + size]
 
 
+def is_cifar10(folder: Path) -> bool:
+    """Return whether a folder holds CIFAR-10 in one of its forms."""
+    return folder.is_dir() and any(any(folder.glob(p)) for p in ("*_batch*.bin", "cifar10_*.npz"))
+
+
 def read_labelled(folder: Path, split: str | None, crop_size: int, class_names: tuple[str, ...]) -> LabelledImages:
     """Read labelled images in whichever of the known forms a folder holds.
 
@@ -270,8 +275,7 @@ def read_labelled(folder: Path, split: str | None, crop_size: int, class_names: 
     """
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. {LABELLED_HELP}")
-    patterns = ("*_batch*.bin", "cifar10_*.npz")
-    if folder.is_dir() and any(any(folder.glob(p)) for p in patterns):
+    if is_cifar10(folder):
         if class_names not in ((), CIFAR10_CLASSES):
             raise IntegrityError(f"{folder}: holds CIFAR-10, but the model knows other classes.")
         return cifar10(folder, split or "test")

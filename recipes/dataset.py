@@ -14,13 +14,16 @@ from typing import Protocol
 import numpy as np
 
 from bignas_zoo.errors import LocalIOError
-from bignas_zoo.recipes.data import LabelledImages, TrainingBatches, read_labelled, split_holdout
+from bignas_zoo.recipes.class_folders import read_splits, stratified
+from bignas_zoo.recipes.data import LabelledImages, TrainingBatches, is_cifar10, read_labelled, split_holdout
 from bignas_zoo.recipes.engine import Engine
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
 #: Training images up to this size stay in an accelerator's memory (uint8; CIFAR-10 is 0.2 GB).
 RESIDENT_BYTES = 4 << 30
+#: Part of each class that is kept for the test where a folder has no split of its own.
+TEST_PART = 0.15
 
 
 class Batches(Protocol):
@@ -107,8 +110,9 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
 
     Args:
         recipe: gives crop size, hold-out, calibration images and seed.
-        data: a folder with CIFAR-10's files or with ``train/CLASS`` and ``test/CLASS``; or TFRecord files: a
-            folder or bucket with ``train-*`` and ``validation-*``, or a pattern of the training files.
+        data: a folder with CIFAR-10's files; one with ``train/CLASS`` and ``test/CLASS``, or with
+            ``CLASS`` alone, of which a part of each class is then kept for the test; or TFRecord files:
+            a folder or bucket with ``train-*`` and ``validation-*``, or a pattern of the training files.
         test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
 
     Raises:
@@ -137,13 +141,20 @@ def is_tfrecords(data: str | Path) -> bool:
     if "://" in text or any(c in text for c in "*?[") or Path(text).is_file():
         return True
     folder = Path(text)
-    own = any(folder.glob("cifar10_*.npz")) or any(folder.glob("*_batch*.bin"))
-    return not own and any(next(folder.glob(p), None) for p in ("*.tfrecord*", "train-*-of-*"))
+    return not is_cifar10(folder) and any(next(folder.glob(p), None) for p in ("*.tfrecord*", "train-*-of-*"))
 
 
 def _folders(recipe: Recipe, folder: Path) -> Dataset:
-    everything = read_labelled(folder, "train", recipe.crop_size, ())
-    return _split(recipe, everything, read_labelled(folder, "test", recipe.crop_size, everything.class_names))
+    if is_cifar10(folder):
+        everything = read_labelled(folder, "train", recipe.crop_size, ())
+        return _split(recipe, everything, read_labelled(folder, "test", recipe.crop_size, everything.class_names))
+    parts = read_splits(folder, recipe.crop_size)
+    everything, test = parts["train"], parts.get("test")
+    if test is None:  # val, too, chooses nothing here: children are chosen on images held out of training
+        test = parts.get("val")
+    if test is None:
+        everything, test = stratified(everything, TEST_PART, recipe.seed, folder.name)
+    return _split(recipe, everything, test)
 
 
 def _split(recipe: Recipe, everything: LabelledImages, test: LabelledImages) -> Dataset:

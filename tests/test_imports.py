@@ -45,6 +45,7 @@ LEVEL = {
     **dict.fromkeys(PURE, "pure"),
     **{part: part for part in ("models", "export", "recipes", "hub_cards", "measure", "cli")},
     "delivery": "zoo",
+    "finetuning": "zoo",
     "zoo": "zoo",
     "slice_folder": "zoo",
     "": "root",

@@ -159,7 +159,9 @@ def test_width_after_a_stage_is_that_of_the_last_active_layer(space: SearchSpace
         assert n or vector.tolist() != choice.vector().tolist()
         x = np.random.default_rng(n).normal(size=(8, spec.resolution, spec.resolution, 3)).astype("f4")
         expected, _ = forward(space, weights, x, choice)
-        masked, _ = forward(space, weights, x, Choice.from_vector(space, tf.constant(vector)), how=Execution(branch=branch))
+        masked, _ = forward(
+            space, weights, x, Choice.from_vector(space, tf.constant(vector)), how=Execution(branch=branch)
+        )
         assert equality.error(masked, np.asarray(expected)) <= TOLERANCE
 
 

@@ -14,6 +14,7 @@ import click
 from bignas_zoo import __version__
 from bignas_zoo.cli.curves import curves_command
 from bignas_zoo.cli.evaluate import evaluate_command
+from bignas_zoo.cli.finetune import finetune_command
 from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.show import show_command
@@ -99,6 +100,7 @@ for _command in (
     show_command,
     get_command,
     evaluate_command,
+    finetune_command,
     train_command,
     family_command,
     curves_command,

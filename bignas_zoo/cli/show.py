@@ -20,7 +20,7 @@ from bignas_zoo.cli.common import (
     say,
 )
 from bignas_zoo.plan import plan_child
-from bignas_zoo.registry import find_slice
+from bignas_zoo.zoo import find
 
 
 @click.command("show")
@@ -29,8 +29,8 @@ from bignas_zoo.registry import find_slice
 @json_option
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the architecture into a .png or .svg file.")
 def show_command(name: str, family: str | None, as_json: bool, plot: Path | None) -> None:
-    """Show one slice: cost, accuracy, and its blocks."""
-    _, chosen = find_slice(name, family)
+    """Show one slice (or slice folder): cost, accuracy, and its blocks."""
+    chosen = find(name, family)
     blocks = plan_child(chosen.spec)
     if plot:
         from bignas_zoo.hub_cards.plots import plot_architectures

@@ -1,0 +1,121 @@
+"""``bignas-zoo finetune``: a slice on one's own classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bignas_zoo import finetuning
+from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, say
+from bignas_zoo.cli.progress import training_progress
+from bignas_zoo.finetuning import DEFAULTS, FinetuneResult
+from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FROZEN
+
+
+@click.command("finetune")
+@click.argument("name", metavar="SLICE", type=SliceName())
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with one sub-folder of images a class, or with train/CLASS and val/CLASS, test/CLASS or both.",
+)
+@family_option
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to make [default: the new slice's name].")
+@click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
+@click.option("--epochs", type=int, default=DEFAULTS.epochs, show_default=True, help="At most so many epochs.")
+@click.option(
+    "--freeze/--no-freeze",
+    default=DEFAULTS.freeze,
+    show_default=True,
+    help="Train the classifier alone: seconds instead of minutes, but less accurate.",
+)
+@click.option("--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images a step, at most.")
+@click.option(
+    "--learning-rate",
+    type=float,
+    help=f"Peak learning rate of AdamW [default: {LEARNING_RATE:g}, with --freeze {LEARNING_RATE_FROZEN:g}].",
+)
+@click.option(
+    "--patience",
+    type=int,
+    default=DEFAULTS.patience,
+    show_default=True,
+    help="Stop after so many epochs without a higher held-out accuracy.",
+)
+@click.option(
+    "--holdout",
+    type=float,
+    default=DEFAULTS.holdout,
+    show_default=True,
+    help="Part of each class held out, if there is no val/.",
+)
+@click.option(
+    "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the split, the order and the augmentation."
+)
+@json_option
+def finetune_command(
+    name: str,
+    data: Path,
+    family: str | None,
+    output: Path | None,
+    force: bool,
+    epochs: int,
+    freeze: bool,
+    batch_size: int,
+    learning_rate: float | None,
+    patience: int,
+    holdout: float,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Train SLICE (a slice's name or a slice folder) on your own classes.
+
+    Its classifier is replaced, the rest is trained on, or kept with --freeze. The weights of the epoch
+    with the best held-out accuracy are exported into a slice folder like those of `get`.
+    """
+    with training_progress() as report:
+        result = finetuning.finetune(
+            name,
+            data,
+            family=family,
+            output=output,
+            force=force,
+            epochs=epochs,
+            freeze=freeze,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            holdout=holdout,
+            seed=seed,
+            say=say,
+            report=report,
+        )
+    if as_json:
+        print_json("finetune", result.to_json())
+    else:
+        _print(result)
+
+
+def _print(result: FinetuneResult) -> None:
+    chosen, made = result.slice, result.finetuned
+    images = {use: sum(counts.values()) for use, counts in made["data"]["images"].items()}
+    for label, value in (
+        ("slice", f"{chosen.name} (from {made['parent']['name']})"),
+        ("classes", f"{made['data']['classes']}"),
+        ("images", ", ".join(f"{count:,} {WORDS[use]}" for use, count in images.items())),
+        ("epochs", f"{made['epochs']} trained, the weights of epoch {made['best_epoch']} kept"),
+        (
+            "held-out",
+            f"top-1 {made['holdout_top1_before']:.2f} % with an untrained classifier, {made['holdout_top1']:.2f} % now",
+        ),
+        ("top-1", f"{chosen.top1:.2f} % on {chosen.top1_source}"),
+        ("model.tflite", f"{chosen.bytes:,} bytes, float32"),
+        ("parity", f"logits differ from Keras by at most {result.description['parity']['max_abs']:.1e}"),
+        ("written to", f"{result.path}"),
+    ):
+        click.echo(f"{label:<13} {value}")
+
+
+WORDS = {"train": "to train on", "holdout": "held out", "test": "to test on"}
