@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from bignas_zoo.recipes.finetune import Outcome
 
 DEFAULTS = FinetuneSettings()
-SPLITS = ("train", "val", "test")
-#: Sub-folders of a folder that may be split, and what each of them is read as.
-EXPECTED = "Expected FOLDER/CLASS/*.jpg, or FOLDER/train/CLASS with FOLDER/val/CLASS, FOLDER/test/CLASS or both."
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ numbers an image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ def draws(recipe: Recipe, step: int) -> dict[str, np.ndarray]:
 
 def _boxes(generator: np.random.Generator, recipe: Recipe) -> np.ndarray:
     area = generator.uniform(recipe.crop_area, 1, recipe.batch_size)
-    aspect = np.exp(generator.uniform(*np.log(ASPECTS), recipe.batch_size))
+    aspect = np.exp(generator.uniform(math.log(ASPECTS[0]), math.log(ASPECTS[1]), recipe.batch_size))
     sides = np.minimum(np.sqrt([area / aspect, area * aspect]), 1)
     corner = generator.random((2, recipe.batch_size)) * (1 - sides)
     return np.concatenate([corner, sides]).T.astype(np.float32)

@@ -245,7 +245,7 @@ class TrainingBatches:
         side = np.arange(self.padded.shape[1] - 2 * self.recipe.crop_padding)
         rows, columns = drawn["top"][:, None] + side, drawn["left"][:, None] + side
         columns = np.where(drawn["mirrored"][:, None], columns[:, ::-1], columns)
-        return self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return np.asarray(self.padded[index[:, None, None], rows[:, :, None], columns[:, None, :]])
 
 
 def batches(pixels: np.ndarray, size: int) -> Iterable[np.ndarray]:

@@ -58,7 +58,7 @@ class StreamedImages:
         """Return the batches of one host."""
         from bignas_zoo.recipes.tfrecord_batches import TFRecordBatches
 
-        return TFRecordBatches(
+        batches: Batches = TFRecordBatches(
             self.pattern,
             classes=len(self.class_names),
             batch_size=recipe.batch_size // hosts,
@@ -72,6 +72,7 @@ class StreamedImages:
             augment=recipe.augment == "autoaugment",
             flip=recipe.flip,
         )
+        return batches
 
 
 TrainingImages = LabelledImages | StreamedImages

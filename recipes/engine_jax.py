@@ -94,7 +94,9 @@ class PureStep:
         images, labels = sandwich.images_of(recipe, self.preprocess, batch, resident)
         targets = sandwich.first_targets(recipe, labels)
         share = sandwich.share_of(recipe, alone=alone)
-        total, parts, gradients = 0.0, {}, None
+        total: Array = 0.0
+        parts: dict[str, Array] = {}
+        gradients: dict[str, Array] = {}
         for index in range(sandwich.children_count(recipe, alone=alone)):
 
             def term(w: Any, index: int = index, targets: Any = targets) -> Any:
@@ -105,7 +107,7 @@ class PureStep:
 
             (value, (loss, logits)), slope = jax.value_and_grad(term, has_aux=True)(weights)
             total = total + value
-            gradients = slope if gradients is None else jax.tree.map(jax.numpy.add, gradients, slope)
+            gradients = {k: gradients[k] + v for k, v in slope.items()} if gradients else slope
             if index == 0:
                 parts = {"biggest": loss, "accuracy": sandwich.accuracy(logits, labels)}
                 targets = sandwich.further_targets(recipe, targets, logits)
@@ -114,9 +116,15 @@ class PureStep:
         return total, parts, gradients
 
 
+def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+    """Return how arrays lie on a mesh: whole on every device, and spread along the first axis."""
+    whole, rows = PartitionSpec(), PartitionSpec("batch")  # type: ignore[no-untyped-call]
+    return NamedSharding(mesh, whole), NamedSharding(mesh, rows)
+
+
 def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
     """Return the jitted step: state replicated over the mesh and donated, the batch spread over it."""
-    whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+    whole, rows = shardings(mesh)
     return jax.jit(
         functools.partial(step, alone=alone),
         in_shardings=(whole, rows, whole, whole, whole),
@@ -160,11 +168,11 @@ class JaxEngine:
             raise UsageError(
                 f"recipe '{recipe.name}': batch_size {recipe.batch_size} does not divide by {self.mesh.size} devices."
             )
-        self._whole = NamedSharding(self.mesh, PartitionSpec())
-        self._rows = NamedSharding(self.mesh, PartitionSpec("batch"))
+        self._whole, self._rows = shardings(self.mesh)
         self._step = PureStep(recipe, preprocess)
         self._resident: dict[str, Array] | None = None
         self._compiled: dict[bool, Any] = {}
+        self._state: State = {}
         self.restore(self._step.initial)
 
     def hold(self, resident: Mapping[str, np.ndarray]) -> None:
@@ -182,7 +190,8 @@ class JaxEngine:
         """Run one optimizer step; see `Engine`."""
         if alone not in self._compiled:
             self._compiled[alone] = compile_step(self._step, self.mesh, alone=alone)
-        spread = {k: jax.make_array_from_process_local_data(self._rows, v) for k, v in batch.items()}
+        place: Any = jax.make_array_from_process_local_data
+        spread = {k: place(self._rows, v) for k, v in batch.items()}
         self._state, values = self._compiled[alone](
             self._state, spread, dict(steering), np.float32(learning_rate), self._resident
         )

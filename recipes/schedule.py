@@ -33,9 +33,9 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def _decayed(recipe: Recipe, step: int) -> float:
     """Return the part of the peak that decay leaves, before the constant ending."""
     if recipe.decay == "staircase":
-        return recipe.decay_rate ** (step // recipe.decay_every)
+        return math.pow(recipe.decay_rate, step // recipe.decay_every)
     span = max(1.0, recipe.decay_until * recipe.steps - recipe.warmup_steps)
     part = min(1.0, (step - recipe.warmup_steps) / span)
     if recipe.decay == "exponential":
-        return max(recipe.ending, 1e-6) ** part
+        return math.pow(max(recipe.ending, 1e-6), part)
     return (1 + math.cos(math.pi * part)) / 2 if recipe.decay == "cosine" else 1 - part

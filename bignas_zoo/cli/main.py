@@ -18,7 +18,7 @@ from bignas_zoo.cli.finetune import finetune_command
 from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.show import show_command
-from bignas_zoo.cli.train import train_command
+from bignas_zoo.cli.train import family_command, train_command
 from bignas_zoo.errors import BigNASError, LocalIOError
 
 INTERRUPTED, TERMINATED = 130, 143
