@@ -25,6 +25,25 @@ BIGNAS_CIFAR10 = SearchSpace(
     head_widths=(192, 224, 256),
 )
 
+#: CIFAR-10 on one GPU: the biggest child has ten times the MACs of the CPU space's.
+BIGNAS_CIFAR10_LARGE = SearchSpace(
+    name="bignas-cifar10-large",
+    source="this project: BigNAS blocks scaled to 32 px images and one GPU",
+    classes=10,
+    resolutions=(24, 28, 30, 32),
+    unseen_resolutions=(26,),
+    stem_widths=(24, 32),
+    stem_stride=1,
+    stages=(
+        StageSpace(widths=(16, 24), depths=(1, 2), kernels=(3,), stride=1, expansions=(1,)),
+        StageSpace(widths=(32, 40), depths=(2, 3), kernels=(3,), stride=2, expansions=(4, 6)),
+        StageSpace(widths=(64, 72, 80), depths=(2, 3, 4), kernels=(3, 5), stride=1, expansions=(4, 6)),
+        StageSpace(widths=(112, 120, 128), depths=(2, 3, 4), kernels=(3, 5), stride=2, expansions=(4, 6)),
+        StageSpace(widths=(160, 176, 192), depths=(1, 2), kernels=(3, 5), stride=1, expansions=(4, 6)),
+    ),
+    head_widths=(512, 640, 768),
+)
+
 #: A few million MACs, for trials and ablations: a sandwich step on CIFAR-10 takes a fraction of a second of
 #: one CPU core.
 BIGNAS_MICRO = SearchSpace(
