@@ -247,8 +247,9 @@ def train(
     Raises:
         RecipeError: the recipe is not valid, or the folder holds a run of another.
         UsageError: the engine cannot be used.
-        LocalIOError, IntegrityError: images cannot be read, or the folder cannot be written.
-        TrainingStoppedError: the loss is not a number.
+        LocalIOError, IntegrityError: images cannot be read, the folder cannot be written, another process
+            trains there, or all its checkpoints are damaged.
+        TrainingStoppedError: the loss or a weight is not a number.
         PreemptedError: stopped by SIGTERM; run again to go on.
     """
     from bignas_zoo.recipes.engine import choose_engine, use_backend

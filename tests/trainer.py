@@ -2,8 +2,8 @@
 
 KILL="step:3" ends it by SIGKILL right after step 3. KILL="replace:manifest.json:2" does so when the second
 manifest is written but has not got its name yet. PAUSE="3" makes it wait after step 3, to be sent signals.
-MEASURE="stop" has the process sent SIGTERM when children are to be measured. POISON="3" gives step 3 a
-learning rate that is no number.
+POISON="3" gives step 3 a learning rate that is no number. MEASURE="stop" has the process sent SIGTERM when
+children are to be measured.
 The family is made of no children: what is tested here ends with the training.
 """
 

@@ -33,8 +33,8 @@ def train_command(
 ) -> None:
     """Train a supernet by RECIPE (a YAML file or a shipped recipe's name) and make a family of it.
 
-    Run the same command again to go on after an interruption. SIGTERM stops between two steps with
-    exit code 75.
+    Run the same command again to go on after an interruption. SIGTERM saves a checkpoint and stops with
+    exit code 75; so does Ctrl-C, with 130. `bignas-zoo curves` shows how far a run is.
     """
     run = output or Path("runs") / Path(recipe).stem
     with training_progress() as report:
