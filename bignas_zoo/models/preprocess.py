@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from keras import ops
@@ -121,17 +121,22 @@ def read_image(path: Path, crop_size: int) -> np.ndarray:
         LocalIOError: the file cannot be opened.
         IntegrityError: it is not an image, is damaged, or is unreasonably large.
     """
+    return decode_image(path, crop_size, str(path))
+
+
+def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarray:
+    """Do `read_image`'s work for a file or a stream of encoded bytes; `name` is for error messages."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 rgb = image.convert("RGB")
     except UNREADABLE as error:
-        raise IntegrityError(f"{path}: not a readable image ({error}).") from error
+        raise IntegrityError(f"{name}: not a readable image ({error}).") from error
     except OSError as error:
         if error.strerror is None:  # Pillow's own words for a truncated file
-            raise IntegrityError(f"{path}: damaged image ({error}).") from error
-        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+            raise IntegrityError(f"{name}: damaged image ({error}).") from error
+        raise LocalIOError(f"{name}: cannot be read ({error.strerror}).") from error
     width, height = rgb.size
     scale = crop_size / min(width, height)
     if scale != 1:

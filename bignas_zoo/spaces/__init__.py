@@ -12,8 +12,7 @@ from bignas_zoo.spaces.variants import variant
 __all__ = ["SPACES", "get_space", "variant"]
 
 SPACES: dict[str, SearchSpace] = {
-    space.name: space
-    for space in (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_MICRO)
+    space.name: space for space in (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_MICRO)
 }
 
 
