@@ -6,13 +6,14 @@ from bignas_zoo.errors import NotFoundError, nearest
 from bignas_zoo.space import SearchSpace
 from bignas_zoo.spaces.bignas import BIGNAS
 from bignas_zoo.spaces.imagenette import BIGNAS_IMAGENETTE
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_MICRO
+from bignas_zoo.spaces.small import BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_MICRO, BIGNAS_PHOTO
 from bignas_zoo.spaces.variants import variant
 
 __all__ = ["SPACES", "get_space", "variant"]
 
 SPACES: dict[str, SearchSpace] = {
-    space.name: space for space in (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_MICRO)
+    space.name: space
+    for space in (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_PHOTO, BIGNAS_MICRO)
 }
 
 

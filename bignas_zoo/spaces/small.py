@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from bignas_zoo.space import SearchSpace, StageSpace
 
 #: CIFAR-10 at 32 px, trainable on two CPU cores. The blocks are BigNAS's (squeeze-excite on a
@@ -23,6 +25,16 @@ BIGNAS_CIFAR10 = SearchSpace(
         StageSpace(widths=(96, 104, 112), depths=(1, 2), kernels=(3, 5), stride=2, expansions=(4,)),
     ),
     head_widths=(192, 224, 256),
+)
+
+#: Photographs at 40 to 64 px on two CPU cores: the network of `BIGNAS_CIFAR10` behind a strided stem.
+BIGNAS_PHOTO = dataclasses.replace(
+    BIGNAS_CIFAR10,
+    name="bignas-photo",
+    source="this project: bignas-cifar10 with a strided stem, for photographs and CPU training",
+    resolutions=(40, 48, 56, 64),
+    unseen_resolutions=(44, 52, 60),
+    stem_stride=2,
 )
 
 #: CIFAR-10 on one GPU: the biggest child has ten times the MACs of the CPU space's.
