@@ -11,10 +11,8 @@ from bignas_zoo.spaces.variants import variant
 
 __all__ = ["SPACES", "get_space", "variant"]
 
-SPACES: dict[str, SearchSpace] = {
-    space.name: space
-    for space in (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_PHOTO, BIGNAS_MICRO)
-}
+_ALL = (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_PHOTO, BIGNAS_MICRO)
+SPACES: dict[str, SearchSpace] = {space.name: space for space in _ALL}
 
 
 def get_space(name: str) -> SearchSpace:
