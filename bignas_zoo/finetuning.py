@@ -133,7 +133,8 @@ def finetune(
         output: the slice folder to make; default: the new slice's name in the current folder.
         force: replace an output folder that is already there.
         epochs: passes over the training images, at most.
-        freeze: train the classifier alone: much faster, less accurate; all else stays as it is.
+        freeze: train the classifier alone, all else stays as it is: much faster, and enough for images like those
+            the slice was trained on; less accurate on others.
         batch_size: images a step, at most.
         learning_rate: its peak; None takes the mode's default.
         patience: stop after so many epochs without a higher held-out accuracy.
