@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from collections.abc import Callable
@@ -22,10 +23,12 @@ from bignas_zoo.recipes.recipe import Recipe
 class Counter:
     """An engine whose only weight is the number of steps."""
 
+    host, hosts = 0, 1
+
     def __init__(self, *_: Any) -> None:
         self.count = np.zeros((), np.float32)
 
-    def step(self, *_: Any) -> dict[str, float]:
+    def step(self, *_: Any, alone: bool) -> dict[str, float]:
         self.count = self.count + np.float32(1)
         return {"loss": 1.0, "accuracy": 0.5, "biggest": 1.0}
 
@@ -40,7 +43,7 @@ class Counter:
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    monkeypatch.setattr(loop, "TensorFlowEngine", Counter)
+    monkeypatch.setattr(loop, "make_engine", Counter)
     monkeypatch.setitem(spaces.SPACES, "tiny", TINY)
     return Recipe(
         name="tiny", space="tiny", crop_size=20, mean=(128.0,) * 3, std=(64.0,) * 3, steps=12, holdout=10,
@@ -112,7 +115,7 @@ def test_stopped_after_any_step_nothing_is_lost_or_done_twice(
 
 
 def test_how_many_are_kept_is_a_choice(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
-    loop.train(recipe, images, tmp_path, lambda w: {}, keep=4)
+    loop.train(dataclasses.replace(recipe, keep_checkpoints=4), images, tmp_path, lambda w: {})
     assert checkpoints(tmp_path) == [6, 8, 10, 12]
 
 
