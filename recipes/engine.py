@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -102,6 +103,17 @@ def use_backend(engine: str) -> None:
             f"engine '{engine}': Keras runs on {loaded.backend.backend()} in this process. "
             f"Set KERAS_BACKEND={engine} before the first import, or use the command line."
         )
+
+
+def host_index(name: str) -> int:
+    """Return which of the processes that train together this one is, before any device is claimed."""
+    if name == "tensorflow":
+        return int(json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {}).get("index", 0))
+    if os.environ.get("JAX_COORDINATOR_ADDRESS") == "auto":
+        from bignas_zoo.recipes.engine_jax import join_hosts
+
+        return join_hosts()
+    return int(os.environ.get("JAX_PROCESS_ID", 0)) if os.environ.get("JAX_COORDINATOR_ADDRESS") else 0
 
 
 def make_engine(name: str, recipe: Recipe, preprocess: Preprocess) -> Engine:

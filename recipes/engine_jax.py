@@ -133,8 +133,8 @@ def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
     )
 
 
-def join_hosts() -> None:
-    """Join the processes that train together, if the environment names their coordinator.
+def join_hosts() -> int:
+    """Join the processes that train together, if the environment names their coordinator; return this one's index.
 
     ``JAX_COORDINATOR_ADDRESS`` (host:port of process 0), ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``; on a
     Cloud TPU pod the address alone may say "auto".
@@ -144,10 +144,10 @@ def join_hosts() -> None:
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if not address or jax.distributed.is_initialized():
-        return
+        return int(jax.process_index())
     if address == "auto":
         jax.distributed.initialize()
-        return
+        return int(jax.process_index())
     try:
         count, index = (int(os.environ[k]) for k in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
     except (KeyError, ValueError) as error:
@@ -155,14 +155,14 @@ def join_hosts() -> None:
             "JAX_COORDINATOR_ADDRESS is set, so JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers as well."
         ) from error
     jax.distributed.initialize(address, count, index)
+    return index
 
 
 class JaxEngine:
     """See `Engine`."""
 
     def __init__(self, recipe: Recipe, preprocess: Preprocess, devices: Any = None) -> None:
-        join_hosts()
-        self.host, self.hosts = jax.process_index(), jax.process_count()
+        self.host, self.hosts = join_hosts(), jax.process_count()
         self.mesh = Mesh(np.array(devices or jax.devices()), ("batch",))
         if recipe.batch_size % self.mesh.size:
             raise UsageError(

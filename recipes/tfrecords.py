@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -25,6 +26,9 @@ from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.models.preprocess import decode_image
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.randomness import philox
+
+if keras.backend.backend() != "tensorflow":
+    tf.config.set_visible_devices([], "GPU")  # TensorFlow only reads here; the memory is the engine's
 
 ENCODED, LABEL, TEXT = "image/encoded", "image/class/label", "image/class/text"
 #: Bytes around each record's content: its length and the checksums of length and content.

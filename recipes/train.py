@@ -25,7 +25,7 @@ from bignas_zoo.errors import PreemptedError, TrainingStoppedError
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes import checkpoint
 from bignas_zoo.recipes.dataset import TrainingImages, open_batches
-from bignas_zoo.recipes.engine import Engine, choose_engine, make_engine
+from bignas_zoo.recipes.engine import Engine, choose_engine, host_index, make_engine
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.run_folder import hold
 from bignas_zoo.recipes.run_log import RunLog
@@ -81,10 +81,10 @@ def train(
     """
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
     name = choose_engine(recipe.engine)
-    engine = make_engine(name, recipe, preprocess)
-    if engine.host:  # one process of many writes; the others compute
-        return _follow(recipe, images, workdir, engine)
-    with hold(workdir, say):
+    if host_index(name):  # one process of many writes; the others compute
+        return _follow(recipe, images, workdir, make_engine(name, recipe, preprocess))
+    with hold(workdir, say):  # before any device is claimed
+        engine = make_engine(name, recipe, preprocess)
         return _train(recipe, images, workdir, evaluate, report, say, engine, resident=name == "jax")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -92,6 +93,7 @@ def main(debug: bool) -> None:
     Shell completion: eval "$(_BIGNAS_ZOO_COMPLETE=bash_source bignas-zoo)" (also zsh_source, fish_source).
     """  # noqa: D301  click reads the escape as "keep these lines"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a graph for each input size is no cause for warning
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
 

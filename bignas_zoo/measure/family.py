@@ -29,7 +29,7 @@ from bignas_zoo.provenance import machine, versions
 from bignas_zoo.recipes import checkpoint
 from bignas_zoo.recipes.data import LabelledImages, batches
 from bignas_zoo.recipes.dataset import Dataset, TrainingImages, open_dataset
-from bignas_zoo.recipes.engine import OPTIMIZER
+from bignas_zoo.recipes.engine import OPTIMIZER, choose_engine, host_index
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.run_folder import hold
 from bignas_zoo.recipes.run_log import METRICS
@@ -129,8 +129,8 @@ def _train_family(
         return {name: round(evaluator.top1(spec, dataset.holdout), 2) for name, spec in ends.items()}
 
     train_supernet(recipe, dataset.images, output, curve, report, say)
-    if keras.backend.backend() != "tensorflow":
-        return None  # measured and exported by a process on TensorFlow, see `make_family`
+    if host_index(choose_engine(recipe.engine)) or keras.backend.backend() != "tensorflow":
+        return None  # measured and exported by one process, on TensorFlow: see `make_family`
     return _finish(recipe, dataset, output, say)
 
 
