@@ -57,7 +57,7 @@ def base_recipe(seed: int):
     )  # fmt: skip
 
 
-STEPS = 1800
+STEPS = 1000
 
 
 def middle_child():
