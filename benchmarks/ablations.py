@@ -127,7 +127,8 @@ def train(name: str, seed: int, images, test) -> dict[str, object]:
     began, cpu = time.monotonic(), time.process_time()
     for step in range(STEPS):
         only = step < recipe.biggest_only_steps
-        values = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=only)
+        found = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=only)
+        values = {name: float(value) for name, value in found.items()}
         if not np.isfinite(values["loss"]):
             break
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu

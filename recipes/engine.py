@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bignas_zoo.errors import UsageError
 
@@ -42,8 +42,8 @@ class Engine(Protocol):
         learning_rate: float,
         *,
         alone: bool,
-    ) -> dict[str, float]:
-        """Run one optimizer step and return the loss and its parts.
+    ) -> Mapping[str, Any]:
+        """Run one optimizer step; return the loss and its parts, scalars that may still be computed when it returns.
 
         Args:
             batch: this host's rows of the batch, see `sandwich.images_of`.

@@ -186,7 +186,7 @@ class JaxEngine:
         learning_rate: float,
         *,
         alone: bool,
-    ) -> dict[str, float]:
+    ) -> Mapping[str, Any]:
         """Run one optimizer step; see `Engine`."""
         if alone not in self._compiled:
             self._compiled[alone] = compile_step(self._step, self.mesh, alone=alone)
@@ -195,7 +195,7 @@ class JaxEngine:
         self._state, values = self._compiled[alone](
             self._state, spread, dict(steering), np.float32(learning_rate), self._resident
         )
-        return {k: float(v) for k, v in values.items()}
+        return dict(values)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of the supernet's weights."""

@@ -128,13 +128,15 @@ class TensorFlowEngine:
         learning_rate: float,
         *,
         alone: bool,
-    ) -> dict[str, float]:
+    ) -> Mapping[str, Any]:
         """Run one optimizer step; see `Engine`."""
         self.optimizer.learning_rate.assign(learning_rate)
         if alone not in self._steps:
             self._steps[alone] = self._compile(alone)
-        values = self._steps[alone](self._spread(batch), {k: tf.constant(v) for k, v in steering.items()})
-        return {name: float(value) for name, value in values.items()}
+        values: Mapping[str, Any] = self._steps[alone](
+            self._spread(batch), {k: tf.constant(v) for k, v in steering.items()}
+        )
+        return values
 
     def _spread(self, batch: Mapping[str, np.ndarray]) -> Any:
         """Give each replica of this host its rows."""

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bignas_zoo.errors import PreemptedError, TrainingStoppedError
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes import checkpoint
-from bignas_zoo.recipes.dataset import TrainingImages, open_batches
+from bignas_zoo.recipes.dataset import Batches, TrainingImages, open_batches
 from bignas_zoo.recipes.engine import Engine, choose_engine, host_index, make_engine
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.run_folder import hold
@@ -146,10 +147,13 @@ def _train(
             save(start)
         if stop.requested:
             raise stop.error(f" after step {start:,} of {recipe.steps:,}")
+        upcoming = _prepared(stream, recipe, start)
         for step in range(start, recipe.steps):
             alone = step < recipe.biggest_only_steps
             # Ctrl-C in here may leave a step half applied; the last checkpoint is what counts then.
-            values = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
+            running = engine.step(*upcoming, learning_rate(recipe, step), alone=alone)
+            upcoming = _prepared(stream, recipe, step + 1)  # while an accelerator computes
+            values = {name: float(value) for name, value in running.items()}
             if not all(math.isfinite(value) for value in values.values()):
                 raise TrainingStoppedError(
                     f"step {step + 1}: the loss is {values['loss']}. The checkpoints in {workdir} are from before; "
@@ -178,6 +182,11 @@ def _train(
                 say(f"checkpoint of step {step + 1:,} written")
                 raise stop.error(f" after step {step + 1:,} of {recipe.steps:,}")
     return engine.weights()
+
+
+def _prepared(stream: Batches, recipe: Recipe, step: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return a step's batch and what steers it; nothing after the last step."""
+    return (stream.at(step), control(recipe, step)) if step < recipe.steps else ({}, {})
 
 
 def _evaluates(recipe: Recipe, step: int) -> bool:

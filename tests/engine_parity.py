@@ -96,7 +96,7 @@ def run(mode: str, recipe):
     for step in range(STEPS):
         alone = step < recipe.biggest_only_steps
         values = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
-    return state, engine.state(), values
+    return state, engine.state(), {name: float(value) for name, value in values.items()}
 
 
 def main(mode: str, out: str, fields: str = "{}") -> None:
