@@ -95,11 +95,11 @@ class Dataset:
     test: LabelledImages
 
 
-def open_batches(images: TrainingImages, recipe: Recipe, engine: Engine, *, resident: bool) -> Batches:
-    """Return an engine's batches; with `resident` the engine holds the images, if they are small enough."""
+def open_batches(images: TrainingImages, recipe: Recipe, engine: Engine) -> Batches:
+    """Return an engine's batches; it holds the images itself if that is better and they are small enough."""
     if isinstance(images, StreamedImages):
         return images.batches(recipe, engine.host, engine.hosts)
-    resident = resident and images.pixels.nbytes < RESIDENT_BYTES
+    resident = engine.holds_images and images.pixels.nbytes < RESIDENT_BYTES
     stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=resident)
     if resident:
         engine.hold(stream.held())

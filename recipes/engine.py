@@ -27,10 +27,12 @@ class Engine(Protocol):
 
     Attributes:
         host, hosts: this process among those that train together; host 0 writes files.
+        holds_images: whether images are better kept in its devices' memory (`hold`) than sent each step.
     """
 
     host: int
     hosts: int
+    holds_images: bool
 
     def hold(self, resident: Mapping[str, np.ndarray]) -> None:
         """Put ``pixels`` and ``labels`` of all training images into the devices' memory."""

@@ -161,6 +161,8 @@ def join_hosts() -> int:
 class JaxEngine:
     """See `Engine`."""
 
+    holds_images = True
+
     def __init__(self, recipe: Recipe, preprocess: Preprocess, devices: Any = None) -> None:
         self.host, self.hosts = join_hosts(), jax.process_count()
         self.mesh = Mesh(np.array(devices or jax.devices()), ("batch",))

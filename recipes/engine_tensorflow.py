@@ -81,6 +81,7 @@ class TensorFlowEngine:
         self.how = execution(recipe, name)
         self.strategy = make_strategy(name)
         self.compiled = name == "tpu"
+        self.holds_images = name == "single" and bool(tf.config.list_logical_devices("GPU"))
         resolver = self.strategy.cluster_resolver
         shared = name == "multi_worker" and resolver is not None
         self.host = resolver.task_id if shared else 0

@@ -86,7 +86,7 @@ def train(
         return _follow(recipe, images, workdir, make_engine(name, recipe, preprocess))
     with hold(workdir, say):  # before any device is claimed
         engine = make_engine(name, recipe, preprocess)
-        return _train(recipe, images, workdir, evaluate, report, say, engine, resident=name == "jax")
+        return _train(recipe, images, workdir, evaluate, report, say, engine)
 
 
 def _follow(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engine) -> dict[str, np.ndarray]:
@@ -94,7 +94,7 @@ def _follow(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engin
     done = checkpoint.load(workdir, recipe, lambda message: None)
     if done:
         engine.restore(done.state)
-    stream = open_batches(images, recipe, engine, resident=True)
+    stream = open_batches(images, recipe, engine)
     for step in range(done.step if done else 0, recipe.steps):
         alone = step < recipe.biggest_only_steps
         engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
@@ -109,8 +109,6 @@ def _train(
     report: Callable[[Progress], None],
     say: Callable[[str], None],
     engine: Engine,
-    *,
-    resident: bool,
 ) -> dict[str, np.ndarray]:
     done = checkpoint.load(workdir, recipe, say)
     start, best = 0, None
@@ -120,7 +118,7 @@ def _train(
         engine.restore(done.state)
     write_json(workdir / "recipe.json", recipe.to_json())
     log = RunLog(workdir, start, say)
-    stream = open_batches(images, recipe, engine, resident=resident)
+    stream = open_batches(images, recipe, engine)
 
     def save(step: int) -> None:
         checkpoint.save(workdir, recipe, step, engine.state(), best, recipe.keep_checkpoints)

@@ -90,7 +90,7 @@ def run(mode: str, recipe):
         for k, v in engine.state().items()
     }
     engine.restore(state)
-    stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=mode.startswith("jax"))
+    stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=engine.holds_images)
     if stream.resident:
         engine.hold(stream.held())
     for step in range(STEPS):

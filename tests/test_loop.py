@@ -23,7 +23,7 @@ from bignas_zoo.recipes.recipe import Recipe
 class Counter:
     """An engine whose only weight is the number of steps."""
 
-    host, hosts = 0, 1
+    host, hosts, holds_images = 0, 1, False
 
     def __init__(self, *_: Any) -> None:
         self.count = np.zeros((), np.float32)
