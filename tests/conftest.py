@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow's graphs are many Python objects; to look through all of them again and again takes minutes.
+gc.set_threshold(100_000, 50, 100)
 
 from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
 from bignas_zoo.spaces import variant
