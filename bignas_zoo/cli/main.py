@@ -106,3 +106,6 @@ for _command in (
     curves_command,
 ):
     main.add_command(_command)
+
+if __name__ == "__main__":  # how `zoo.train` starts a process of its own
+    main()
