@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("bignas-zoo", "tensorflow", "tensorflow-cpu", "keras", "numpy", "ai-edge-litert")
+PACKAGES = ("bignas-zoo", "tensorflow", "tensorflow-cpu", "keras", "jax", "numpy", "ai-edge-litert")
 
 
 def versions() -> dict[str, str]:

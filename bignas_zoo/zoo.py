@@ -231,7 +231,7 @@ def train(
     Args:
         recipe: a YAML file, or the name of a shipped recipe such as ``cifar10_cpu``.
         data: folder of the recipe's images (CIFAR-10's files, or class folders), or TFRecord files: a
-            folder, a pattern, or a bucket.
+            folder, a pattern, or a bucket; or a packed data set (``FILE.npz``).
         output: the run's folder.
         test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
         engine: "tensorflow", "jax" or "auto"; None takes the recipe's. Keras runs on one of them in a
@@ -242,7 +242,8 @@ def train(
 
     Returns:
         The family's folder, to be given to `get` and the others as `family`. None after a training on
-        JAX where TensorFlow is missing: the run is complete, and `make_family` makes a family of it.
+        JAX where TensorFlow is missing, or on packed data: the run is complete, and `make_family` makes a
+        family of it.
 
     Raises:
         RecipeError: the recipe is not valid, or the folder holds a run of another.
@@ -261,8 +262,9 @@ def train(
     use_backend(chosen)
     if classes_from_folders:
         from bignas_zoo.recipes.class_folders import class_names
+        from bignas_zoo.recipes.packed import is_packed, packed_class_names
 
-        changes["classes"] = len(class_names(Path(data)))
+        changes["classes"] = len((packed_class_names if is_packed(data) else class_names)(Path(data)))
     from bignas_zoo.measure.family import train_family
 
     trained = train_family(path, data, Path(output), test_data=test_data, changes=changes, say=say, report=report)
@@ -275,7 +277,9 @@ def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | No
     import subprocess
     import sys
 
-    if importlib.util.find_spec("tensorflow") is None:
+    from bignas_zoo.recipes.packed import is_packed
+
+    if importlib.util.find_spec("tensorflow") is None or (is_packed(data) and test_data is None):
         return None
     say("trained; the children are measured on TensorFlow")
     command = [sys.executable, "-m", "bignas_zoo.cli.main", "family", str(output), "--data", str(data)]

@@ -6,6 +6,7 @@ those held out, for calibration and for the test are read.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from bignas_zoo.errors import LocalIOError
+from bignas_zoo.errors import LocalIOError, RecipeError
 from bignas_zoo.recipes.class_folders import read_splits, stratified
 from bignas_zoo.recipes.data import LabelledImages, TrainingBatches, is_cifar10, read_labelled, split_holdout
 from bignas_zoo.recipes.engine import Engine
+from bignas_zoo.recipes.packed import is_packed, read_packed
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -86,7 +88,7 @@ class Dataset:
         images: those to train on.
         calibration: ``[n, crop, crop, 3]`` uint8 of them.
         holdout: training images kept out.
-        test: those of the test split.
+        test: those of the test split; none of a packed data set.
     """
 
     images: TrainingImages
@@ -113,20 +115,23 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
         recipe: gives crop size, hold-out, calibration images and seed.
         data: a folder with CIFAR-10's files; one with ``train/CLASS`` and ``test/CLASS``, or with
             ``CLASS`` alone, of which a part of each class is then kept for the test; or TFRecord files:
-            a folder or bucket with ``train-*`` and ``validation-*``, or a pattern of the training files.
+            a folder or bucket with ``train-*`` and ``validation-*``, or a pattern of the training files;
+            or a packed data set (``FILE.npz``, see `recipes.packed`), which has no test images.
         test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
 
     Raises:
         LocalIOError, IntegrityError: images cannot be read or are damaged; the classes are not as many
             as the space's.
     """
-    if is_tfrecords(data):
+    if is_packed(data):
+        dataset = _packed(recipe, Path(data), test_data)
+    elif is_tfrecords(data):
         from bignas_zoo.recipes.tfrecords import test_pattern, training_pattern
 
         pattern = training_pattern(str(data))
         dataset = _tfrecords(recipe, pattern, str(test_data or test_pattern(pattern)))
     else:
-        dataset = _folders(recipe, Path(data))
+        dataset = _split(recipe, *_folders(recipe, Path(data)))
     found, space = len(dataset.images.class_names), recipe.search_space
     if found != space.classes:
         raise LocalIOError(
@@ -134,6 +139,48 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
             "Set classes in the recipe, or give --classes-from-folders."
         )
     return dataset
+
+
+def training_images(recipe: Recipe, data: str | Path) -> LabelledImages:
+    """Read all training images, those that `open_dataset` holds out among them, in the order it splits them in.
+
+    Raises:
+        RecipeError: the recipe needs TFRecord files.
+        LocalIOError, IntegrityError: see `open_dataset`.
+    """
+    _check_augment(recipe, data)
+    if not is_tfrecords(data):
+        return _folders(recipe, Path(data))[0]
+    from bignas_zoo.recipes import tfrecords
+
+    pattern = tfrecords.training_pattern(str(data))
+    names = tfrecords.class_names(tfrecords.find_files(pattern), recipe.search_space.classes, recipe.label_offset)
+    return tfrecords.tfrecord_images(pattern, recipe.crop_size, label_offset=recipe.label_offset, class_names=names)
+
+
+def _check_augment(recipe: Recipe, data: str | Path) -> None:
+    if recipe.augment != "none":
+        raise RecipeError(
+            f"recipe '{recipe.name}': augment: '{recipe.augment}' works on TFRecord files only; {data} cannot be "
+            "packed for it. Set augment to none."
+        )
+
+
+def _packed(recipe: Recipe, path: Path, test_data: str | Path | None) -> Dataset:
+    _check_augment(recipe, path)
+    everything = read_packed(path)
+    side, names = everything.pixels.shape[1], everything.class_names
+    if side != recipe.crop_size:
+        raise LocalIOError(
+            f"{path}: images of {side} px, but recipe '{recipe.name}' has crop_size {recipe.crop_size}. "
+            "Pack them with this recipe."
+        )
+    if test_data is None:
+        return _split(recipe, everything, dataclasses.replace(everything.take(slice(0)), source="no images"))
+    from bignas_zoo.recipes.tfrecords import tfrecord_images
+
+    test = tfrecord_images(str(test_data), side, label_offset=recipe.label_offset, class_names=names)
+    return _split(recipe, everything, test)
 
 
 def is_tfrecords(data: str | Path) -> bool:
@@ -145,17 +192,18 @@ def is_tfrecords(data: str | Path) -> bool:
     return not is_cifar10(folder) and any(next(folder.glob(p), None) for p in ("*.tfrecord*", "train-*-of-*"))
 
 
-def _folders(recipe: Recipe, folder: Path) -> Dataset:
+def _folders(recipe: Recipe, folder: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Return the training and the test images of CIFAR-10's files or of class folders."""
     if is_cifar10(folder):
         everything = read_labelled(folder, "train", recipe.crop_size, ())
-        return _split(recipe, everything, read_labelled(folder, "test", recipe.crop_size, everything.class_names))
+        return everything, read_labelled(folder, "test", recipe.crop_size, everything.class_names)
     parts = read_splits(folder, recipe.crop_size)
     everything, test = parts["train"], parts.get("test")
     if test is None:  # val, too, chooses nothing here: children are chosen on images held out of training
         test = parts.get("val")
     if test is None:
         everything, test = stratified(everything, TEST_PART, recipe.seed, folder.name)
-    return _split(recipe, everything, test)
+    return everything, test
 
 
 def _split(recipe: Recipe, everything: LabelledImages, test: LabelledImages) -> Dataset:

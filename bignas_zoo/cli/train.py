@@ -11,7 +11,7 @@ from bignas_zoo.cli.common import print_table, say
 from bignas_zoo.cli.progress import training_progress
 from bignas_zoo.registry import Family, get_family
 
-DATA = "Folder of the recipe's images, or a pattern or bucket of TFRecord files."
+DATA = "Folder of the recipe's images, a pattern or bucket of TFRecord files, or (train) a packed FILE.npz."
 TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from --data."
 
 
@@ -43,10 +43,20 @@ def train_command(
             say=say, report=report,
         )  # fmt: skip
     if folder is None:
-        more = f" --test-data {test_data}" if test_data else ""
-        click.echo(f"Trained: {run}\nNext, where TensorFlow is installed: bignas-zoo family {run} --data {data}{more}")
+        click.echo(
+            f"Trained: {run}\nNext, where TensorFlow is installed: bignas-zoo family {run} {_images(data, test_data)}"
+        )
     else:
         _print_family(get_family(folder), folder)
+
+
+def _images(data: str, test_data: str | None) -> str:
+    """Return the options that name the images a family is measured on."""
+    from bignas_zoo.recipes.packed import is_packed
+
+    if is_packed(data) and not test_data:
+        return f"--data DATA (the images that {data} was packed of)"
+    return f"--data {data}{f' --test-data {test_data}' if test_data else ''}"
 
 
 @click.command("family")

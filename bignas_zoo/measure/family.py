@@ -16,8 +16,7 @@ import keras
 import numpy as np
 
 from bignas_zoo import store
-from bignas_zoo.errors import NotFoundError
-from bignas_zoo.export.tflite import convert
+from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.measure.evaluate import BATCH, Evaluator, child_top1
 from bignas_zoo.measure.front import Measured, measure_front, name_members, pareto, thin
 from bignas_zoo.models.calibration import calibrate
@@ -101,7 +100,8 @@ def train_family(
     """Train by a recipe and make a family; see `bignas_zoo.train`.
 
     Returns:
-        The family's folder; None where the training ran on JAX: `make_family` needs TensorFlow.
+        The family's folder; None where the training ran on JAX, as `make_family` needs TensorFlow, or the data
+        have no test images.
     """
     # The training itself asks for more: it saves a checkpoint first.
     with stop_requests() as stop, stop.at_once():
@@ -129,8 +129,9 @@ def _train_family(
         return {name: round(evaluator.top1(spec, dataset.holdout), 2) for name, spec in ends.items()}
 
     train_supernet(recipe, dataset.images, output, curve, report, say)
-    if host_index(choose_engine(recipe.engine)) or keras.backend.backend() != "tensorflow":
-        return None  # measured and exported by one process, on TensorFlow: see `make_family`
+    elsewhere = host_index(choose_engine(recipe.engine)) or keras.backend.backend() != "tensorflow"
+    if elsewhere or not len(dataset.test):
+        return None  # measured and exported by one process, on TensorFlow, see `make_family`
     return _finish(recipe, dataset, output, say)
 
 
@@ -147,6 +148,7 @@ def make_family(data: str | Path, output: Path, *, test_data: str | Path | None,
 
     Raises:
         NotFoundError: the folder holds no finished run.
+        UsageError: the data have no test images.
         LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
     """
     if not (output / RECIPE_FILE).is_file():
@@ -162,7 +164,13 @@ def make_family(data: str | Path, output: Path, *, test_data: str | Path | None,
         )
     say(f"reading images from {data}")
     with stop_requests() as stop, stop.at_once():
-        return _finish(recipe, open_dataset(recipe, data, test_data), output, say)
+        dataset = open_dataset(recipe, data, test_data)
+        if not len(dataset.test):
+            raise UsageError(
+                f"{data}: packed training images, without the test images that a family is measured on. Name the "
+                "images they were packed of with --data."
+            )
+        return _finish(recipe, dataset, output, say)
 
 
 def _finish(recipe: Recipe, dataset: Dataset, output: Path, say: Say) -> Path:
@@ -275,6 +283,8 @@ def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say
 
 def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: Say) -> dict[str, Any]:
     """Calibrate and measure one slice, store its statistics, and return its entry in family.json."""
+    from bignas_zoo.export.tflite import convert  # TensorFlow, which a training on JAX does without
+
     child = run.child(member.spec)
     stored = get_weights(child, member.spec)
     file = f"bn/{name}.safetensors"
