@@ -87,8 +87,8 @@ CIFAR10_HELP = (
 
 
 LABELLED_HELP = (
-    "Expected CLASS/*.png (for training, train/CLASS and test/CLASS), or CIFAR-10's data_batch_*.bin and "
-    "test_batch.bin."
+    "Expected CLASS/*.png (for training also train/CLASS and test/CLASS, or TFRecord files), or CIFAR-10's "
+    "data_batch_*.bin and test_batch.bin."
 )
 
 

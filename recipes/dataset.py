@@ -16,7 +16,14 @@ import numpy as np
 
 from bignas_zoo.errors import LocalIOError, RecipeError
 from bignas_zoo.recipes.class_folders import read_splits, stratified
-from bignas_zoo.recipes.data import LabelledImages, TrainingBatches, is_cifar10, read_labelled, split_holdout
+from bignas_zoo.recipes.data import (
+    LABELLED_HELP,
+    LabelledImages,
+    TrainingBatches,
+    is_cifar10,
+    read_labelled,
+    split_holdout,
+)
 from bignas_zoo.recipes.engine import Engine
 from bignas_zoo.recipes.packed import is_packed, read_packed
 from bignas_zoo.recipes.randomness import philox
@@ -197,6 +204,8 @@ def _folders(recipe: Recipe, folder: Path) -> tuple[LabelledImages, LabelledImag
     if is_cifar10(folder):
         everything = read_labelled(folder, "train", recipe.crop_size, ())
         return everything, read_labelled(folder, "test", recipe.crop_size, everything.class_names)
+    if not folder.is_dir() or not any(p.is_dir() for p in folder.iterdir()):
+        raise LocalIOError(f"{folder}: no images found. {LABELLED_HELP}")
     parts = read_splits(folder, recipe.crop_size)
     everything, test = parts["train"], parts.get("test")
     if test is None:  # val, too, chooses nothing here: children are chosen on images held out of training

@@ -10,11 +10,12 @@ import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow's graphs are many Python objects; to look through all of them again and again takes minutes.
-gc.set_threshold(100_000, 50, 100)
 
 from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
 from bignas_zoo.spaces import variant
+
+# TensorFlow's graphs are many Python objects; to look through all of them again and again takes minutes.
+gc.set_threshold(100_000, 50, 100)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -102,7 +102,14 @@ def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path: Path) -> None:
     recipe.write_text("name: x\nspace: bignas-cifar10\nlerning_rate: 1\n")
     fails("train", str(recipe), "--data", str(tmp_path), code=2, says="Did you mean 'learning_rate'?")
     fails(
-        "train", "cifar10_cpu", "--data", str(tmp_path), "--output", str(tmp_path / "r"), code=7, says="no such folder"
+        "train",
+        "cifar10_cpu",
+        "--data",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "r"),
+        code=7,
+        says="no images found. Expected CLASS/",
     )
     fails("evaluate", "bignas-s", "--data", str(tmp_path), code=3, says="never published")
 
