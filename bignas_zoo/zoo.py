@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from bignas_zoo.recipes.tpu_compile import CompileReport
+
 Say = Callable[[str], None]
 
 
@@ -313,3 +315,23 @@ def make_family(
     from bignas_zoo.measure.family import make_family as make
 
     return make(data, Path(output), test_data=test_data, say=say)
+
+
+def compile_only(
+    recipe: str | Path, topology: str, *, report: Callable[[float], None] = lambda seconds: None
+) -> CompileReport:
+    """Compile a recipe's training step for TPUs that need not be there; see `recipes.tpu_compile`.
+
+    Args:
+        recipe: a YAML file, or the name of a shipped recipe such as ``imagenet_tpu``.
+        topology: as JAX names them, e.g. ``v3:8x8``.
+        report: told the seconds that passed, every now and then.
+
+    Raises:
+        RecipeError, NotFoundError: the recipe is not valid, or there is none.
+        UsageError: libtpu is missing, or topology and recipe do not go together.
+    """
+    from bignas_zoo.recipes import tpu_compile
+    from bignas_zoo.recipes.recipe import find_recipe, read_recipe
+
+    return tpu_compile.compile_only(read_recipe(find_recipe(recipe)), topology, report)

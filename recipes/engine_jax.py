@@ -8,6 +8,7 @@ itself, so one device and many give the same step.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -28,19 +29,37 @@ from bignas_zoo.recipes.recipe import Recipe
 
 Array = Any
 State = dict[str, Array]
+Sums = dict[str, Any]
 OWN = Execution("one_pass", "native", "cond")
+#: On a TPU what counts is how often memory is read, see benchmarks/tpu_compile.md.
+OWN_TPU = Execution("lean", "native", "where", 4)
 
 
-def execution(recipe: Recipe) -> Execution:
+def execution(recipe: Recipe, mesh: Mesh | None = None) -> Execution:
     """Return how the supernet is computed: the recipe's choices, else the engine's own.
+
+    Args:
+        recipe: the recipe.
+        mesh: the devices, which may be TPUs; None means others.
 
     Raises:
         UsageError: the recipe asks for TensorFlow's fused batch norm.
     """
     wanted = {k: getattr(recipe, k) for k in ("batch_norm", "depthwise", "branch") if getattr(recipe, k) != "auto"}
     if wanted.get("batch_norm") == "fused":
-        raise UsageError(f"recipe '{recipe.name}': batch_norm: 'fused' is TensorFlow's; allowed: one_pass, two_pass.")
-    return Execution(**{**vars(OWN), **wanted})
+        raise UsageError(
+            f"recipe '{recipe.name}': batch_norm: 'fused' is TensorFlow's; allowed: lean, one_pass, two_pass."
+        )
+    own = OWN_TPU if mesh is not None and is_tpu(mesh) else OWN
+    pack = recipe.pack or own.pack
+    if mesh is not None:
+        pack = math.gcd(pack, recipe.batch_size // mesh.size)  # images of one device only
+    return Execution(**{**vars(own), **wanted, "pack": pack})
+
+
+def is_tpu(mesh: Mesh) -> bool:
+    """Return whether a mesh is of TPU cores."""
+    return bool(mesh.devices.flat[0].platform == "tpu")
 
 
 class PureStep:
@@ -70,50 +89,68 @@ class PureStep:
         alone: bool,
     ) -> tuple[State, dict[str, Array]]:
         """Return the next state, and the loss with its parts."""
+        sums: Sums | None = None
         weights = {name: state[name] for name in self.names}
-        loss, parts, gradients = self.gradients(weights, batch, steering, resident, alone=alone)
-        slots = {k: v for k, v in state.items() if k.startswith(OPTIMIZER)}
-        slots[self._rate] = learning_rate
-        updated, new = self._optimizer.stateless_apply(
-            list(slots.values()), [gradients[n] for n in self.names], list(weights.values())
-        )
-        state = {**dict(zip(self.names, updated, strict=True)), **dict(zip(slots, new, strict=True))}
-        return state, {"loss": loss, **parts}
+        for index in range(sandwich.children_count(self.recipe, alone=alone)):
+            sums = self.child(weights, batch, steering, resident, sums, index=index, alone=alone)
+        assert sums is not None
+        return self.apply(state, sums["gradients"], learning_rate), sums["values"]
 
-    def gradients(
+    def child(
         self,
         weights: Mapping[str, Array],
         batch: Mapping[str, Array],
         steering: Mapping[str, Array],
         resident: Mapping[str, Array] | None,
+        before: Sums | None,
         *,
+        index: int,
         alone: bool,
-    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """Differentiate child by child, so that one child's activations are in memory at a time."""
+    ) -> Sums:
+        """Differentiate one child's part of the loss: one child's activations are in memory at a time.
+
+        Args:
+            weights, batch, steering, resident: see `__call__`.
+            before: what the children before this one left; None for the first.
+            index: see `sandwich.child_loss`.
+            alone: whether there are no others.
+
+        Returns:
+            ``gradients`` summed so far, ``values`` to report, and the ``targets`` of further children.
+        """
         recipe = self.recipe
         images, labels = sandwich.images_of(recipe, self.preprocess, batch, resident)
-        targets = sandwich.first_targets(recipe, labels)
+        targets = before["targets"] if before else sandwich.first_targets(recipe, labels)
         share = sandwich.share_of(recipe, alone=alone)
-        total: Array = 0.0
-        parts: dict[str, Array] = {}
-        gradients: dict[str, Array] = {}
-        for index in range(sandwich.children_count(recipe, alone=alone)):
 
-            def term(w: Any, index: int = index, targets: Any = targets) -> Any:
-                loss, *rest = sandwich.child_loss(
-                    recipe, w, images, targets, steering, batch["row"], index, share, self.how
-                )
-                return loss, rest
+        def term(w: Any) -> Any:
+            loss, *rest = sandwich.child_loss(
+                recipe, w, images, targets, steering, batch["row"], index, share, self.how
+            )
+            return loss, rest
 
-            (value, (loss, logits)), slope = jax.value_and_grad(term, has_aux=True)(weights)
-            total = total + value
-            gradients = {k: gradients[k] + v for k, v in slope.items()} if gradients else slope
-            if index == 0:
-                parts = {"biggest": loss, "accuracy": sandwich.accuracy(logits, labels)}
-                targets = sandwich.further_targets(recipe, targets, logits)
-            else:
-                parts["smallest"] = loss
-        return total, parts, gradients
+        (value, (loss, logits)), slope = jax.value_and_grad(term, has_aux=True)(weights)
+        if before is None:
+            values = {"loss": value, "biggest": loss, "accuracy": sandwich.accuracy(logits, labels)}
+            return {
+                "gradients": slope,
+                "values": values,
+                "targets": sandwich.further_targets(recipe, targets, logits),
+            }
+        return {
+            "gradients": {k: before["gradients"][k] + v for k, v in slope.items()},
+            "values": {**before["values"], "loss": before["values"]["loss"] + value, "smallest": loss},
+            "targets": targets,
+        }
+
+    def apply(self, state: State, gradients: Mapping[str, Array], learning_rate: Array) -> State:
+        """Take the optimizer's step."""
+        slots = {k: v for k, v in state.items() if k.startswith(OPTIMIZER)}
+        slots[self._rate] = learning_rate
+        updated, new = self._optimizer.stateless_apply(
+            list(slots.values()), [gradients[n] for n in self.names], [state[n] for n in self.names]
+        )
+        return {**dict(zip(self.names, updated, strict=True)), **dict(zip(slots, new, strict=True))}
 
 
 def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
@@ -123,7 +160,12 @@ def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
 
 
 def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
-    """Return the jitted step: state replicated over the mesh and donated, the batch spread over it."""
+    """Return the compiled step: state replicated over the mesh and donated, the batch spread over it.
+
+    On TPUs it is a `SplitStep`: a program of the whole step takes their compiler too long.
+    """
+    if is_tpu(mesh):
+        return SplitStep(step, mesh, alone=alone)
     whole, rows = shardings(mesh)
     return jax.jit(
         functools.partial(step, alone=alone),
@@ -131,6 +173,55 @@ def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
         out_shardings=whole,
         donate_argnums=0,
     )
+
+
+class SplitStep:
+    """A step as one program a child and one for the optimizer: they compile side by side."""
+
+    def __init__(self, step: PureStep, mesh: Mesh, *, alone: bool) -> None:
+        whole, rows = shardings(mesh)
+        sums = {"gradients": whole, "values": whole, "targets": rows}
+        self._names = step.names
+        self._children = [
+            jax.jit(
+                functools.partial(step.child, index=index, alone=alone),
+                in_shardings=(whole, rows, whole, whole, sums if index else None),
+                out_shardings=sums,
+                donate_argnums=4 if index else (),
+            )
+            for index in range(sandwich.children_count(step.recipe, alone=alone))
+        ]
+        self._apply = jax.jit(step.apply, in_shardings=whole, out_shardings=whole, donate_argnums=0)
+
+    def __call__(
+        self,
+        state: State,
+        batch: Mapping[str, Array],
+        steering: Mapping[str, Array],
+        learning_rate: Array,
+        resident: Mapping[str, Array] | None,
+    ) -> tuple[State, dict[str, Array]]:
+        """Run the programs; see `PureStep.__call__`."""
+        weights = {name: state[name] for name in self._names}
+        sums = None
+        for child in self._children:
+            sums = child(weights, batch, steering, resident, sums)
+        assert sums is not None
+        return self._apply(state, sums["gradients"], learning_rate), sums["values"]
+
+    def lower(
+        self, state: State, batch: Any, steering: Any, learning_rate: Any, resident: Any
+    ) -> dict[str, jax.stages.Lowered]:
+        """Trace all programs on arrays or their shapes; return them by name."""
+        weights = {name: state[name] for name in self._names}
+        found: dict[str, jax.stages.Lowered] = {}
+        sums = None
+        for index, child in enumerate(self._children):
+            found[f"child {index + 1}"] = lowered = child.lower(weights, batch, steering, resident, sums)
+            sums = jax.tree.map(lambda like: jax.ShapeDtypeStruct(like.shape, like.dtype), lowered.out_info)
+        assert sums is not None
+        found["optimizer"] = self._apply.lower(state, sums["gradients"], learning_rate)
+        return found
 
 
 def join_hosts() -> int:
@@ -171,7 +262,7 @@ class JaxEngine:
                 f"recipe '{recipe.name}': batch_size {recipe.batch_size} does not divide by {self.mesh.size} devices."
             )
         self._whole, self._rows = shardings(self.mesh)
-        self._step = PureStep(recipe, preprocess)
+        self._step = PureStep(recipe, preprocess, execution(recipe, self.mesh))
         self._resident: dict[str, Array] | None = None
         self._compiled: dict[bool, Any] = {}
         self._state: State = {}

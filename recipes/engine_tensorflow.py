@@ -64,12 +64,14 @@ def execution(recipe: Recipe, strategy: str) -> Execution:
     alone = strategy == "single"
     own = Execution("fused" if alone else "synchronised", "native", "cond" if alone else "where")
     wanted = {k: getattr(recipe, k) for k in ("batch_norm", "depthwise", "branch") if getattr(recipe, k) != "auto"}
+    if wanted.get("batch_norm") == "lean":
+        raise UsageError(f"recipe '{recipe.name}': batch_norm: 'lean' is JAX's; allowed: fused, one_pass, two_pass.")
     if not alone and (wanted.get("branch") == "cond" or "batch_norm" in wanted):
         raise UsageError(
             f"recipe '{recipe.name}': strategy '{strategy}' needs synchronised batch norms and branch 'where'; "
             "set batch_norm and branch to auto."
         )
-    return Execution(**{**vars(own), **wanted})
+    return Execution(**{**vars(own), **wanted, "pack": recipe.pack or 1})
 
 
 class TensorFlowEngine:

@@ -44,8 +44,8 @@ class Recipe:
         engine: "tensorflow", "jax" or "auto" (JAX on a GPU or TPU, TensorFlow otherwise).
         precision: of activations, "float32" or "bfloat16" (the paper's TPUs); weights, moments and
             losses stay float32.
-        batch_norm, depthwise, branch: see `bignas_zoo.models.elastic.Execution`; "auto" takes the
-            engine's own.
+        batch_norm, depthwise, branch, pack: see `bignas_zoo.models.elastic.Execution`; "auto" and 0
+            take the engine's own.
         biggest_only_steps: how many steps, from the start, train the biggest child alone (0 in the
             paper; Delayed eps-Shrinking, arXiv 2407.06167, argues for more).
         random_children: random children a step between biggest and smallest.
@@ -100,6 +100,7 @@ class Recipe:
     batch_norm: str = "auto"
     depthwise: str = "auto"
     branch: str = "auto"
+    pack: int = 0
     biggest_only_steps: int = 0
     random_children: int = 2
     smallest_child: bool = True
@@ -195,8 +196,8 @@ def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda v: low <= v <= high), f"within {low} and {high}"
 
 
-def _among(*options: str) -> tuple[Callable[[Any], bool], str]:
-    return (lambda v: v in options), f"one of {', '.join(options)}"
+def _among(*options: Any) -> tuple[Callable[[Any], bool], str]:
+    return (lambda v: v in options), f"one of {', '.join(map(str, options))}"
 
 
 #: For each field that needs it: a test and its description.
@@ -205,7 +206,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss_reduction": _among("sum", "mean"),
     "engine": _among("auto", "tensorflow", "jax"),
     "precision": _among("float32", "bfloat16"),
-    "batch_norm": _among("auto", "fused", "two_pass", "one_pass"),
+    "batch_norm": _among("auto", "fused", "two_pass", "one_pass", "lean"),
+    "pack": _among(0, 1, 2, 4, 8, 16),
     "depthwise": _among("auto", "native", "shifted"),
     "branch": _among("auto", "cond", "where"),
     "regularise": _among("biggest", "all"),

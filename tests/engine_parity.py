@@ -76,9 +76,11 @@ def run(mode: str, recipe):
     images = LabelledImages(pixels, generator.integers(0, 5, 50).astype(np.int32), tuple("abcde"), "noise")
     preprocess = Preprocess(14, recipe.mean, recipe.std)
     if mode.startswith("jax"):
-        from bignas_zoo.recipes.engine_jax import JaxEngine
+        from bignas_zoo.recipes import engine_jax
 
-        engine = JaxEngine(recipe, preprocess)
+        if mode == "jaxtpu":
+            engine_jax.is_tpu = lambda mesh: True
+        engine = engine_jax.JaxEngine(recipe, preprocess)
     else:
         from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
 

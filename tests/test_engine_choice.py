@@ -95,12 +95,16 @@ def test_the_strategy_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 def test_forms_are_the_recipes_or_the_engines_own() -> None:
     recipe = make_recipe()
-    assert vars(execution(recipe, "single")) == {"batch_norm": "fused", "depthwise": "native", "branch": "cond"}
-    assert vars(execution(recipe, "mirrored")) == {
-        "batch_norm": "synchronised", "depthwise": "native", "branch": "where",
+    assert vars(execution(recipe, "single")) == {
+        "batch_norm": "fused", "depthwise": "native", "branch": "cond", "pack": 1,
     }  # fmt: skip
-    chosen = dataclasses.replace(recipe, batch_norm="two_pass", depthwise="shifted", branch="where")
-    assert vars(execution(chosen, "single")) == {"batch_norm": "two_pass", "depthwise": "shifted", "branch": "where"}
+    assert vars(execution(recipe, "mirrored")) == {
+        "batch_norm": "synchronised", "depthwise": "native", "branch": "where", "pack": 1,
+    }  # fmt: skip
+    chosen = dataclasses.replace(recipe, batch_norm="two_pass", depthwise="shifted", branch="where", pack=2)
+    assert vars(execution(chosen, "single")) == {
+        "batch_norm": "two_pass", "depthwise": "shifted", "branch": "where", "pack": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("field", [{"branch": "cond"}, {"batch_norm": "one_pass"}])

@@ -59,7 +59,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["mirrored", "jax", "jax2"])
+@pytest.mark.parametrize("mode", ["mirrored", "jax", "jax2", "jaxtpu"])
 def test_an_engine_takes_the_steps_of_tensorflow_on_one_device(
     mode: str, reference: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -82,11 +82,12 @@ def test_two_processes_take_the_steps_of_one(mode: str, reference: dict[str, np.
     [
         {"branch": "where", "batch_norm": "two_pass"},
         {"depthwise": "shifted"},
+        {"branch": "where", "batch_norm": "one_pass", "pack": 4},
     ],
-    ids=lambda fields: "-".join(fields.values()),
+    ids=lambda fields: "-".join(map(str, fields.values())),
 )
 def test_other_forms_take_the_same_steps(
-    fields: dict[str, str], reference: dict[str, np.ndarray], tmp_path: Path
+    fields: dict[str, object], reference: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     assert worst(run("tensorflow", tmp_path, **fields), reference) < TOLERANCE
 

@@ -25,6 +25,25 @@ def image_progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def elapsed_progress(title: str) -> Iterator[Callable[[float], None]]:
+    """Yield a callback for seconds passed, of work whose end is unknown."""
+    from rich.console import Console
+
+    console, last = Console(stderr=True), [0.0]
+    if sys.stderr.isatty():
+        with console.status(title) as status:
+            yield lambda seconds: status.update(f"{title}: {seconds / 60:.0f} min {seconds % 60:02.0f} s")
+        return
+
+    def line(seconds: float) -> None:
+        if seconds - last[0] >= LINE_EVERY_SECONDS:
+            click.echo(f"{title}: {seconds:.0f} s", err=True)
+            last[0] = seconds
+
+    yield line
+
+
+@contextmanager
 def training_progress() -> Iterator[Callable[[Any], None]]:
     """Yield a callback for `recipes.train.Progress`: loss, images/s and time left."""
     from rich.console import Console

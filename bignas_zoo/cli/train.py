@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from bignas_zoo import zoo
-from bignas_zoo.cli.common import print_table, say
-from bignas_zoo.cli.progress import training_progress
+from bignas_zoo.cli.common import print_json, print_table, say
+from bignas_zoo.cli.progress import elapsed_progress, training_progress
 from bignas_zoo.registry import Family, get_family
 
 DATA = "Folder of the recipe's images, a pattern or bucket of TFRecord files, or (train) a packed FILE.npz."
@@ -17,7 +17,7 @@ TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from 
 
 @click.command("train")
 @click.argument("recipe")
-@click.option("--data", required=True, help=DATA)
+@click.option("--data", help=DATA)
 @click.option("--test-data", help=TEST_DATA)
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder [default: runs/RECIPE].")
 @click.option(
@@ -28,14 +28,31 @@ TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from 
 @click.option(
     "--classes-from-folders", is_flag=True, help="Train on the classes that --data has, whatever the space's."
 )
+@click.option("--compile-only", metavar="TOPOLOGY", help="Train nothing: compile the step for TPUs, e.g. v3:8x8.")
+@click.option("--json", "as_json", is_flag=True, help="With --compile-only: print one JSON object.")
 def train_command(
-    recipe: str, data: str, test_data: str | None, output: Path | None, engine: str | None, classes_from_folders: bool
+    recipe: str,
+    data: str | None,
+    test_data: str | None,
+    output: Path | None,
+    engine: str | None,
+    classes_from_folders: bool,
+    compile_only: str | None,
+    as_json: bool,
 ) -> None:
     """Train a supernet by RECIPE (a YAML file or a shipped recipe's name) and make a family of it.
 
     Run the same command again to go on after an interruption. SIGTERM saves a checkpoint and stops with
     exit code 75; so does Ctrl-C, with 130. `bignas-zoo curves` shows how far a run is.
+
+    With --compile-only the TPU's compiler (pip install 'bignas-zoo[tpu]') says what a step would need;
+    neither images nor a TPU are wanted.
     """
+    if compile_only:
+        _compile_only(recipe, compile_only, as_json)
+        return
+    if data is None:
+        raise click.UsageError("Missing option '--data' (only --compile-only does without).")
     run = output or Path("runs") / Path(recipe).stem
     with training_progress() as report:
         folder = zoo.train(
@@ -57,6 +74,15 @@ def _images(data: str, test_data: str | None) -> str:
     if is_packed(data) and not test_data:
         return f"--data DATA (the images that {data} was packed of)"
     return f"--data {data}{f' --test-data {test_data}' if test_data else ''}"
+
+
+def _compile_only(recipe: str, topology: str, as_json: bool) -> None:
+    with elapsed_progress(f"compiling for {topology}") as report:
+        found = zoo.compile_only(recipe, topology, report=report)
+    if as_json:
+        print_json("compile", found.to_json())
+    else:
+        print_table(("what", ">value", "note"), found.table())
 
 
 @click.command("family")

@@ -8,7 +8,8 @@ Reference: BigNAS (arXiv 2003.11142) sections 3 and 4.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from bignas_zoo.space import ChildSpec, SearchSpace
 
 Tensor = Any
 Weights = Mapping[str, Tensor]
+Gate = tuple[Callable[..., Tensor], tuple[Tensor, ...]]  # of pooled values and weights; the weights
+LANES = 128  # channels that a TPU's vector unit works on at once; narrower maps waste the rest
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,23 @@ def _kernel(op: Op, name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return (generator.standard_normal(shape) * deviation).astype(np.float32)
 
 
+def pack_of(block: Block, most: int, batch: int | None, layerwise: bool) -> int:
+    """Return how many images lie side by side in a block: until its output fills `LANES` channels.
+
+    Args:
+        block: of the plan of the biggest child.
+        most: `Execution.pack`.
+        batch: images; None (unknown) and what does not divide by the result give fewer.
+        layerwise: whether the layers of its stage differ in width; such maps are not packed.
+    """
+    pack = 1
+    if block.kind not in ("stem", "mbconv") or layerwise:
+        return pack
+    while pack < most and pack * block.cout < LANES and batch and batch % (2 * pack) == 0:
+        pack *= 2
+    return pack
+
+
 class _Run:
     """One forward pass: the values every block needs, and the moments it leaves behind."""
 
@@ -149,16 +169,56 @@ class _Run:
         weights: Weights,
         moments: Mapping[str, Moments] | None,
         how: Execution,
+        batch: int | None,
     ) -> None:
-        self.space, self.weights, self.given, self.how = space, weights, moments, how
+        self.space, self.weights, self.given, self.how, self.batch = space, weights, moments, how, batch
+        self.pack = 1
         self.moments: dict[str, Moments] = {}
 
-    def norm(self, x: Tensor, op: Op, choice: Any) -> Tensor:
+    def lay(self, x: Tensor, block: Block) -> Tensor:
+        """Lay as many images side by side as `block` wants."""
+        layerwise = block.stage >= 0 and self.space.stages[block.stage].layerwise_widths
+        old, self.pack = self.pack, pack_of(block, self.how.pack, self.batch, layerwise)
+        return elastic.packed(x, old, self.pack)
+
+    def norm(self, x: Tensor, op: Op, choice: Any, *, act: bool = True, gate: Gate | None = None) -> Tensor:
+        """Normalise; then activate and scale by a gate."""
+        if self._lean():
+            from bignas_zoo.models import lean
+
+            form = self._form(act, gate and gate[0])
+            return self._keep(op, lean.norm_act_gate(form, x, *self._affine(op, choice), gate[1] if gate else ()))
         given = None if self.given is None else self.given[op.name]
         gamma, beta = self.weights[f"{op.name}.bn.gamma"], self.weights[f"{op.name}.bn.beta"]
-        y, self.moments[op.name] = elastic.batch_norm(
-            x, gamma, beta, choice, self.space.bn_epsilon, given, self.how.batch_norm
-        )
+        epsilon, form = self.space.bn_epsilon, self.how.batch_norm
+        y, self.moments[op.name] = elastic.batch_norm(x, gamma, beta, choice, epsilon, given, form, self.pack)
+        y = self.act(y) if act else y
+        return elastic.scale_by(y, lambda pooled: gate[0](pooled, *gate[1]), self.pack) if gate else y
+
+    def expand(self, x: Tensor, op: Op, cin: Any, mid: Any) -> Tensor:
+        """Widen with a 1x1 convolution, normalise, activate."""
+        if not self._lean():
+            return self.norm(elastic.conv(x, self.kernel(op), cin, mid, 1, self.pack), op, mid)
+        from bignas_zoo.models import lean
+
+        conv = functools.partial(elastic.plain_conv, pack=self.pack)
+        kernel = elastic.conv_kernel(self.kernel(op), cin, mid)
+        return self._keep(op, lean.expand(self._form(True, None), conv, x, kernel, *self._affine(op, mid)))
+
+    def _lean(self) -> bool:
+        return self.given is None and self.how.batch_norm == "lean"
+
+    def _form(self, act: bool, gate: Any) -> Any:
+        from bignas_zoo.models import lean
+
+        return lean.Form(self.space.bn_epsilon, self.act if act else None, gate, self.pack)
+
+    def _affine(self, op: Op, choice: Any) -> list[Tensor]:
+        return [elastic.channels(self.weights[f"{op.name}.bn.{key}"], choice) for key in ("gamma", "beta")]
+
+    def _keep(self, op: Op, found: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        y, mean, variance = found
+        self.moments[op.name] = Moments(mean, variance)
         return y
 
     def kernel(self, op: Op) -> Tensor:
@@ -173,38 +233,34 @@ class _Run:
     def conv_block(self, x: Tensor, block: Block, cin: Any, cout: Any) -> Tensor:
         """Run the stem or the head: convolution, batch norm, activation."""
         (op,) = block.ops
-        y = elastic.conv(x, self.weights[f"{op.name}.kernel"], cin, cout, block.stride)
-        return self.act(self.norm(y, op, cout))
+        y = elastic.conv(x, self.weights[f"{op.name}.kernel"], cin, cout, block.stride, self.pack)
+        return self.norm(y, op, cout)
 
-    def branch_of(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice) -> Tensor:
-        """Run an MBConv without its shortcut."""
+    def branch_of(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice, active: Any = True) -> Tensor:
+        """Run an MBConv without its shortcut; all zeros if not `active` (a traced bool)."""
         named = {op.name.rpartition(".")[2]: op for op in block.ops}
         kernel = self.kernel
         mid = cin * choice.expansions[block.stage] if block.expands else cin
         if block.expands:
             op = named["expand"]
-            x = self.act(self.norm(elastic.conv(x, kernel(op), cin, mid), op, mid))
+            x = self.expand(x, op, cin, mid)
         op = named["depthwise"]
         size = choice.kernels[block.stage][block.layer]
-        x = elastic.depthwise(x, kernel(op), mid, size, block.stride, self.how)
-        x = self.act(self.norm(x, op, mid))
+        x = elastic.depthwise(x, kernel(op), mid, size, block.stride, self.how, self.pack)
+        gate = None
         if block.squeeze_excite:
             se = block.squeeze_excite
-            x = elastic.squeeze_excite(
-                x,
-                self.dense(named["squeeze"]),
-                self.dense(named["excite"]),
-                mid,
-                se.hidden(cin, mid),
-                se.activation,
-                se.gate,
-            )
+            hidden = se.hidden(cin, mid)
+            used = elastic.gate_weights(self.dense(named["squeeze"]), self.dense(named["excite"]), mid, hidden)
+            gate = functools.partial(elastic.gate, activation=se.activation, last=se.gate), used
+        x = self.norm(x, op, mid, gate=gate)
         op = named["project"]
-        return self.norm(elastic.conv(x, kernel(op), mid, cout), op, cout)
+        x = elastic.conv(x, kernel(op), mid, cout, 1, self.pack)
+        return self.norm(x, op, cout if active is True else ops.where(active, cout, 0), act=False)
 
-    def residual(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice) -> Tensor:
-        """Run an MBConv with its shortcut."""
-        y = self.branch_of(x, block, cin, cout, choice)
+    def residual(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice, active: Any = True) -> Tensor:
+        """Run an MBConv with its shortcut; only the shortcut if not `active` (a traced bool)."""
+        y = self.branch_of(x, block, cin, cout, choice, active)
         if block.shortcut == "project":
             return y + self.shortcut_of(x, block, cin, cout)
         if cin is not cout:
@@ -216,7 +272,7 @@ class _Run:
         if block.stride == 2:
             x = ops.average_pool(x, 2, 2, padding="same")
         kernel = elastic.channels(self.weights[f"{block.name}.shortcut.kernel"], cout)
-        return elastic.conv(x, kernel, cin, kernel.shape[-1])
+        return elastic.conv(x, kernel, cin, kernel.shape[-1], 1, self.pack)
 
 
 def forward(
@@ -245,9 +301,10 @@ def forward(
         Logits ``[batch, classes]`` float32, and the moments used, by operation name (of optional
         layers only if their depth is static or `how.branch` is "where").
     """
-    run = _Run(space, weights, moments, how or Execution())
+    run = _Run(space, weights, moments, how or Execution(), images.shape[0])
     x, cin = images, choice.stem
     for block in plan_child(space.biggest):
+        x = run.lay(x, block)
         if block.kind == "stem":
             x = run.conv_block(x, block, 3, choice.stem)
         elif block.kind == "mbconv":
@@ -281,4 +338,6 @@ def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: Choice) -> tup
         y = ops.cond(active, taken, lambda: x)
         run.moments = outside
         return y, width
+    if cin is cout:  # an idle branch adds zeros
+        return run.residual(x, block, cin, cout, choice, active), width
     return ops.where(active, run.residual(x, block, cin, cout, choice), x), width
