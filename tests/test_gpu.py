@@ -17,7 +17,6 @@ from conftest import ROOT
 from PIL import Image
 from trainer import RECIPE
 
-from bignas_zoo import spaces
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.models.weights import read_weights
 from bignas_zoo.recipes import checkpoint, transfer
@@ -32,17 +31,16 @@ import sys
 sys.modules.update(dict.fromkeys({absent!r}))
 sys.path.append({tests!r})
 from trainer_space import MINI
-from bignas_zoo import spaces
 spaces.SPACES["mini"] = MINI
 """
 
 
 @pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    monkeypatch.setitem(spaces.SPACES, "tiny", spaces.SPACES["bignas-micro"])
+def recipe() -> Recipe:
     return Recipe(
-        name="tiny", space="tiny", crop_size=24, mean=(128.0,) * 3, std=(64.0,) * 3, steps=6, holdout=10, batch_size=8
-    )
+        name="micro", space="bignas-micro", crop_size=24, mean=(128.0,) * 3, std=(64.0,) * 3, steps=6, holdout=10,
+        batch_size=8,
+    )  # fmt: skip
 
 
 def state(scale: float = 1.0) -> dict[str, np.ndarray]:
