@@ -153,6 +153,12 @@ class PureStep:
         return {**dict(zip(self.names, updated, strict=True)), **dict(zip(slots, new, strict=True))}
 
 
+def shape_of(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return what stands for an array when a step is compiled without one."""
+    struct: Any = jax.ShapeDtypeStruct
+    return struct(shape, dtype)
+
+
 def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
     """Return how arrays lie on a mesh: whole on every device, and spread along the first axis."""
     whole, rows = PartitionSpec(), PartitionSpec("batch")  # type: ignore[no-untyped-call]
@@ -218,7 +224,7 @@ class SplitStep:
         sums = None
         for index, child in enumerate(self._children):
             found[f"child {index + 1}"] = lowered = child.lower(weights, batch, steering, resident, sums)
-            sums = jax.tree.map(lambda like: jax.ShapeDtypeStruct(like.shape, like.dtype), lowered.out_info)
+            sums = jax.tree.map(lambda like: shape_of(like.shape, like.dtype), lowered.out_info)
         assert sums is not None
         found["optimizer"] = self._apply.lower(state, sums["gradients"], learning_rate)
         return found

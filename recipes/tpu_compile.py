@@ -334,18 +334,18 @@ def _lower(recipe: Recipe, mesh: Any) -> tuple[dict[str, Any], int]:
     from bignas_zoo.recipes.sandwich import control
 
     def like(array: Any) -> Any:
-        return jax.ShapeDtypeStruct(array.shape, array.dtype)
+        return engine_jax.shape_of(array.shape, array.dtype)
 
     size, side = recipe.batch_size, recipe.crop_size
     batch = {
-        "pixels": jax.ShapeDtypeStruct((size, side, side, 3), np.uint8),
-        "labels": jax.ShapeDtypeStruct((size,), np.int32),
-        "row": jax.ShapeDtypeStruct((size,), np.int32),
+        "pixels": engine_jax.shape_of((size, side, side, 3), np.uint8),
+        "labels": engine_jax.shape_of((size,), np.int32),
+        "row": engine_jax.shape_of((size,), np.int32),
     }
     step = engine_jax.PureStep(recipe, Preprocess(side, recipe.mean, recipe.std), engine_jax.execution(recipe, mesh))
     steering = jax.tree.map(like, control(recipe, recipe.biggest_only_steps))
     split = engine_jax.SplitStep(step, mesh, alone=recipe.biggest_only_steps >= recipe.steps)
-    rate = jax.ShapeDtypeStruct((), np.float32)
+    rate = engine_jax.shape_of((), np.float32)
     lowered = split.lower(jax.tree.map(like, step.initial), batch, steering, rate, None)
     return lowered, sum(v.nbytes for k, v in step.initial.items() if k not in step.names)
 

@@ -51,7 +51,8 @@ def norm_act_gate(
     Returns:
         A map like `x`; mean and population variance, ``[channels]`` float32, without gradients.
     """
-    return _forward(form, x, gamma, beta, weights)[0]
+    found: tuple[Array, Array, Array] = _forward(form, x, gamma, beta, weights)[0]
+    return found
 
 
 def _forward(form: Form, x: Array, gamma: Array, beta: Array, weights: tuple[Array, ...]) -> Any:
@@ -127,7 +128,8 @@ def expand(
     Returns:
         As `norm_act_gate`.
     """
-    return _expand_forward(form, conv, x, kernel, gamma, beta)[0]
+    found: tuple[Array, Array, Array] = _expand_forward(form, conv, x, kernel, gamma, beta)[0]
+    return found
 
 
 def _expand_forward(
