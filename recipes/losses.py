@@ -55,11 +55,12 @@ def l2_of(weights: Mapping[str, Tensor], extents: Tensor) -> Tensor:
     """Return half the sum of squares of those parts of the kernels that a child uses.
 
     Args:
-        weights: the supernet's, in the order of its plan.
-        extents: ``[kernels, 3]`` integers: spatial size (the centre counts), inputs, outputs; zeros
-            for a kernel the child does not have.
+        weights: the supernet's.
+        extents: ``[kernels, 3]`` integers, kernels in the order of their names: spatial size (the centre
+            counts), inputs, outputs; zeros for a kernel the child does not have.
     """
-    kernels = [w for name, w in weights.items() if name.endswith("kernel")]
+    # By name: a compiler may hand a mapping back in another order than it was given.
+    kernels = [weights[name] for name in sorted(weights) if name.endswith("kernel")]
     total = 0.0
     for i, kernel in enumerate(kernels):
         size, inputs, outputs = (extents[i][j] for j in range(3))

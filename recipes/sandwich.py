@@ -67,10 +67,10 @@ def control(recipe: Recipe, step: int) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=64)
 def _extents(spec: ChildSpec) -> tuple[tuple[int, int, int], ...]:
-    """Return what a child uses of each kernel of the supernet: spatial size, inputs, outputs."""
+    """Return what a child uses of each kernel of the supernet, by name: spatial size, inputs, outputs."""
     used = child_shapes(spec, statistics=False)
     whole = child_shapes(spec.space.biggest, statistics=False)
-    shapes = (used.get(name, (0,) * len(shape)) for name, shape in whole.items() if name.endswith("kernel"))
+    shapes = (used.get(name, (0,) * len(shape)) for name, shape in sorted(whole.items()) if name.endswith("kernel"))
     return tuple((s[0] if len(s) == 4 else 1, s[-2], s[-1]) for s in shapes)
 
 

@@ -97,7 +97,8 @@ def test_squeeze_excite_against_numpy() -> None:
     w1, b1, w2, b2 = normal(4, 2, seed=1), normal(2, seed=2), normal(2, 4, seed=3), normal(4, seed=4)
     hidden = np.maximum(x.mean((1, 2)) @ w1 + b1, 0)
     gate = np.clip((hidden @ w2 + b2) / 6 + 0.5, 0, 1)  # hard sigmoid: relu6(x + 3) / 6
-    actual = elastic.squeeze_excite(x, (w1, b1), (w2, b2), 4, 2, "relu", "hard_sigmoid")
+    weights = elastic.gate_weights((w1, b1), (w2, b2), 4, 2)
+    actual = elastic.scale_by(x, lambda pooled: elastic.gate(pooled, *weights, "relu", "hard_sigmoid"))
     np.testing.assert_allclose(actual, x * gate[:, None, None], atol=1e-6)
 
 

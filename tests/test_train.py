@@ -14,13 +14,15 @@ from bignas_zoo import spaces
 from bignas_zoo.errors import PreemptedError, RecipeError, TrainingStoppedError
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.recipes import checkpoint
+from bignas_zoo.models.slicing import slice_weights
+from bignas_zoo.models.supernet import initial_weights
+from bignas_zoo.recipes import checkpoint, losses
 from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
 from bignas_zoo.recipes.randomness import uniform
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.recipes.sandwich import control, step_loss
+from bignas_zoo.recipes.sandwich import children, control, step_loss
 
 
 @pytest.fixture
@@ -112,6 +114,18 @@ def test_weight_decay_is_half_the_squares_of_kernels_once(recipe: Recipe, images
     kernels = [v for k, v in TensorFlowEngine(recipe, contract(recipe)).weights().items() if k.endswith("kernel")]
     expected = 0.1 * sum(float((k.astype("f8") ** 2).sum()) for k in kernels) / 2
     assert more - loss == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_childs_weight_decay_is_that_of_its_own_kernels(recipe: Recipe, index: int) -> None:
+    everyone = dataclasses.replace(recipe, regularise="all", biggest_only_steps=0)
+    steering, spec = control(everyone, 3), children(everyone, 3)[index]
+    generator = np.random.default_rng(0)
+    weights = {k: generator.normal(size=v.shape).astype("f4") for k, v in initial_weights(TINY, 0).items()}
+    kernels = [v for k, v in slice_weights(weights, spec).items() if k.endswith("kernel")]
+    expected = sum(float((k.astype("f8") ** 2).sum()) for k in kernels) / 2
+    for order in (weights, dict(sorted(weights.items())), dict(reversed(weights.items()))):
+        assert float(losses.l2_of(order, steering["extents"][index])) == pytest.approx(expected, rel=1e-5)
 
 
 def test_dropout_depends_on_the_row_and_not_on_the_shard() -> None:
