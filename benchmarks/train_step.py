@@ -20,6 +20,7 @@ import sys
 import time
 from typing import Any
 
+ATTENTIVENAS = "attentivenas-sized"
 FIELDS = ("batch_norm", "depthwise", "branch", "precision")
 #: What `--forms` compares with the engine's own form in bfloat16: one change each.
 CHANGES = ({}, {"depthwise": "shifted"}, {"precision": "float32"}, {"branch": "where"})
@@ -51,6 +52,39 @@ def forms(chosen: argparse.Namespace) -> list[dict[str, str]]:
     return [*([{**base, **change} for change in CHANGES] if chosen.forms else []), *given] or [{}]
 
 
+def attentivenas_sized() -> Any:
+    """A space of AttentiveNAS's widths, depths, kernels, expansions and squeeze-excites (arXiv 2011.09011, table 7).
+
+    Its blocks are this project's: its head and shortcuts differ, so weights do not fit; the work is the same to a few
+    percent (smallest child 207 MMACs, the original 203).
+    """
+    from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
+
+    gate = SqueezeExcite(source="expanded", rounding=8, activation="relu", gate="hard_sigmoid")
+
+    def stage(widths: range, depths: range, expansions: tuple[int, ...], stride: int, gated: bool) -> StageSpace:
+        se = gate if gated else None
+        return StageSpace(tuple(widths), tuple(depths), (3, 5), stride, expansions, se)
+
+    return SearchSpace(
+        name=ATTENTIVENAS,
+        source="sizes of AttentiveNAS, arXiv 2011.09011",
+        classes=1000,
+        resolutions=(192, 224, 256, 288),
+        stem_widths=(16, 24),
+        stages=(
+            stage(range(16, 25, 8), range(1, 3), (1,), 1, False),
+            stage(range(24, 33, 8), range(3, 6), (4, 5, 6), 2, False),
+            stage(range(32, 41, 8), range(3, 7), (4, 5, 6), 2, True),
+            stage(range(64, 73, 8), range(3, 7), (4, 5, 6), 2, False),
+            stage(range(112, 129, 8), range(3, 9), (4, 5, 6), 1, True),
+            stage(range(192, 217, 8), range(3, 9), (6,), 2, True),
+            stage(range(216, 225, 8), range(1, 3), (6,), 1, True),
+        ),
+        head_widths=(1792, 1984),
+    )
+
+
 class Form:
     """One engine over its own weights, compiled by its first step."""
 
@@ -61,23 +95,29 @@ class Form:
 
         self.recipe, self.done = recipe, 0
         self.engine = make_engine(name, recipe, Preprocess(recipe.crop_size, recipe.mean, recipe.std))
-        self.stream = open_batches(images, recipe, self.engine, resident=name == "jax")
+        self.stream = open_batches(images, recipe, self.engine)
         began = time.perf_counter()
         self.step()
         self.first = time.perf_counter() - began
         self.step()  # may still allocate
         self.seconds: list[float] = []
         self.cpu: list[float] = []
+        self.operations: list[int] = []
 
     def step(self) -> None:
         from bignas_zoo.recipes.sandwich import control
 
         batch, steering = self.stream.at(self.done), control(self.recipe, self.done)
-        self.engine.step(batch, steering, 0.01, alone=False)  # returns the loss as a float: the step is over
+        float(self.engine.step(batch, steering, 0.01, alone=False)["loss"])  # waits until the step is over
         self.done += 1
 
     def measure(self, steps: int) -> None:
+        from bignas_zoo.cost import macs
+        from bignas_zoo.recipes.sandwich import children
+
         for _ in range(steps):
+            work = sum(map(macs, children(self.recipe, self.done))) * self.recipe.batch_size
+            self.operations.append(6 * work)  # forward, and backward twice as much; a MAC is two operations
             before, began = os.times(), time.perf_counter()
             self.step()
             self.seconds.append(time.perf_counter() - began)
@@ -90,6 +130,7 @@ class Form:
             "seconds": round(seconds, 5),
             "cpu_seconds": round(statistics.mean(self.cpu), 5),  # the clock's ticks are too coarse for a median
             "images_per_second": round(self.recipe.batch_size / seconds, 1),
+            "gflop_per_cpu_second": round(sum(self.operations) / sum(self.cpu) / 1e9, 1),
             "compile_seconds": round(self.first - seconds, 1),
         }
 
@@ -100,9 +141,10 @@ def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
 
     from bignas_zoo.recipes.data import LabelledImages
     from bignas_zoo.recipes.recipe import Recipe
-    from bignas_zoo.spaces import get_space
+    from bignas_zoo.spaces import SPACES, get_space
 
     began = time.monotonic()
+    SPACES[ATTENTIVENAS] = attentivenas_sized()
     space = get_space(chosen.space)
     side = space.resolutions[-1]
     recipe = Recipe(
@@ -133,13 +175,13 @@ def title(form: dict[str, str]) -> str:
 
 
 def show(entries: list[dict[str, Any]]) -> None:
-    print(f"{'images/s':>10} {'s a step':>9} {'CPU s a step':>12} {'compile s':>10}  form")
+    print(f"{'images/s':>10} {'s a step':>9} {'CPU s a step':>12} {'GFLOP/CPU s':>12} {'compile s':>10}  form")
     for e in entries:
         if "seconds" in e:
-            figures = (e["images_per_second"], e["seconds"], e["cpu_seconds"], e["compile_seconds"])
-            print("{:>10,.1f} {:>9.4f} {:>12.4f} {:>10.1f}".format(*figures), end="")
+            keys = ("images_per_second", "seconds", "cpu_seconds", "gflop_per_cpu_second", "compile_seconds")
+            print("{:>10,.1f} {:>9.4f} {:>12.4f} {:>12.1f} {:>10.1f}".format(*(e[k] for k in keys)), end="")
         else:
-            print(f"{'left out: no time':>44}", end="")
+            print(f"{'left out: no time':>57}", end="")
         print(f"  {title(e['form'])}")
 
 
