@@ -186,7 +186,7 @@ def _activated(form: Form, *values: Array) -> Array:
 
 def _each(form: Form, vector: Array) -> Array:
     """Repeat ``[channels]`` for each of the images that lie side by side."""
-    return jnp.tile(vector, form.pack)
+    return jnp.tile(vector, form.pack) if form.pack > 1 else vector
 
 
 def _over_images(form: Form, vector: Array) -> Array:
