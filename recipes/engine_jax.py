@@ -213,12 +213,13 @@ class SplitStep:
         self, state: State, batch: Any, steering: Any, learning_rate: Any, resident: Any
     ) -> dict[str, jax.stages.Lowered]:
         """Trace all programs on arrays or their shapes; return them by name."""
+        shaped: Any = jax.ShapeDtypeStruct
         weights = {name: state[name] for name in self._names}
         found: dict[str, jax.stages.Lowered] = {}
         sums = None
         for index, child in enumerate(self._children):
             found[f"child {index + 1}"] = lowered = child.lower(weights, batch, steering, resident, sums)
-            sums = jax.tree.map(lambda like: jax.ShapeDtypeStruct(like.shape, like.dtype), lowered.out_info)
+            sums = jax.tree.map(lambda like: shaped(like.shape, like.dtype), lowered.out_info)
         assert sums is not None
         found["optimizer"] = self._apply.lower(state, sums["gradients"], learning_rate)
         return found

@@ -346,19 +346,21 @@ def _lower(recipe: Recipe, mesh: Any) -> tuple[dict[str, Any], int]:
     from bignas_zoo.recipes import engine_jax
     from bignas_zoo.recipes.sandwich import control
 
+    shaped: Any = jax.ShapeDtypeStruct
+
     def like(array: Any) -> Any:
-        return jax.ShapeDtypeStruct(array.shape, array.dtype)
+        return shaped(array.shape, array.dtype)
 
     size, side = recipe.batch_size, recipe.crop_size
     batch = {
-        "pixels": jax.ShapeDtypeStruct((size, side, side, 3), np.uint8),
-        "labels": jax.ShapeDtypeStruct((size,), np.int32),
-        "row": jax.ShapeDtypeStruct((size,), np.int32),
+        "pixels": shaped((size, side, side, 3), np.uint8),
+        "labels": shaped((size,), np.int32),
+        "row": shaped((size,), np.int32),
     }
     step = engine_jax.PureStep(recipe, Preprocess(side, recipe.mean, recipe.std), engine_jax.execution(recipe, mesh))
     steering = jax.tree.map(like, control(recipe, recipe.biggest_only_steps))
     split = engine_jax.SplitStep(step, mesh, alone=recipe.biggest_only_steps >= recipe.steps)
-    rate = jax.ShapeDtypeStruct((), np.float32)
+    rate = shaped((), np.float32)
     lowered = split.lower(jax.tree.map(like, step.initial), batch, steering, rate, None)
     return lowered, sum(v.nbytes for k, v in step.initial.items() if k not in step.names)
 
