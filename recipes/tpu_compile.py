@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -266,13 +266,25 @@ def main(request: str) -> None:
     data = json.loads(request)
     recipe = parse_recipe(json.dumps(data["recipe"]))
     try:
-        answer = asdict(_compile(recipe, data["topology"]))
+        answer = asdict(compile_here(recipe, data["topology"]))
     except UsageError as error:
         answer = {"error": str(error)}
     print(ANSWER + json.dumps(answer))
 
 
-def _compile(recipe: Recipe, topology: str) -> CompileReport:
+def compile_here(
+    recipe: Recipe,
+    topology: str,
+    only: Sequence[str] = (),
+    tell: Callable[[Program], None] = lambda program: None,
+) -> CompileReport:
+    """Compile in this process, whose environment must be `ENVIRONMENT` before JAX and Keras are loaded.
+
+    Args:
+        recipe, topology: see `compile_only`.
+        only: names of the programs wanted; () for all.
+        tell: told of each program once it is compiled.
+    """
     import jax
 
     began = time.monotonic()
@@ -287,12 +299,13 @@ def _compile(recipe: Recipe, topology: str) -> CompileReport:
 
     def compiled(name: str) -> Program:
         start = time.monotonic()
-        program = lowered[name].compile()
-        return Program.of(name, program, time.monotonic() - start)
+        program = Program.of(name, lowered[name].compile(), time.monotonic() - start)
+        tell(program)
+        return program
 
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            programs = tuple(pool.map(compiled, lowered))
+            programs = tuple(pool.map(compiled, only or lowered))
     except jax.errors.JaxRuntimeError as error:
         raise UsageError(_reason(str(error), topology, recipe)) from error
     return CompileReport(

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bignas_zoo import cost
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
-from bignas_zoo.models import elastic
+from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.calibration import calibrate, population_moments
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.elastic import Execution
@@ -97,9 +97,37 @@ def test_squeeze_excite_against_numpy() -> None:
     w1, b1, w2, b2 = normal(4, 2, seed=1), normal(2, seed=2), normal(2, 4, seed=3), normal(4, seed=4)
     hidden = np.maximum(x.mean((1, 2)) @ w1 + b1, 0)
     gate = np.clip((hidden @ w2 + b2) / 6 + 0.5, 0, 1)  # hard sigmoid: relu6(x + 3) / 6
-    weights = elastic.gate_weights((w1, b1), (w2, b2), 4, 2)
-    actual = elastic.scale_by(x, lambda pooled: elastic.gate(pooled, *weights, "relu", "hard_sigmoid"))
-    np.testing.assert_allclose(actual, x * gate[:, None, None], atol=1e-6)
+    used = squeeze_excite.gate_weights((w1, b1), (w2, b2), 4, 2)
+
+    def gate_of(pooled):
+        return squeeze_excite.gate(pooled, *used, "relu", "hard_sigmoid")
+
+    np.testing.assert_allclose(squeeze_excite.scale_by(x, gate_of), x * gate[:, None, None], atol=1e-6)
+    pair = squeeze_excite.scale_by(elastic.packed(x, 1, 2), gate_of, pack=2)
+    np.testing.assert_allclose(elastic.packed(pair, 2, 1), x * gate[:, None, None], atol=1e-6)
+
+
+def test_packed_images_lie_side_by_side_in_the_channels() -> None:
+    x = normal(4, 3, 3, 5)
+    pairs = np.asarray(elastic.packed(x, 1, 2))
+    np.testing.assert_array_equal(pairs, np.stack([np.concatenate([x[i], x[i + 1]], -1) for i in (0, 2)]))
+    np.testing.assert_array_equal(elastic.packed(pairs, 2, 4)[0], np.concatenate(x, -1))
+    np.testing.assert_array_equal(elastic.packed(elastic.packed(pairs, 2, 4), 4, 1), x)
+
+
+def test_operations_on_packed_images_are_those_on_single_ones() -> None:
+    x, k, kd, gamma, beta = normal(4, 6, 6, 5), normal(3, 3, 5, 7), normal(5, 5, 5, 1), normal(5), normal(5, seed=1)
+
+    def both(run):
+        return run(x, 1), elastic.packed(run(elastic.packed(x, 1, 4), 4), 4, 1)
+
+    how = elastic.Execution()
+    for one, four in (
+        both(lambda x, pack: elastic.conv(x, k, 5, 7, 2, pack)),
+        both(lambda x, pack: elastic.depthwise(x, kd, 5, 3, 2, how, pack)),
+        both(lambda x, pack: elastic.batch_norm(x, gamma, beta, 5, 1e-3, None, "two_pass", pack)[0]),
+    ):
+        np.testing.assert_allclose(four, one, atol=1e-5)
 
 
 def test_slicing_takes_the_front_of_channels_and_the_centre_of_kernels() -> None:

@@ -150,9 +150,9 @@ def test_wrong_topologies_and_batches_are_refused() -> None:
 SCRIPT = """
 import dataclasses, json
 from engine_parity import make_recipe
-from bignas_zoo.recipes.tpu_compile import ANSWER, _compile
+from bignas_zoo.recipes.tpu_compile import ANSWER, compile_here
 recipe = make_recipe(precision="bfloat16", crop_padding=0)
-print(ANSWER + json.dumps(dataclasses.asdict(_compile(recipe, "v5e:2x2"))))
+print(ANSWER + json.dumps(dataclasses.asdict(compile_here(recipe, "v5e:2x2"))))
 """
 
 

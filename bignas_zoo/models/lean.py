@@ -55,7 +55,9 @@ def norm_act_gate(
     return found
 
 
-def _forward(form: Form, x: Array, gamma: Array, beta: Array, weights: tuple[Array, ...]) -> Any:
+def _forward(
+    form: Form, x: Array, gamma: Array, beta: Array, weights: tuple[Array, ...]
+) -> tuple[tuple[Array, Array, Array], Any]:
     wide = x.astype(jnp.float32)
     mean = _over_images(form, wide.mean((0, 1, 2)))
     variance = jnp.maximum(_over_images(form, jnp.square(wide).mean((0, 1, 2))) - jnp.square(mean), 0.0)
@@ -134,7 +136,7 @@ def expand(
 
 def _expand_forward(
     form: Form, conv: Callable[[Array, Array], Array], x: Array, kernel: Array, gamma: Array, beta: Array
-) -> Any:
+) -> tuple[tuple[Array, Array, Array], Any]:
     y = conv(x, kernel)
     found, (_, _, _, mean, variance, _, _) = _forward(form, y, gamma, beta, ())
     return found, (x, kernel, y, gamma, beta, mean, variance)
@@ -188,7 +190,7 @@ def _activated(form: Form, *values: Array) -> Array:
 
 def _each(form: Form, vector: Array) -> Array:
     """Repeat ``[channels]`` for each of the images that lie side by side."""
-    return jnp.tile(vector, form.pack)
+    return jnp.tile(vector, form.pack) if form.pack > 1 else vector
 
 
 def _over_images(form: Form, vector: Array) -> Array:

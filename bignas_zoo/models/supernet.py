@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from bignas_zoo.models import elastic
+from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.elastic import Execution, Moments, is_static
 from bignas_zoo.models.slicing import trainable_shapes
 from bignas_zoo.plan import Block, Op, plan_child
@@ -193,7 +193,7 @@ class _Run:
         epsilon, form = self.space.bn_epsilon, self.how.batch_norm
         y, self.moments[op.name] = elastic.batch_norm(x, gamma, beta, choice, epsilon, given, form, self.pack)
         y = self.act(y) if act else y
-        return elastic.scale_by(y, lambda pooled: gate[0](pooled, *gate[1]), self.pack) if gate else y
+        return squeeze_excite.scale_by(y, lambda pooled: gate[0](pooled, *gate[1]), self.pack) if gate else y
 
     def expand(self, x: Tensor, op: Op, cin: Any, mid: Any) -> Tensor:
         """Widen with a 1x1 convolution, normalise, activate."""
@@ -251,8 +251,8 @@ class _Run:
         if block.squeeze_excite:
             se = block.squeeze_excite
             hidden = se.hidden(cin, mid)
-            used = elastic.gate_weights(self.dense(named["squeeze"]), self.dense(named["excite"]), mid, hidden)
-            gate = functools.partial(elastic.gate, activation=se.activation, last=se.gate), used
+            used = squeeze_excite.gate_weights(self.dense(named["squeeze"]), self.dense(named["excite"]), mid, hidden)
+            gate = functools.partial(squeeze_excite.gate, activation=se.activation, last=se.gate), used
         x = self.norm(x, op, mid, gate=gate)
         op = named["project"]
         x = elastic.conv(x, kernel(op), mid, cout, 1, self.pack)
