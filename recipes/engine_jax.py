@@ -219,7 +219,6 @@ class SplitStep:
         self, state: State, batch: Any, steering: Any, learning_rate: Any, resident: Any
     ) -> dict[str, jax.stages.Lowered]:
         """Trace all programs on arrays or their shapes; return them by name."""
-        shaped: Any = jax.ShapeDtypeStruct
         weights = {name: state[name] for name in self._names}
         found: dict[str, jax.stages.Lowered] = {}
         sums = None
