@@ -363,8 +363,8 @@ def test_real_images(shared_data: Path) -> None:
     batches = make(pattern, 500, classes=1000, crop_size=224, augment=True, shuffle_buffer=1000)
     assert batches.count == 1000
     parts = [batches.at(step) for step in range(2)]
-    assert sorted(label for _, labels in parts for label in labels.tolist()) == list(range(1000))
-    pixels = np.concatenate([pixels for pixels, _ in parts])
+    assert sorted(label for part in parts for label in part["labels"].tolist()) == list(range(1000))
+    pixels = np.concatenate([part["pixels"] for part in parts])
     assert pixels.shape == (1000, 224, 224, 3)
     blank = (pixels == 128).all((1, 2, 3)).mean()  # the policy's last translation: 0.8 of 1 of 25
     assert 0.01 < blank < 0.06
