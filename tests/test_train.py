@@ -31,7 +31,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return Recipe(
         name="tiny", space="tiny", crop_size=20, mean=(128.0, 128.0, 128.0), std=(64.0, 64.0, 64.0),
         steps=6, holdout=10, batch_size=8, learning_rate=0.01, learning_rate_batch=8, biggest_only_steps=2,
-        crop_padding=2, evaluate_every=3, checkpoint_every=2, warmup_steps=2, dropout=0.2,
+        crop_padding=2, evaluate_every=3, checkpoint_every=2, warmup_steps=2, dropout=0.2, decay="exponential",
     )  # fmt: skip
 
 
