@@ -204,7 +204,9 @@ def _folders(recipe: Recipe, folder: Path) -> tuple[LabelledImages, LabelledImag
     if is_cifar10(folder):
         everything = read_labelled(folder, "train", recipe.crop_size, ())
         return everything, read_labelled(folder, "test", recipe.crop_size, everything.class_names)
-    if not folder.is_dir() or not any(p.is_dir() for p in folder.iterdir()):
+    if not folder.is_dir():
+        raise LocalIOError(f"{folder}: no such folder. {LABELLED_HELP}")
+    if not any(p.is_dir() for p in folder.iterdir()):
         raise LocalIOError(f"{folder}: no images found. {LABELLED_HELP}")
     parts = read_splits(folder, recipe.crop_size)
     everything, test = parts["train"], parts.get("test")
