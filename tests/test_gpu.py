@@ -30,6 +30,7 @@ SITE = """
 import sys
 sys.modules.update(dict.fromkeys({absent!r}))
 sys.path.append({tests!r})
+from bignas_zoo import spaces
 from trainer_space import MINI
 spaces.SPACES["mini"] = MINI
 """
