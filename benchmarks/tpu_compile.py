@@ -15,7 +15,7 @@ import os
 
 from bignas_zoo.recipes import tpu_compile
 from bignas_zoo.recipes.recipe import find_recipe, read_recipe
-from bignas_zoo.recipes.tpu_compile import Program
+from bignas_zoo.recipes.tpu_report import Program
 
 
 def show(label: str, figures: dict[str, object]) -> None:
@@ -28,6 +28,7 @@ def program_row(program: Program) -> None:
         program.name,
         {
             "estimated_seconds": round(program.estimated_seconds, 5),
+            "estimated_mcycles": round(program.estimated_cycles / 1e6, 1),
             "moved_gib": round(program.bytes_accessed / 2**30, 2),
             "tflop": round(program.flops / 1e12, 3),
             **{f"{k}_gib": v for k, v in gib.items()},
@@ -52,6 +53,7 @@ def main() -> None:
         "sum",
         {
             "estimated_seconds": round(found.estimated_seconds, 5),
+            "estimated_mcycles": round(found.estimated_cycles / 1e6, 1),
             "moved_gib": round(found.bytes_accessed / 2**30, 2),
             "tflop": round(found.flops / 1e12, 3),
             "memory_gib": round(found.memory_bytes / 2**30, 2),

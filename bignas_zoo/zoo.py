@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from bignas_zoo.recipes.tpu_compile import CompileReport
+    from bignas_zoo.recipes.tpu_report import CompileReport
 
 Say = Callable[[str], None]
 

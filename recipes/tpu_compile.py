@@ -21,20 +21,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.recipes.recipe import Recipe, parse_recipe
+from bignas_zoo.recipes.tpu_report import CompileReport, Program
 
 #: Memory of one core as JAX counts cores (a v2 or v3 chip has two, later chips one), in GiB.
 #: Source: "System architecture" pages of Google Cloud's TPU documentation, one a generation.
 HBM_GIB = {"TPU v2": 8, "TPU v3": 16, "TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 EXAMPLES = ("v3:8x8", "v4:4x4x4", "v5e:8x8", "v6e:8x8", "v5e:2x2")
-#: BigNAS, arXiv 2003.11142: 36 hours on a v3 pod of 8x8 chips. The seconds a step are this project's
-#: reading of it (see imagenet_tpu.yaml).
-PAPER_HOURS, PAPER_STEP_SECONDS = 36.0, 1.1
-ESTIMATE = "the compiler's estimate, not a measurement"
 #: What libtpu would otherwise ask a cloud machine's metadata server for.
 ENVIRONMENT = {
     "KERAS_BACKEND": "jax",
@@ -48,156 +45,7 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 ANSWER = "bignas-zoo answer: "
-OPTIMIZER = "optimizer"
 TAIL = 600  # characters of a dead compiler's last words
-
-
-@dataclass(frozen=True)
-class Program:
-    """What the compiler says of one of the programs that make a step, for one core.
-
-    Attributes:
-        name: "child 1" (the biggest) and so on, or "optimizer".
-        temporary_bytes, argument_bytes, output_bytes: memory; outputs that take over an argument's
-            are not counted.
-        flops, bytes_accessed: arithmetic and memory traffic.
-        estimated_seconds: the compiler's "optimal seconds".
-        compile_seconds: from tracing done to program, others compiling beside it.
-    """
-
-    name: str
-    temporary_bytes: int
-    argument_bytes: int
-    output_bytes: int
-    flops: float
-    bytes_accessed: float
-    estimated_seconds: float
-    compile_seconds: float
-
-    @property
-    def memory_bytes(self) -> int:
-        """All memory the program needs while it runs."""
-        return self.temporary_bytes + self.argument_bytes + self.output_bytes
-
-    @staticmethod
-    def of(name: str, compiled: Any, seconds: float) -> Program:
-        """Read a compiled program; it has `memory_analysis` and `cost_analysis` as JAX's executables do."""
-        memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-        return Program(
-            name,
-            int(memory.temp_size_in_bytes),
-            int(memory.argument_size_in_bytes),
-            int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
-            float(cost["flops"]),
-            float(cost["bytes accessed"]),
-            float(cost["optimal_seconds"]),
-            seconds,
-        )
-
-
-@dataclass(frozen=True)
-class CompileReport:
-    """What the TPU compiler says of a training step. Its programs run one after the other.
-
-    Attributes:
-        recipe: its name.
-        topology, device: as asked for, and the kind of core.
-        cores: how many.
-        batch, steps: of the recipe.
-        hbm_bytes: memory one core has; 0 if unknown.
-        held_bytes: optimizer state, which stays in memory while the children's programs run.
-        programs: one a child, and the optimizer's.
-        compile_seconds, compile_cpu_seconds: of tracing and compiling all of them.
-        versions: of jax, jaxlib and libtpu.
-    """
-
-    recipe: str
-    topology: str
-    device: str
-    cores: int
-    batch: int
-    steps: int
-    hbm_bytes: int
-    held_bytes: int
-    programs: tuple[Program, ...]
-    compile_seconds: float
-    compile_cpu_seconds: float
-    versions: dict[str, str]
-
-    @property
-    def memory_bytes(self) -> int:
-        """The most memory that one core needs at a time."""
-        return max(p.memory_bytes + (0 if p.name == OPTIMIZER else self.held_bytes) for p in self.programs)
-
-    @property
-    def temporary_bytes(self) -> int:
-        """The most memory that a program needs besides its arguments and results."""
-        return max(p.temporary_bytes for p in self.programs)
-
-    @property
-    def flops(self) -> float:
-        """Arithmetic of one core and step."""
-        return sum(p.flops for p in self.programs)
-
-    @property
-    def bytes_accessed(self) -> float:
-        """Memory traffic of one core and step."""
-        return sum(p.bytes_accessed for p in self.programs)
-
-    @property
-    def estimated_seconds(self) -> float:
-        """Estimated seconds of a step."""
-        return sum(p.estimated_seconds for p in self.programs)
-
-    @property
-    def estimated_hours(self) -> float:
-        """Estimated hours for all steps of the recipe; input, evaluation and checkpoints are left out."""
-        return self.estimated_seconds * self.steps / 3600
-
-    def table(self) -> list[tuple[str, str, str]]:
-        """Return rows for people: what, value, note."""
-        fits = f"of {_gib(self.hbm_bytes)}" if self.hbm_bytes else "memory of a core unknown"
-        if 0 < self.hbm_bytes < self.memory_bytes:
-            fits += ": DOES NOT FIT"
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return [
-            ("recipe", self.recipe, f"{self.steps:,} steps of {self.batch:,} images"),
-            ("topology", self.topology, f"{self.cores} cores ({self.device}), {self.batch // self.cores} images each"),
-            ("memory a core", _gib(self.memory_bytes), f"{fits}; {_gib(self.temporary_bytes)} of it temporary"),
-            ("arithmetic a core", f"{self.flops / 1e12:.3f} TFLOP", ESTIMATE),
-            ("bytes moved a core", _gib(self.bytes_accessed), ESTIMATE),
-            *(
-                (
-                    f"  {p.name}",
-                    f"{p.estimated_seconds:.4f} s",
-                    f"{_gib(p.bytes_accessed)} moved, {_gib(p.temporary_bytes)} temporary; {ESTIMATE}",
-                )
-                for p in self.programs
-            ),
-            ("time a step", f"{self.estimated_seconds:.4f} s", f"{ESTIMATE}; the paper: about {PAPER_STEP_SECONDS} s"),
-            ("all steps", f"{self.estimated_hours:.1f} h", f"{ESTIMATE}; the paper: {PAPER_HOURS:.0f} h on v3:8x8"),
-            ("compiling", f"{self.compile_seconds:.0f} s", f"{self.compile_cpu_seconds:.0f} s of CPU; {versions}"),
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return every figure, and the paper's, as JSON data."""
-        summed = ("memory_bytes", "temporary_bytes", "flops", "bytes_accessed", "estimated_seconds", "estimated_hours")
-        return {
-            **asdict(self),
-            "images_per_core": self.batch // self.cores,
-            **{key: getattr(self, key) for key in summed},
-            "estimates_are": ESTIMATE,
-            "paper": {"hours": PAPER_HOURS, "seconds_per_step": PAPER_STEP_SECONDS, "topology": "v3:8x8"},
-        }
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> CompileReport:
-        """Rebuild from the fields alone."""
-        return CompileReport(**{**data, "programs": tuple(Program(**p) for p in data["programs"])})
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB"
 
 
 def compile_only(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plugins"):
+    # The TPU's compiler without a TPU: JAX would look for one, and complain on stderr that there is none.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
 from bignas_zoo.spaces import variant

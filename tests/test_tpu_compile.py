@@ -20,7 +20,8 @@ from bignas_zoo.cli.main import main
 from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.recipes import tpu_compile
 from bignas_zoo.recipes.recipe import Recipe, find_recipe, read_recipe
-from bignas_zoo.recipes.tpu_compile import ANSWER, ENVIRONMENT, CompileReport, Program, compile_only
+from bignas_zoo.recipes.tpu_compile import ANSWER, ENVIRONMENT, compile_only
+from bignas_zoo.recipes.tpu_report import PAPER_HOURS, PAPER_STEP_SECONDS, CompileReport, Program
 
 GIB = 2**30
 needs_libtpu = pytest.mark.skipif(
@@ -42,6 +43,12 @@ class Compiled:
     def cost_analysis(self) -> dict[str, float]:
         return {"flops": 2e12, "bytes accessed": 10.0 * GIB, "optimal_seconds": 0.05, "utilization": 1.0}
 
+    def as_text(self) -> str:
+        inner, one, two = (f'  %x = f32[] add(), backend_config={{"estimated_cycles":"{n}"}}' for n in (9, 1000, 234))
+        return (
+            f"HloModule m\n\n%fused (p: f32[]) -> f32[] {{\n{inner}\n}}\n\nENTRY %main () -> f32[] {{\n{one}\n{two}\n}}"
+        )
+
 
 def report(*programs: Program) -> CompileReport:
     return CompileReport(
@@ -54,6 +61,7 @@ def test_a_program_is_read_from_what_the_compiler_says() -> None:
     assert (program.temporary_bytes, program.argument_bytes, program.output_bytes) == (3 * GIB, GIB, GIB // 2)
     assert (program.flops, program.bytes_accessed, program.estimated_seconds) == (2e12, 10 * GIB, 0.05)
     assert program.memory_bytes == 4.5 * GIB
+    assert program.estimated_cycles == 1234  # operations as scheduled, not what is fused into them
     assert program.compile_seconds == 7.0
 
 
@@ -67,6 +75,7 @@ def test_programs_run_one_after_the_other() -> None:
     assert found.memory_bytes == 4.75 * GIB
     assert found.temporary_bytes == 3 * GIB
     assert found.flops == 6e12
+    assert found.estimated_cycles == 3 * 1234
     assert found.bytes_accessed == 30 * GIB
 
 
@@ -97,7 +106,7 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert (recipe.decay, recipe.decay_rate, recipe.decay_every, recipe.ending) == ("staircase", 0.97, 751, 0.05)
     assert (recipe.engine, recipe.precision, recipe.augment) == ("jax", "bfloat16", "autoaugment")
     assert recipe.search_space.resolutions == (192, 224, 288, 320)
-    assert round(recipe.steps * tpu_compile.PAPER_STEP_SECONDS / 3600) == tpu_compile.PAPER_HOURS
+    assert round(recipe.steps * PAPER_STEP_SECONDS / 3600) == PAPER_HOURS
 
 
 def test_without_libtpu_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
