@@ -13,9 +13,9 @@ import dataclasses
 import json
 import os
 
-from bignas_zoo.recipes import tpu_compile
 from bignas_zoo.recipes.recipe import find_recipe, read_recipe
-from bignas_zoo.recipes.tpu_report import Program
+from bignas_zoo.recipes.tpu import compiler
+from bignas_zoo.recipes.tpu.report import Program
 
 
 def show(label: str, figures: dict[str, object]) -> None:
@@ -44,11 +44,11 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="a program, e.g. 'child 1'")
     parser.add_argument("--recipe", default="imagenet_tpu")
     arguments = parser.parse_args()
-    os.environ.update(tpu_compile.ENVIRONMENT)
+    os.environ.update(compiler.ENVIRONMENT)
     recipe = read_recipe(find_recipe(arguments.recipe))
     pairs = (field.split("=", 1) for field in arguments.fields)
     recipe = dataclasses.replace(recipe, **{k: type(getattr(recipe, k))(v) for k, v in pairs})
-    found = tpu_compile.compile_here(recipe, arguments.topology, arguments.only, program_row)
+    found = compiler.compile_here(recipe, arguments.topology, arguments.only, program_row)
     show(
         "sum",
         {

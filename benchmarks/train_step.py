@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 ATTENTIVENAS = "attentivenas-sized"
-FIELDS = ("batch_norm", "depthwise", "branch", "precision")
+FIELDS = ("batch_norm", "depthwise", "branch", "precision", "program")
 #: What `--forms` compares with the engine's own form in bfloat16: one change each.
 CHANGES = ({}, {"depthwise": "shifted"}, {"precision": "float32"}, {"branch": "where"})
 
@@ -90,7 +90,7 @@ class Form:
 
     def __init__(self, name: str, recipe: Any, images: Any) -> None:
         from bignas_zoo.models.preprocess import Preprocess
-        from bignas_zoo.recipes.dataset import open_batches
+        from bignas_zoo.recipes.data.dataset import open_batches
         from bignas_zoo.recipes.engine import make_engine
 
         self.recipe, self.done = recipe, 0

@@ -237,7 +237,7 @@ def read_images(folder: Path, crop_size: int, settings: FinetuneSettings) -> Ima
         LocalIOError: no such folder, or nothing in it.
         IntegrityError: an image is damaged, or a sub-folder has no place.
     """
-    from bignas_zoo.recipes.class_folders import read_splits, stratified
+    from bignas_zoo.recipes.data.class_folders import read_splits, stratified
 
     parts = read_splits(folder, crop_size)
     train, held = parts["train"], parts.get("val")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from bignas_zoo.recipes.tpu_report import CompileReport
+    from bignas_zoo.recipes.tpu.report import CompileReport
 
 Say = Callable[[str], None]
 
@@ -263,8 +263,8 @@ def train(
     chosen = choose_engine(engine or read_recipe(path).engine)
     use_backend(chosen)
     if classes_from_folders:
-        from bignas_zoo.recipes.class_folders import class_names
-        from bignas_zoo.recipes.packed import is_packed, packed_class_names
+        from bignas_zoo.recipes.data.class_folders import class_names
+        from bignas_zoo.recipes.data.packed import is_packed, packed_class_names
 
         changes["classes"] = len((packed_class_names if is_packed(data) else class_names)(Path(data)))
     from bignas_zoo.measure.family import train_family
@@ -279,7 +279,7 @@ def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | No
     import subprocess
     import sys
 
-    from bignas_zoo.recipes.packed import is_packed
+    from bignas_zoo.recipes.data.packed import is_packed
 
     if importlib.util.find_spec("tensorflow") is None or (is_packed(data) and test_data is None):
         return None
@@ -320,7 +320,7 @@ def make_family(
 def compile_only(
     recipe: str | Path, topology: str, *, report: Callable[[float], None] = lambda seconds: None
 ) -> CompileReport:
-    """Compile a recipe's training step for TPUs that need not be there; see `recipes.tpu_compile`.
+    """Compile a recipe's training step for TPUs that need not be there; see `recipes.tpu.compiler`.
 
     Args:
         recipe: a YAML file, or the name of a shipped recipe such as ``imagenet_tpu``.
@@ -331,7 +331,7 @@ def compile_only(
         RecipeError, NotFoundError: the recipe is not valid, or there is none.
         UsageError: libtpu is missing, or topology and recipe do not go together.
     """
-    from bignas_zoo.recipes import tpu_compile
     from bignas_zoo.recipes.recipe import find_recipe, read_recipe
+    from bignas_zoo.recipes.tpu import compiler
 
-    return tpu_compile.compile_only(read_recipe(find_recipe(recipe)), topology, report)
+    return compiler.compile_only(read_recipe(find_recipe(recipe)), topology, report)

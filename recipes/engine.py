@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.quiet import quiet_native
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,10 +27,12 @@ class Engine(Protocol):
     """Weights and optimizer on one or many devices, and the compiled steps over them.
 
     Attributes:
+        devices: what it computes on, in words.
         host, hosts: this process among those that train together; host 0 writes files.
         holds_images: whether images are better kept in its devices' memory (`hold`) than sent each step.
     """
 
+    devices: str
     host: int
     hosts: int
     holds_images: bool
@@ -88,7 +91,8 @@ def _accelerator() -> bool:
         return False  # a JAX without plugins knows no accelerator, and need not be loaded to say so
     import jax
 
-    return jax.default_backend() != "cpu"
+    with quiet_native():  # libtpu on a machine without a TPU says so at length
+        return jax.default_backend() != "cpu"
 
 
 def use_backend(engine: str) -> None:

@@ -22,6 +22,7 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import initial_weights
+from bignas_zoo.quiet import quiet_native
 from bignas_zoo.recipes import sandwich
 from bignas_zoo.recipes.engine import OPTIMIZER
 from bignas_zoo.recipes.optimizer import make_optimizer
@@ -168,9 +169,10 @@ def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
 def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
     """Return the compiled step: state replicated over the mesh and donated, the batch spread over it.
 
-    On TPUs it is a `SplitStep`: a program of the whole step takes their compiler too long.
+    The recipe's `program` says whether it is one program or one a child.
     """
-    if is_tpu(mesh):
+    platform = mesh.devices.flat[0].platform
+    if step.recipe.program == "child" or (step.recipe.program == "auto" and platform in ("tpu", "cpu")):
         return SplitStep(step, mesh, alone=alone)
     whole, rows = shardings(mesh)
     return jax.jit(
@@ -261,8 +263,11 @@ class JaxEngine:
     holds_images = True
 
     def __init__(self, recipe: Recipe, preprocess: Preprocess, devices: Any = None) -> None:
-        self.host, self.hosts = join_hosts(), jax.process_count()
-        self.mesh = Mesh(np.array(devices or jax.devices()), ("batch",))
+        self.host = join_hosts()
+        with quiet_native():  # see `engine`
+            self.hosts = jax.process_count()
+            self.mesh = Mesh(np.array(devices or jax.devices()), ("batch",))
+        self.devices = f"JAX, {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}"
         if recipe.batch_size % self.mesh.size:
             raise UsageError(
                 f"recipe '{recipe.name}': batch_size {recipe.batch_size} does not divide by {self.mesh.size} devices."

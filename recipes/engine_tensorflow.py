@@ -74,6 +74,10 @@ def execution(recipe: Recipe, strategy: str) -> Execution:
     return Execution(**{**vars(own), **wanted, "pack": recipe.pack or 1})
 
 
+def _kind() -> str:
+    return next((kind for kind in ("TPU", "GPU") if tf.config.list_logical_devices(kind)), "CPU")
+
+
 class TensorFlowEngine:
     """See `Engine`."""
 
@@ -83,6 +87,7 @@ class TensorFlowEngine:
         self.how = execution(recipe, name)
         self.strategy = make_strategy(name)
         self.compiled = name == "tpu"
+        self.devices = f"TensorFlow, {self.strategy.num_replicas_in_sync} x {_kind()}"
         self.holds_images = name == "single" and bool(tf.config.list_logical_devices("GPU"))
         resolver = self.strategy.cluster_resolver
         shared = name == "multi_worker" and resolver is not None

@@ -66,7 +66,7 @@ pack() {
     name=$(stem "$1")
     file=$work/data/$name.npz
     mkdir -p "$work/data"
-    "$python" -m bignas_zoo.recipes.packed "$1" --data "$2" --output "$file" ${3:+--quality "$3"}
+    "$python" -m bignas_zoo.recipes.data.packed "$1" --data "$2" --output "$file" ${3:+--quality "$3"}
     rm -f "$file".part-* "$file.sha256"
     if [ "$(wc -c <"$file")" -gt $((part_bytes * 5 / 4)) ]; then
         (cd "$work/data" && sha256sum "$name.npz" >"$name.npz.sha256")
@@ -117,13 +117,13 @@ collect() {
     name=$(stem "$1")
     mkdir -p "$work"
     environment
-    XLA_PYTHON_CLIENT_PREALLOCATE=false "$python" -m bignas_zoo.recipes.transfer collect "$work/run-$name" "$out" \
+    XLA_PYTHON_CLIENT_PREALLOCATE=false "$python" -m bignas_zoo.recipes.runs.transfer collect "$work/run-$name" "$out" \
         --data "$(data_of "$name")"
 }
 
 restore() {
     [ $# -eq 2 ] || usage
-    "$python" -m bignas_zoo.recipes.transfer restore "$1" "$2"
+    "$python" -m bignas_zoo.recipes.runs.transfer restore "$1" "$2"
 }
 
 bench() {

@@ -46,6 +46,8 @@ class Recipe:
             losses stay float32.
         batch_norm, depthwise, branch, pack: see `bignas_zoo.models.elastic.Execution`; "auto" and 0
             take the engine's own.
+        program: what JAX compiles as one program, the whole "step" or each "child"; "auto" takes a
+            child on TPUs and CPUs, whose compilers need too long for a step of a large space.
         biggest_only_steps: how many steps, from the start, train the biggest child alone (0 in the
             paper; Delayed eps-Shrinking, arXiv 2407.06167, argues for more).
         random_children: random children a step between biggest and smallest.
@@ -101,6 +103,7 @@ class Recipe:
     depthwise: str = "auto"
     branch: str = "auto"
     pack: int = 0
+    program: str = "auto"
     biggest_only_steps: int = 0
     random_children: int = 2
     smallest_child: bool = True
@@ -210,6 +213,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pack": _among(0, 1, 2, 4, 8, 16),
     "depthwise": _among("auto", "native", "shifted"),
     "branch": _among("auto", "cond", "where"),
+    "program": _among("auto", "step", "child"),
     "regularise": _among("biggest", "all"),
     "optimizer": _among("rmsprop", "sgd"),
     "decay": _among("staircase", "exponential", "cosine", "linear"),

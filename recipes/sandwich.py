@@ -19,7 +19,8 @@ from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess, resize
 from bignas_zoo.models.slicing import child_shapes
 from bignas_zoo.models.supernet import Choice, forward
-from bignas_zoo.recipes import augment, losses, randomness
+from bignas_zoo.recipes import losses, randomness
+from bignas_zoo.recipes.data import augment
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.sampling import sandwich
 from bignas_zoo.space import ChildSpec

@@ -24,15 +24,16 @@ import numpy as np
 
 from bignas_zoo.errors import PreemptedError, TrainingStoppedError
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.recipes import checkpoint
-from bignas_zoo.recipes.dataset import Batches, TrainingImages, open_batches
+from bignas_zoo.recipes.data.dataset import Batches, TrainingImages, open_batches
 from bignas_zoo.recipes.engine import Engine, choose_engine, host_index, make_engine
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.recipes.run_folder import hold
-from bignas_zoo.recipes.run_log import RunLog
+from bignas_zoo.recipes.runs import checkpoint
+from bignas_zoo.recipes.runs.folder import hold
+from bignas_zoo.recipes.runs.images import remember_images
+from bignas_zoo.recipes.runs.log import RunLog
+from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.sandwich import control
 from bignas_zoo.recipes.schedule import learning_rate
-from bignas_zoo.recipes.stopping import stop_requests
 from bignas_zoo.store import write_json
 
 LOG_EVERY = 20
@@ -67,7 +68,7 @@ def train(
         evaluate: supernet weights to named accuracies in percent, for the learning curve; ``biggest``
             among them decides which checkpoint is the best.
         report: told after each step.
-        say: told what is out of the ordinary, such as a damaged checkpoint.
+        say: told where it trains, and what is out of the ordinary, such as a damaged checkpoint.
 
     Returns:
         The trained weights.
@@ -77,6 +78,7 @@ def train(
         PreemptedError: SIGTERM came; the checkpoint is complete.
         KeyboardInterrupt: Ctrl-C came; likewise.
         RecipeError: the folder holds a run of another recipe.
+        UsageError: the run began with other images.
         IntegrityError: every checkpoint in it is damaged.
         LocalIOError: the folder cannot be written, or another process trains there.
     """
@@ -116,7 +118,9 @@ def _train(
         checkpoint.check_state(done.state, engine.state(), workdir)
         start, best = done.step, done.best
         engine.restore(done.state)
+    remember_images(workdir, images, resumed=start > 0)
     write_json(workdir / "recipe.json", recipe.to_json())
+    say(f"training from step {start:,} on {engine.devices}; the first step compiles, which takes longest")
     log = RunLog(workdir, start, say)
     stream = open_batches(images, recipe, engine)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plug
 
 from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
 from bignas_zoo.spaces import variant
+
+# A shell's background jobs ignore Ctrl-C; ours, and those that tests start, are to know it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # TensorFlow's graphs are many Python objects; to look through all of them again and again takes minutes.
 gc.set_threshold(100_000, 50, 100)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from bignas_zoo.recipes import autoaugment as aa
+from bignas_zoo.recipes.data import autoaugment as aa
 
 
 def noise(height: int = 24, width: int = 33, seed: int = 0) -> np.ndarray:

@@ -16,9 +16,9 @@ from conftest import TINY
 
 from bignas_zoo import spaces, store
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, TrainingStoppedError
-from bignas_zoo.recipes import checkpoint
-from bignas_zoo.recipes.checkpoint import Best
 from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.recipes.runs import checkpoint
+from bignas_zoo.recipes.runs.checkpoint import Best
 
 STATE = {
     "stem.kernel": np.array([[1.5, -0.0], [np.float32(1e-45), np.float32(3.4e38)]], np.float32),
@@ -218,7 +218,7 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from bignas_zoo.recipes import checkpoint
+from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.recipe import Recipe
 
 recipe = Recipe(name="x", space="bignas-cifar10", crop_size=32, mean=(1.,)*3, std=(1.,)*3, steps=9, holdout=1)

@@ -15,11 +15,12 @@ from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.recipes import augment, sandwich
+from bignas_zoo.recipes import sandwich
 from bignas_zoo.recipes.data import (
     CIFAR10_CLASSES,
     LabelledImages,
     TrainingBatches,
+    augment,
     batches,
     cifar10,
     image_folder,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bignas_zoo.errors import LocalIOError, UsageError
 from bignas_zoo.recipes.data import LabelledImages
-from bignas_zoo.recipes.dataset import StreamedImages, is_tfrecords, open_batches, open_dataset
+from bignas_zoo.recipes.data.dataset import StreamedImages, is_tfrecords, open_batches, open_dataset
 from bignas_zoo.recipes.recipe import Recipe
 
 

@@ -19,9 +19,9 @@ from trainer import RECIPE
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.models.weights import read_weights
-from bignas_zoo.recipes import checkpoint, transfer
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.recipes.transfer import collect, restore
+from bignas_zoo.recipes.runs import checkpoint, transfer
+from bignas_zoo.recipes.runs.transfer import collect, restore
 
 #: Not on the machines that `recipes/gpu.sh` is for. (An entry of None makes an import fail as if nothing were there.)
 ABSENT = ("tensorflow", "ai_edge_litert", "jinja2", "matplotlib", "h5py")
@@ -180,7 +180,7 @@ def test_packed_trained_stopped_resumed_brought_home_and_made_a_family(place: Pa
     recipe, data = str(place / "mini.yaml"), place / "gpu" / "data"
     data.mkdir(parents=True)
     environment = {**os.environ, "PYTHONPATH": str(place / "here")}
-    pack = [sys.executable, "-m", "bignas_zoo.recipes.packed", recipe, "--data", str(place / "images")]
+    pack = [sys.executable, "-m", "bignas_zoo.recipes.data.packed", recipe, "--data", str(place / "images")]
     subprocess.run([*pack, "--output", str(data / "mini.npz")], check=True, env=environment)
     # As `pack` leaves what is too large for one journey.
     subprocess.run("sha256sum mini.npz > mini.npz.sha256", shell=True, cwd=data, check=True)

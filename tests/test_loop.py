@@ -14,7 +14,7 @@ import pytest
 from conftest import TINY
 
 from bignas_zoo import spaces
-from bignas_zoo.errors import IntegrityError, PreemptedError
+from bignas_zoo.errors import IntegrityError, PreemptedError, UsageError
 from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.recipe import Recipe
@@ -23,7 +23,7 @@ from bignas_zoo.recipes.recipe import Recipe
 class Counter:
     """An engine whose only weight is the number of steps."""
 
-    host, hosts, holds_images = 0, 1, False
+    devices, host, hosts, holds_images = "nothing", 0, 1, False
 
     def __init__(self, *_: Any) -> None:
         self.count = np.zeros((), np.float32)
@@ -108,7 +108,7 @@ def test_stopped_after_any_step_nothing_is_lost_or_done_twice(
     said: list[str] = []
     with pytest.raises(error):
         loop.train(recipe, images, tmp_path, curve, stops_at(stop_at, number), said.append)
-    assert said == [f"checkpoint of step {stop_at} written"]
+    assert said[1:] == [f"checkpoint of step {stop_at} written"]
     assert max(checkpoints(tmp_path)) == stop_at
     assert loop.train(recipe, images, tmp_path, curve)["count"] == 12
     assert evaluations(tmp_path) == [(3, 3.0), (6, 6.0), (9, 9.0), (12, 12.0)]
@@ -126,3 +126,35 @@ def test_a_state_of_another_make_is_refused(
     monkeypatch.setattr(Counter, "state", lambda self: {"count": self.count, "more": self.count})
     with pytest.raises(IntegrityError, match="such as 'more'. Go on with that version"):
         loop.train(recipe, images, tmp_path, lambda w: {})
+
+
+def test_a_run_goes_on_with_its_own_images_only(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
+    others = dataclasses.replace(images, labels=np.array([0, 0, 0, 0, 0, 0, 0, 1], np.int32), source="grey")
+    run = {"recipe": recipe, "workdir": tmp_path, "evaluate": lambda w: {}}
+    with pytest.raises(PreemptedError):
+        loop.train(**run, images=images, report=stops_at(5, signal.SIGTERM))
+    before = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    with pytest.raises(UsageError, match=r"began with other images \(8 of black; now 8 of grey\); different: labels"):
+        loop.train(**run, images=others, report=lambda p: None)
+    with pytest.raises(UsageError, match=r"different: count, labels_sha256"):
+        loop.train(**run, images=images.take(slice(7)), report=lambda p: None)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == before
+    moved = dataclasses.replace(images, source="elsewhere")  # the same images in another place
+    loop.train(**run, images=moved, report=lambda p: None)
+
+
+def test_images_named_wrongly_before_the_first_checkpoint_do_no_harm(
+    recipe: Recipe, images: LabelledImages, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(recipe, evaluate_every=100, checkpoint_every=100)
+
+    def dies(progress: loop.Progress) -> None:
+        raise RuntimeError("power cut")
+
+    run = {"recipe": recipe, "workdir": tmp_path, "evaluate": lambda w: {}}
+    with pytest.raises(RuntimeError, match="power cut"):
+        loop.train(**run, images=images.take(slice(7)), report=dies)
+    loop.train(**run, images=images, report=lambda p: None)
+    (tmp_path / "images.json").write_text("[]")
+    with pytest.raises(IntegrityError, match=r"images\.json: not as this version writes it"):
+        loop.train(**run, images=images, report=lambda p: None)

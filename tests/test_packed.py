@@ -17,10 +17,9 @@ from PIL import Image
 
 from bignas_zoo import spaces
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, UsageError
-from bignas_zoo.recipes import packed
-from bignas_zoo.recipes.data import LabelledImages
-from bignas_zoo.recipes.dataset import open_dataset, training_images
-from bignas_zoo.recipes.packed import is_packed, pack, packed_class_names, packed_source, read_packed
+from bignas_zoo.recipes.data import LabelledImages, packed
+from bignas_zoo.recipes.data.dataset import open_dataset, training_images
+from bignas_zoo.recipes.data.packed import is_packed, pack, packed_class_names, packed_source, read_packed
 from bignas_zoo.recipes.recipe import Recipe
 
 
@@ -129,7 +128,7 @@ def test_a_file_that_is_none_is_an_integrity_error_with_advice(how: str, tmp_pat
         read_packed(tmp_path / "a.npz")
     assert str(caught.value).startswith(f"{tmp_path / 'a.npz'}: ")
     assert str(caught.value).endswith(
-        "Pack the images again: python -m bignas_zoo.recipes.packed RECIPE --data DATA --output FILE.npz"
+        "Pack the images again: python -m bignas_zoo.recipes.data.packed RECIPE --data DATA --output FILE.npz"
     )
 
 
@@ -162,7 +161,7 @@ def test_the_command_packs_and_says_how_much(tmp_path: Path) -> None:
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(4):
             Image.fromarray(np.full((80, 90, 3), 60 * i, np.uint8)).save(tmp_path / "data" / name / f"{i}.jpg")
-    command = [sys.executable, "-m", "bignas_zoo.recipes.packed", "image_folder", "--data", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "bignas_zoo.recipes.data.packed", "image_folder", "--data", str(tmp_path / "data")]
     done = subprocess.run(
         [*command, "--output", str(tmp_path / "out.npz")], capture_output=True, text=True, check=True, timeout=120
     )

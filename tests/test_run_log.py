@@ -14,10 +14,11 @@ import pytest
 
 from bignas_zoo import store
 from bignas_zoo.errors import LocalIOError, PreemptedError
-from bignas_zoo.recipes import run_log, stopping
-from bignas_zoo.recipes.run_folder import hold
-from bignas_zoo.recipes.run_log import RunLog
-from bignas_zoo.recipes.stopping import stop_requests
+from bignas_zoo.recipes.runs import log as run_log
+from bignas_zoo.recipes.runs import stopping
+from bignas_zoo.recipes.runs.folder import hold
+from bignas_zoo.recipes.runs.log import RunLog
+from bignas_zoo.recipes.runs.stopping import stop_requests
 
 
 def silent(message: str) -> None:
@@ -216,6 +217,19 @@ def test_a_second_signal_ends_at_once_but_not_within_two_seconds(monkeypatch: py
         now[0] = 102.1
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.requested
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.requested
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:

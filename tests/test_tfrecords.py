@@ -14,8 +14,8 @@ from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.models.preprocess import read_image
-from bignas_zoo.recipes.tfrecord_batches import TFRecordBatches, random_crop
-from bignas_zoo.recipes.tfrecords import (
+from bignas_zoo.recipes.data.tfrecord_batches import TFRecordBatches, random_crop
+from bignas_zoo.recipes.data.tfrecords import (
     choose_records,
     count_records,
     find_files,

@@ -18,10 +18,10 @@ from engine_parity import make_recipe
 
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import BigNASError, UsageError
-from bignas_zoo.recipes import tpu_compile
 from bignas_zoo.recipes.recipe import Recipe, find_recipe, read_recipe
-from bignas_zoo.recipes.tpu_compile import ANSWER, ENVIRONMENT, compile_only
-from bignas_zoo.recipes.tpu_report import PAPER_HOURS, PAPER_STEP_SECONDS, CompileReport, Program
+from bignas_zoo.recipes.tpu import compiler
+from bignas_zoo.recipes.tpu.compiler import ANSWER, ENVIRONMENT, compile_only
+from bignas_zoo.recipes.tpu.report import PAPER_HOURS, PAPER_STEP_SECONDS, CompileReport, Program
 
 GIB = 2**30
 needs_libtpu = pytest.mark.skipif(
@@ -118,7 +118,7 @@ def test_without_libtpu_the_error_says_what_to_install(monkeypatch: pytest.Monke
 
 def test_a_dead_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: object())
-    monkeypatch.setattr(tpu_compile.sys, "executable", "false")
+    monkeypatch.setattr(compiler.sys, "executable", "false")
     with pytest.raises(BigNASError, match=r"--compile-only v3:8x8: the TPU compiler ended with exit code 1\."):
         compile_only(make_recipe(), "v3:8x8", every=0.1)
 
@@ -135,7 +135,7 @@ def test_cli_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
         told(31.0)
         return report(Program.of("child 1", Compiled(), 7.0))
 
-    monkeypatch.setattr(tpu_compile, "compile_only", fake)
+    monkeypatch.setattr(compiler, "compile_only", fake)
     command = ["train", "imagenet_tpu.yaml", "--compile-only", "v3:8x8"]
     table = CliRunner().invoke(main, command)
     assert table.exit_code == 0, table.output
@@ -159,7 +159,7 @@ def test_wrong_topologies_and_batches_are_refused() -> None:
 SCRIPT = """
 import dataclasses, json
 from engine_parity import make_recipe
-from bignas_zoo.recipes.tpu_compile import ANSWER, compile_here
+from bignas_zoo.recipes.tpu.compiler import ANSWER, compile_here
 recipe = make_recipe(precision="bfloat16", crop_padding=0)
 print(ANSWER + json.dumps(dataclasses.asdict(compile_here(recipe, "v5e:2x2"))))
 """

@@ -16,12 +16,13 @@ from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import initial_weights
-from bignas_zoo.recipes import checkpoint, losses
+from bignas_zoo.recipes import losses
 from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
 from bignas_zoo.recipes.randomness import uniform
 from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.sandwich import children, control, step_loss
 
 

@@ -25,14 +25,14 @@ from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.weights import write_weights
 from bignas_zoo.provenance import machine, versions
-from bignas_zoo.recipes import checkpoint
 from bignas_zoo.recipes.data import LabelledImages, batches
-from bignas_zoo.recipes.dataset import Dataset, TrainingImages, open_dataset
+from bignas_zoo.recipes.data.dataset import Dataset, TrainingImages, open_dataset
 from bignas_zoo.recipes.engine import OPTIMIZER, choose_engine, host_index
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
-from bignas_zoo.recipes.run_folder import hold
-from bignas_zoo.recipes.run_log import METRICS
-from bignas_zoo.recipes.stopping import stop_requests
+from bignas_zoo.recipes.runs import checkpoint
+from bignas_zoo.recipes.runs.folder import hold
+from bignas_zoo.recipes.runs.log import METRICS
+from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.registry import FAMILY_FILE, SCHEMA

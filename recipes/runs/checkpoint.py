@@ -28,7 +28,9 @@ SCHEMA = "bignas-zoo/checkpoint/1"
 FOLDER, STATE, MANIFEST = "checkpoints", "state.safetensors", "manifest.json"
 KEEP = 2
 #: Recipe fields that a run may change on the way: they change no step beyond rounding.
-FREE = frozenset({"engine", "batch_norm", "depthwise", "branch", "pack", "checkpoint_every", "keep_checkpoints"})
+FREE = frozenset(
+    {"engine", "batch_norm", "depthwise", "branch", "pack", "program", "checkpoint_every", "keep_checkpoints"}
+)
 
 
 @dataclass(frozen=True)

@@ -64,11 +64,16 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn SIGTERM and Ctrl-C into a request; outside the main thread, leave signals to whoever runs us."""
+    """Turn SIGTERM and Ctrl-C into a request.
+
+    Signals that whoever started us wants ignored (a script's background job ignores Ctrl-C) stay so; outside
+    the main thread all are left to whoever runs us.
+    """
     stop = StopRequest()
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            stop._before[number] = signal.signal(number, stop._ask)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                stop._before[number] = signal.signal(number, stop._ask)
     except ValueError:
         yield stop
         return

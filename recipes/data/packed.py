@@ -6,7 +6,7 @@ same. Images of up to `LOSSLESS_SIDE` pixels are stored exactly (CIFAR-10's 50,0
 losses. The 9,469 training images of Imagenette (JPEG of quality 70 at 176 px, 60.7 MB) take 45.6 MB at quality 75 and
 differ from the originals by 3.07 of 255 on average (35.5 dB); at 85 it is 63.4 MB and, on 500 of them, 2.1 of 255.
 
-    python -m bignas_zoo.recipes.packed RECIPE --data DATA --output FILE.npz
+    python -m bignas_zoo.recipes.data.packed RECIPE --data DATA --output FILE.npz
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
-from bignas_zoo.recipes.data import DAMAGED, LabelledImages
+from bignas_zoo.recipes.data.images import DAMAGED, LabelledImages
 from bignas_zoo.recipes.scripting import error_exits
 from bignas_zoo.store import atomic_write
 
@@ -28,7 +28,7 @@ SCHEMA = "bignas-zoo/packed/1"
 SUFFIX = ".npz"
 QUALITY = 75
 LOSSLESS_SIDE = 32
-ADVICE = "Pack the images again: python -m bignas_zoo.recipes.packed RECIPE --data DATA --output FILE.npz"
+ADVICE = "Pack the images again: python -m bignas_zoo.recipes.data.packed RECIPE --data DATA --output FILE.npz"
 
 
 def is_packed(data: str | Path) -> bool:
@@ -130,7 +130,7 @@ def _fields(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 @click.option("--quality", type=click.IntRange(0, 100), default=QUALITY, show_default=True, help="Of WebP.")
 def main(recipe: str, data: str, output: Path, quality: int) -> None:
     """Pack RECIPE's training images into one file, to be given to `bignas-zoo train --data`."""
-    from bignas_zoo.recipes.dataset import training_images
+    from bignas_zoo.recipes.data.dataset import training_images
     from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 
     if output.suffix != SUFFIX:

@@ -1,7 +1,7 @@
 """A run's way home from the machine that trained it: few, small files, and a run folder made of them.
 
-    python -m bignas_zoo.recipes.transfer collect RUN FOLDER
-    python -m bignas_zoo.recipes.transfer restore FOLDER RUN
+    python -m bignas_zoo.recipes.runs.transfer collect RUN FOLDER
+    python -m bignas_zoo.recipes.runs.transfer restore FOLDER RUN
 
 A finished run is its weights in float16 (families are made of weights rounded so), log and recipe. An unfinished
 one takes weights and optimizer along as they are, so that it can go on, if they fit into `WHOLE_BYTES`.
@@ -22,12 +22,12 @@ from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.provenance import machine, versions
-from bignas_zoo.recipes import checkpoint
+from bignas_zoo.recipes.data.packed import packed_source
 from bignas_zoo.recipes.engine import OPTIMIZER
-from bignas_zoo.recipes.packed import packed_source
 from bignas_zoo.recipes.recipe import read_recipe
-from bignas_zoo.recipes.run_folder import hold
-from bignas_zoo.recipes.run_log import METRICS
+from bignas_zoo.recipes.runs import checkpoint
+from bignas_zoo.recipes.runs.folder import hold
+from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.recipes.scripting import error_exits
 
 SCHEMA = "bignas-zoo/collected/1"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo.quiet import quiet_native
 from bignas_zoo.store import append_line, atomic_write
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
@@ -82,7 +83,8 @@ def _board(folder: Path, say: Callable[[str], None]) -> Any:
     the viewer. The writer of TensorFlow 1 is the one that claims no accelerator for itself.
     """
     try:
-        import tensorflow as tf
+        with quiet_native():
+            import tensorflow as tf
     except ImportError:
         say("no TensorBoard log: TensorFlow is not installed; metrics.jsonl holds the same figures")
         return None

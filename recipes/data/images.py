@@ -19,7 +19,7 @@ from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.models.preprocess import SUFFIXES, read_image
-from bignas_zoo.recipes import augment
+from bignas_zoo.recipes.data import augment
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 

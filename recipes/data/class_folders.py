@@ -9,7 +9,7 @@ import numpy as np
 
 from bignas_zoo import registry
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
-from bignas_zoo.recipes.data import LabelledImages, image_folder
+from bignas_zoo.recipes.data.images import LabelledImages, image_folder
 from bignas_zoo.recipes.randomness import philox
 
 SPLITS = ("train", "val", "test")

@@ -4,7 +4,7 @@ A record is a ``tf.train.Example`` with ``image/encoded`` (a JPEG, or another fo
 read) and ``image/class/label`` (one int64), as the usual ImageNet converters write it. Files may lie wherever
 `tf.io.gfile` reaches: a folder, ``gs://`` and so on.
 
-`recipes.tfrecord_batches` makes training batches of them.
+`recipes.data.tfrecord_batches` makes training batches of them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.models.preprocess import decode_image
-from bignas_zoo.recipes.data import LabelledImages
+from bignas_zoo.quiet import quiet_native
+from bignas_zoo.recipes.data.images import LabelledImages
 from bignas_zoo.recipes.randomness import philox
+
+with quiet_native():
+    import tensorflow as tf
 
 if keras.backend.backend() != "tensorflow":
     tf.config.set_visible_devices([], "GPU")  # TensorFlow only reads here; the memory is the engine's

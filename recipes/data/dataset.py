@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from bignas_zoo.errors import LocalIOError, RecipeError
-from bignas_zoo.recipes.class_folders import read_splits, stratified
-from bignas_zoo.recipes.data import (
+from bignas_zoo.recipes.data.class_folders import read_splits, stratified
+from bignas_zoo.recipes.data.images import (
     LABELLED_HELP,
     LabelledImages,
     TrainingBatches,
@@ -24,8 +24,8 @@ from bignas_zoo.recipes.data import (
     read_labelled,
     split_holdout,
 )
+from bignas_zoo.recipes.data.packed import is_packed, read_packed
 from bignas_zoo.recipes.engine import Engine
-from bignas_zoo.recipes.packed import is_packed, read_packed
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -65,7 +65,7 @@ class StreamedImages:
 
     def batches(self, recipe: Recipe, host: int, hosts: int) -> Batches:
         """Return the batches of one host."""
-        from bignas_zoo.recipes.tfrecord_batches import TFRecordBatches
+        from bignas_zoo.recipes.data.tfrecord_batches import TFRecordBatches
 
         batches: Batches = TFRecordBatches(
             self.pattern,
@@ -123,7 +123,7 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
         data: a folder with CIFAR-10's files; one with ``train/CLASS`` and ``test/CLASS``, or with
             ``CLASS`` alone, of which a part of each class is then kept for the test; or TFRecord files:
             a folder or bucket with ``train-*`` and ``validation-*``, or a pattern of the training files;
-            or a packed data set (``FILE.npz``, see `recipes.packed`), which has no test images.
+            or a packed data set (``FILE.npz``, see `recipes.data.packed`), which has no test images.
         test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
 
     Raises:
@@ -133,7 +133,7 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
     if is_packed(data):
         dataset = _packed(recipe, Path(data), test_data)
     elif is_tfrecords(data):
-        from bignas_zoo.recipes.tfrecords import test_pattern, training_pattern
+        from bignas_zoo.recipes.data.tfrecords import test_pattern, training_pattern
 
         pattern = training_pattern(str(data))
         dataset = _tfrecords(recipe, pattern, str(test_data or test_pattern(pattern)))
@@ -158,7 +158,7 @@ def training_images(recipe: Recipe, data: str | Path) -> LabelledImages:
     _check_augment(recipe, data)
     if not is_tfrecords(data):
         return _folders(recipe, Path(data))[0]
-    from bignas_zoo.recipes import tfrecords
+    from bignas_zoo.recipes.data import tfrecords
 
     pattern = tfrecords.training_pattern(str(data))
     names = tfrecords.class_names(tfrecords.find_files(pattern), recipe.search_space.classes, recipe.label_offset)
@@ -184,7 +184,7 @@ def _packed(recipe: Recipe, path: Path, test_data: str | Path | None) -> Dataset
         )
     if test_data is None:
         return _split(recipe, everything, dataclasses.replace(everything.take(slice(0)), source="no images"))
-    from bignas_zoo.recipes.tfrecords import tfrecord_images
+    from bignas_zoo.recipes.data.tfrecords import tfrecord_images
 
     test = tfrecord_images(str(test_data), side, label_offset=recipe.label_offset, class_names=names)
     return _split(recipe, everything, test)
@@ -226,7 +226,7 @@ def _split(recipe: Recipe, everything: LabelledImages, test: LabelledImages) -> 
 
 def _tfrecords(recipe: Recipe, pattern: str, test: str) -> Dataset:
     """Read images into memory if they fit and are not augmented by tf.data; else stream them."""
-    from bignas_zoo.recipes import tfrecords
+    from bignas_zoo.recipes.data import tfrecords
 
     files, side, offset = tfrecords.find_files(pattern), recipe.crop_size, recipe.label_offset
     names = tfrecords.class_names(files, recipe.search_space.classes, offset)

@@ -12,9 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError
-from bignas_zoo.recipes.autoaugment import autoaugment
-from bignas_zoo.recipes.randomness import philox
-from bignas_zoo.recipes.tfrecords import (
+from bignas_zoo.recipes.data.autoaugment import autoaugment
+from bignas_zoo.recipes.data.tfrecords import (
     ENCODED,
     LABEL,
     Records,
@@ -25,6 +24,7 @@ from bignas_zoo.recipes.tfrecords import (
     reason,
     size_of,
 )
+from bignas_zoo.recipes.randomness import philox
 
 Tensor = Any
 #: Files read at once, and so mixed with each other.

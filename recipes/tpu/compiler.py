@@ -4,7 +4,7 @@ JAX with libtpu holds the whole TPU compiler. Given a topology's name it compile
 on any machine with a CPU, and its executable knows the memory, the arithmetic and the traffic of one
 core. Times are the compiler's estimates, never measurements.
 
-The compiler runs in a process of its own (``python -m bignas_zoo.recipes.tpu_compile``): it wants its
+The compiler runs in a process of its own (``python -m bignas_zoo.recipes.tpu.compiler``): it wants its
 environment before JAX is loaded, prints what it likes, and may end the process.
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 
 from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.recipes.recipe import Recipe, parse_recipe
-from bignas_zoo.recipes.tpu_report import CompileReport, Program
+from bignas_zoo.recipes.tpu.report import CompileReport, Program
 
 #: Memory of one core as JAX counts cores (a v2 or v3 chip has two, later chips one), in GiB.
 #: Source: "System architecture" pages of Google Cloud's TPU documentation, one a generation.
@@ -80,7 +80,7 @@ def compile_only(
 
 
 def _in_own_process(request: dict[str, Any], report: Callable[[float], None], every: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bignas_zoo.recipes.tpu_compile", json.dumps(request)]
+    command = [sys.executable, "-m", "bignas_zoo.recipes.tpu.compiler", json.dumps(request)]
     with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+", errors="replace") as log:
         began = time.monotonic()
         process = subprocess.Popen(

@@ -1,0 +1,1 @@
+"""A training run: its folder, checkpoints, log, and what ends it early."""

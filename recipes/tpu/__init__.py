@@ -1,0 +1,1 @@
+"""What a recipe would need on a TPU, by its compiler."""
