@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ENGINES = ("tensorflow", "jax")
 #: Prefix of the optimizer's entries in an engine's state.
 OPTIMIZER = "optimizer."
+#: Among the figures of a step on many hosts: above 0 if any host was asked to stop.
+STOP = "stop"
 
 
 class Engine(Protocol):
@@ -47,6 +49,7 @@ class Engine(Protocol):
         learning_rate: float,
         *,
         alone: bool,
+        stop: bool = False,
     ) -> Mapping[str, Any]:
         """Run one optimizer step; return the loss and its parts, scalars that may still be computed when it returns.
 
@@ -55,6 +58,7 @@ class Engine(Protocol):
             steering: see `sandwich.control`.
             learning_rate: of this step.
             alone: train the biggest child alone.
+            stop: whether this host was asked to stop; on many hosts all learn of it by the figure `STOP`.
         """
 
     def weights(self) -> dict[str, np.ndarray]:

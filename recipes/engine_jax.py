@@ -24,7 +24,7 @@ from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import initial_weights
 from bignas_zoo.quiet import quiet_native
 from bignas_zoo.recipes import sandwich
-from bignas_zoo.recipes.engine import OPTIMIZER
+from bignas_zoo.recipes.engine import OPTIMIZER, STOP
 from bignas_zoo.recipes.optimizer import make_optimizer
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -133,6 +133,8 @@ class PureStep:
         (value, (loss, logits)), slope = jax.value_and_grad(term, has_aux=True)(weights)
         if before is None:
             values = {"loss": value, "biggest": loss, "accuracy": sandwich.accuracy(logits, labels)}
+            if STOP in batch:
+                values[STOP] = batch[STOP].max()
             return {
                 "gradients": slope,
                 "values": values,
@@ -290,8 +292,11 @@ class JaxEngine:
         learning_rate: float,
         *,
         alone: bool,
+        stop: bool = False,
     ) -> Mapping[str, Any]:
         """Run one optimizer step; see `Engine`."""
+        if self.hosts > 1:
+            batch = {**batch, STOP: np.full(len(batch["row"]), stop, np.float32)}
         if alone not in self._compiled:
             self._compiled[alone] = compile_step(self._step, self.mesh, alone=alone)
         place: Any = jax.make_array_from_process_local_data

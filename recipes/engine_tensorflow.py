@@ -21,7 +21,7 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import initial_weights
-from bignas_zoo.recipes.engine import OPTIMIZER
+from bignas_zoo.recipes.engine import OPTIMIZER, STOP
 from bignas_zoo.recipes.optimizer import make_optimizer
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.sandwich import step_loss
@@ -118,7 +118,8 @@ class TensorFlowEngine:
                 scaled = loss / replicas  # the optimizer sums gradients over replicas
             gradients = tape.gradient(scaled, [v.value for v in variables])
             self.optimizer.apply(gradients, variables)
-            return {"loss": loss, **parts}
+            asked = {STOP: tf.reduce_max(batch[STOP])} if STOP in batch else {}
+            return {"loss": loss, **parts, **asked}
 
         @tf.function(jit_compile=self.compiled, autograph=False)  # type: ignore[untyped-decorator]
         def step(batch: Any, steering: Any) -> Any:
@@ -136,8 +137,11 @@ class TensorFlowEngine:
         learning_rate: float,
         *,
         alone: bool,
+        stop: bool = False,
     ) -> Mapping[str, Any]:
         """Run one optimizer step; see `Engine`."""
+        if self.hosts > 1:
+            batch = {**batch, STOP: np.full(len(batch["row"]), stop, np.float32)}
         self.optimizer.learning_rate.assign(learning_rate)
         if alone not in self._steps:
             self._steps[alone] = self._compile(alone)

@@ -25,7 +25,7 @@ import numpy as np
 from bignas_zoo.errors import PreemptedError, TrainingStoppedError
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Batches, TrainingImages, open_batches
-from bignas_zoo.recipes.engine import Engine, choose_engine, host_index, make_engine
+from bignas_zoo.recipes.engine import STOP, Engine, choose_engine, host_index, make_engine
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold
@@ -97,9 +97,12 @@ def _follow(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engin
     if done:
         engine.restore(done.state)
     stream = open_batches(images, recipe, engine)
-    for step in range(done.step if done else 0, recipe.steps):
-        alone = step < recipe.biggest_only_steps
-        engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
+    with stop_requests() as stop:
+        for step in range(done.step if done else 0, recipe.steps):
+            alone, rate = step < recipe.biggest_only_steps, learning_rate(recipe, step)
+            running = engine.step(stream.at(step), control(recipe, step), rate, alone=alone, stop=stop.requested)
+            if _figures(running, step, workdir).get(STOP):
+                raise stop.error(f" after step {step + 1:,} of {recipe.steps:,}")
     return engine.weights()
 
 
@@ -147,20 +150,16 @@ def _train(
     with closing(log), stop_requests() as stop:
         if start and _evaluates(recipe, start) and not log.evaluated(start) and evaluation(start):
             save(start)
-        if stop.requested:
+        if stop.requested and engine.hosts == 1:
             raise stop.error(f" after step {start:,} of {recipe.steps:,}")
         upcoming = _prepared(stream, recipe, start)
         for step in range(start, recipe.steps):
             alone = step < recipe.biggest_only_steps
             # Ctrl-C in here may leave a step half applied; the last checkpoint is what counts then.
-            running = engine.step(*upcoming, learning_rate(recipe, step), alone=alone)
+            running = engine.step(*upcoming, learning_rate(recipe, step), alone=alone, stop=stop.requested)
             upcoming = _prepared(stream, recipe, step + 1)  # while an accelerator computes
-            values = {name: float(value) for name, value in running.items()}
-            if not all(math.isfinite(value) for value in values.values()):
-                raise TrainingStoppedError(
-                    f"step {step + 1}: the loss is {values['loss']}. The checkpoints in {workdir} are from before; "
-                    "lower learning_rate or lengthen warmup_steps in the recipe, and start a new run."
-                )
+            values = _figures(running, step, workdir)
+            agreed = values.pop(STOP, 0) > 0
             now = time.monotonic()
             speed, last = recipe.batch_size / max(now - last, 1e-9), now
             phase = "biggest" if alone else "sandwich"
@@ -178,12 +177,28 @@ def _train(
                     }
                 )
             is_best = not stop.requested and _evaluates(recipe, step + 1) and evaluation(step + 1)
-            if is_best or ended or stop.requested or (step + 1) % recipe.checkpoint_every == 0:
+            ends = agreed if engine.hosts > 1 else stop.requested  # many hosts stop after the same step
+            if is_best or ended or ends or (step + 1) % recipe.checkpoint_every == 0:
                 save(step + 1)
-            if stop.requested:
+            if ends:
                 say(f"checkpoint of step {step + 1:,} written")
                 raise stop.error(f" after step {step + 1:,} of {recipe.steps:,}")
     return engine.weights()
+
+
+def _figures(running: Mapping[str, Any], step: int, workdir: Path) -> dict[str, float]:
+    """Wait for a step's figures.
+
+    Raises:
+        TrainingStoppedError: one is not a number.
+    """
+    values = {name: float(value) for name, value in running.items()}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise TrainingStoppedError(
+            f"step {step + 1}: the loss is {values['loss']}. The checkpoints in {workdir} are from before; "
+            "lower learning_rate or lengthen warmup_steps in the recipe, and start a new run."
+        )
+    return values
 
 
 def _prepared(stream: Batches, recipe: Recipe, step: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -68,6 +68,7 @@ def run(mode: str, recipe):
     """Return the state after the steps, and the last step's figures."""
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import LabelledImages, TrainingBatches
+    from bignas_zoo.recipes.engine import STOP
     from bignas_zoo.recipes.sandwich import control
     from bignas_zoo.recipes.schedule import learning_rate
 
@@ -97,7 +98,11 @@ def run(mode: str, recipe):
         engine.hold(stream.held())
     for step in range(STEPS):
         alone = step < recipe.biggest_only_steps
-        values = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=alone)
+        # Between hosts: the second one is asked to stop before the last step, and both get to know.
+        asked = engine.host > 0 and step == STEPS - 1
+        rate = learning_rate(recipe, step)
+        values = engine.step(stream.at(step), control(recipe, step), rate, alone=alone, stop=asked)
+        assert values.get(STOP, 0) == float(engine.hosts > 1 and step == STEPS - 1)
     return state, engine.state(), {name: float(value) for name, value in values.items()}
 
 

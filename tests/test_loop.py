@@ -28,7 +28,7 @@ class Counter:
     def __init__(self, *_: Any) -> None:
         self.count = np.zeros((), np.float32)
 
-    def step(self, *_: Any, alone: bool) -> dict[str, float]:
+    def step(self, *_: Any, alone: bool, stop: bool = False) -> dict[str, float]:
         self.count = self.count + np.float32(1)
         return {"loss": 1.0, "accuracy": 0.5, "biggest": 1.0}
 
@@ -158,3 +158,36 @@ def test_images_named_wrongly_before_the_first_checkpoint_do_no_harm(
     (tmp_path / "images.json").write_text("[]")
     with pytest.raises(IntegrityError, match=r"images\.json: not as this version writes it"):
         loop.train(**run, images=images, report=lambda p: None)
+
+
+class OfTwo(Counter):
+    """The first of two hosts; the other one is asked to stop at step 5."""
+
+    hosts = 2
+
+    def step(self, *_: Any, alone: bool, stop: bool = False) -> dict[str, float]:
+        return {**super().step(alone=alone), "stop": float(stop or self.count == 5)}
+
+
+def test_hosts_stop_after_the_same_step(
+    recipe: Recipe, images: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "make_engine", OfTwo)
+    with pytest.raises(PreemptedError, match="after step 5 of 12"):
+        loop.train(recipe, images, tmp_path / "other", lambda w: {})
+    assert max(checkpoints(tmp_path / "other")) == 5
+    # Asked itself after step 2, it tells the other one with step 3, and both stop there.
+    with pytest.raises(PreemptedError, match="after step 3 of 12"):
+        loop.train(recipe, images, tmp_path / "own", lambda w: {}, stops_at(2, signal.SIGTERM))
+    assert max(checkpoints(tmp_path / "own")) == 3
+    assert "stop" not in (tmp_path / "own" / "metrics.jsonl").read_text()
+
+
+def test_a_host_that_follows_stops_with_the_others(
+    recipe: Recipe, images: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "make_engine", OfTwo)
+    monkeypatch.setattr(loop, "host_index", lambda name: 1)
+    with pytest.raises(PreemptedError, match="after step 5 of 12"):
+        loop.train(recipe, images, tmp_path, lambda w: {})
+    assert not list(tmp_path.iterdir())  # host 0 writes
