@@ -32,6 +32,8 @@ Array = Any
 State = dict[str, Array]
 Sums = dict[str, Any]
 OWN = Execution("one_pass", "native", "cond")
+#: XLA on a CPU takes four times as long for convolutions inside a `cond`, see benchmarks/train_step.md.
+OWN_CPU = Execution("one_pass", "native", "where")
 #: On a TPU what counts is how often memory is read, see benchmarks/tpu_compile.md.
 OWN_TPU = Execution("lean", "native", "where", 4)
 
@@ -51,16 +53,16 @@ def execution(recipe: Recipe, mesh: Mesh | None = None) -> Execution:
         raise UsageError(
             f"recipe '{recipe.name}': batch_norm: 'fused' is TensorFlow's; allowed: lean, one_pass, two_pass."
         )
-    own = OWN_TPU if mesh is not None and is_tpu(mesh) else OWN
+    own = {"tpu": OWN_TPU, "cpu": OWN_CPU}.get(platform_of(mesh) if mesh is not None else "", OWN)
     pack = recipe.pack or own.pack
     if mesh is not None:
         pack = math.gcd(pack, recipe.batch_size // mesh.size)  # images of one device only
     return Execution(**{**vars(own), **wanted, "pack": pack})
 
 
-def is_tpu(mesh: Mesh) -> bool:
-    """Return whether a mesh is of TPU cores."""
-    return bool(mesh.devices.flat[0].platform == "tpu")
+def platform_of(mesh: Mesh) -> str:
+    """Return what a mesh is of: "cpu", "gpu" or "tpu"."""
+    return str(mesh.devices.flat[0].platform)
 
 
 class PureStep:
@@ -173,8 +175,7 @@ def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
 
     The recipe's `program` says whether it is one program or one a child.
     """
-    platform = mesh.devices.flat[0].platform
-    if step.recipe.program == "child" or (step.recipe.program == "auto" and platform in ("tpu", "cpu")):
+    if step.recipe.program == "child" or (step.recipe.program == "auto" and platform_of(mesh) in ("tpu", "cpu")):
         return SplitStep(step, mesh, alone=alone)
     whole, rows = shardings(mesh)
     return jax.jit(

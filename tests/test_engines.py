@@ -93,6 +93,13 @@ def test_other_forms_take_the_same_steps(
 
 
 @pytest.mark.slow
+def test_jax_takes_the_same_steps_by_one_program_with_conditionals(
+    reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    assert worst(run("jax", tmp_path, program="step", branch="cond"), reference) < TOLERANCE
+
+
+@pytest.mark.slow
 def test_every_knob_on_both_engines(tmp_path: Path) -> None:
     # Everything that is off in the paper's step: labels for all children, everyone regularised, no
     # smallest child, a temperature, resampled crops, Nesterov SGD, a late start of the small children.
