@@ -72,8 +72,13 @@ def test_two_processes_take_the_steps_of_one(mode: str, reference: dict[str, np.
     port = free_ports()
     outs = [tmp_path / f"{i}.npz" for i in range(2)]
     workers = [start(f"{mode}{i}", out, port) for i, out in enumerate(outs)]
-    for worker, out in zip(workers, outs, strict=True):
-        assert worst(finish(worker, out), reference) < TOLERANCE
+    try:
+        for worker, out in zip(workers, outs, strict=True):
+            assert worst(finish(worker, out), reference) < TOLERANCE
+    finally:
+        for worker in workers:  # after a failure the other one waits for its peer
+            worker.kill()
+            worker.communicate()
 
 
 @pytest.mark.slow
