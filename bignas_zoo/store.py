@@ -62,14 +62,16 @@ def verify(path: Path, expected: str, *, size: int | None = None, fix: str) -> N
         IntegrityError: the file is missing or its bytes differ.
     """
     if not path.is_file():
-        raise IntegrityError(f"{path}: missing, though the registry records it. {fix}")
+        raise IntegrityError(f"{path}: missing, though it is recorded. {fix}".rstrip())
     found = path.stat().st_size
     if size is not None and found != size:
-        raise IntegrityError(f"{path}: damaged: {found:,} bytes, the registry says {size:,}; sha256 not checked. {fix}")
+        raise IntegrityError(
+            f"{path}: damaged: {found:,} bytes, recorded are {size:,}; sha256 not checked. {fix}".rstrip()
+        )
     actual = sha256(path)
     if actual != expected:
         raise IntegrityError(
-            f"{path}: damaged or replaced: sha256 is {actual[:12]}…, the registry says {expected[:12]}…. {fix}"
+            f"{path}: damaged or replaced: sha256 is {actual[:12]}…, recorded is {expected[:12]}…. {fix}".rstrip()
         )
 
 

@@ -264,8 +264,14 @@ def train(
     use_backend(chosen)
     if classes_from_folders:
         from bignas_zoo.recipes.data.class_folders import class_names
+        from bignas_zoo.recipes.data.dataset import is_tfrecords
         from bignas_zoo.recipes.data.packed import is_packed, packed_class_names
 
+        if not is_packed(data) and is_tfrecords(data):
+            raise UsageError(
+                f"--classes-from-folders: {data} is no folder of class folders. For TFRecord files set classes in the "
+                "recipe."
+            )
         changes["classes"] = len((packed_class_names if is_packed(data) else class_names)(Path(data)))
     from bignas_zoo.measure.family import train_family
 

@@ -266,8 +266,8 @@ class JaxEngine:
     holds_images = True
 
     def __init__(self, recipe: Recipe, preprocess: Preprocess, devices: Any = None) -> None:
-        self.host = join_hosts()
         with quiet_native():  # see `engine`
+            self.host = join_hosts()
             self.hosts = jax.process_count()
             self.mesh = Mesh(np.array(devices or jax.devices()), ("batch",))
         self.devices = f"JAX, {self.mesh.size} x {self.mesh.devices.flat[0].device_kind}"

@@ -47,6 +47,22 @@ environment() {
     fi
 }
 
+# known RECIPE: stop with the project's own message if there is no such recipe
+known() {
+    "$python" - "$1" <<'END'
+import sys
+
+from bignas_zoo.errors import BigNASError
+from bignas_zoo.recipes.recipe import find_recipe
+
+try:
+    find_recipe(sys.argv[1])
+except BigNASError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+END
+}
+
 # data_of STEM: the packed images, put together if they came in parts
 data_of() {
     local file=$work/data/$1.npz
@@ -86,10 +102,12 @@ pack() {
 train() {
     [ $# -ge 1 ] || usage
     local recipe=$1 name limit=${2:-570} data status=0
+    [[ $limit =~ ^[0-9]+$ ]] || fail "train: SECONDS is '$limit'; give a whole number, such as 570."
     name=$(stem "$recipe")
     shift $(($# < 2 ? $# : 2))
     mkdir -p "$work"
     environment
+    known "$recipe"
     data=$(data_of "$name")
     # SIGTERM lets the step in progress end and saves a checkpoint. The time spent up to here counts.
     timeout --foreground --preserve-status --signal=TERM --kill-after=25 "$((limit > SECONDS ? limit - SECONDS : 1))" \
@@ -113,12 +131,14 @@ train() {
 
 collect() {
     [ $# -eq 1 ] || usage
-    local name
+    local name data
     name=$(stem "$1")
     mkdir -p "$work"
     environment
+    known "$1"
+    data=$(data_of "$name")
     XLA_PYTHON_CLIENT_PREALLOCATE=false "$python" -m bignas_zoo.recipes.runs.transfer collect "$work/run-$name" "$out" \
-        --data "$(data_of "$name")"
+        --data "$data"
 }
 
 restore() {

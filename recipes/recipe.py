@@ -195,6 +195,10 @@ def _above(least: float, *, inclusive: bool = False) -> tuple[Callable[[Any], bo
     return (lambda v: v > least), f"above {least}"
 
 
+def _whole(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
+    return (lambda v: low <= v <= high), f"a whole number within {low:,} and {high:,}"
+
+
 def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda v: low <= v <= high), f"within {low} and {high}"
 
@@ -223,16 +227,23 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **{
         key: _above(0)
         for key in (
-            "crop_size", "batch_size", "steps", "learning_rate", "learning_rate_batch", "epsilon",
-            "evaluate_every", "checkpoint_every", "holdout", "distillation_temperature", "decay_every",
-            "keep_checkpoints",
+            "learning_rate", "learning_rate_batch", "epsilon", "evaluate_every", "checkpoint_every",
+            "distillation_temperature", "decay_every", "keep_checkpoints",
         )
     },
+    # Upper ends keep a slip of the finger from taking the machine's memory; real recipes are far below.
+    "crop_size": _whole(4, 4096),
+    "batch_size": _whole(1, 1 << 20),
+    "steps": _whole(1, 10**9),
+    "random_children": _whole(0, 64),
+    "crop_padding": _whole(0, 1024),
+    "calibration_images": _whole(64, 1_000_000),
+    "front_children": _whole(8, 1_000_000),
+    "holdout": (lambda v: 0 < v < 1 or (v >= 1 and v == int(v)), "a whole number, or a part between 0 and 1"),
     **{
         key: _above(0, inclusive=True)
         for key in (
-            "biggest_only_steps", "random_children", "weight_decay", "warmup_steps", "crop_padding", "seed",
-            "classes", "label_offset",
+            "biggest_only_steps", "weight_decay", "warmup_steps", "seed", "classes", "label_offset",
         )
     },
     **{key: _within(0, 0.999) for key in ("label_smoothing", "dropout", "momentum", "rho")},
@@ -240,8 +251,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "decay_until": _within(0.01, 1),
     "crop_area": _within(0.01, 1),
     "decay_rate": _within(0.01, 1),
-    "calibration_images": _above(64, inclusive=True),
-    "front_children": _above(8, inclusive=True),
 }  # fmt: skip
 
 

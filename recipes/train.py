@@ -123,7 +123,10 @@ def _train(
         engine.restore(done.state)
     remember_images(workdir, images, resumed=start > 0)
     write_json(workdir / "recipe.json", recipe.to_json())
-    say(f"training from step {start:,} on {engine.devices}; the first step compiles, which takes longest")
+    if start < recipe.steps:
+        say(f"training from step {start:,} on {engine.devices}; the first step compiles, which takes longest")
+    else:
+        say(f"{workdir}: trained already, all {start:,} steps")
     log = RunLog(workdir, start, say)
     stream = open_batches(images, recipe, engine)
 

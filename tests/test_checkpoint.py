@@ -104,7 +104,7 @@ def test_an_unfinished_one_is_never_taken_and_is_cleared_away(recipe: Recipe, tm
     read = checkpoint.load(tmp_path, recipe, said.append)
     assert read is not None
     assert read.step == 2
-    assert said == [f"{folder}: never finished; using the one before it"]
+    assert said == [f"{folder}: never finished; passed over"]
     checkpoint.save(tmp_path, recipe, 5, state(5))
     assert steps(tmp_path) == ["step-000002", "step-000005"]
 
@@ -126,7 +126,7 @@ def test_a_damaged_one_is_passed_over_loudly(recipe: Recipe, tmp_path: Path, fil
     assert (read.step, read.best) == (2, Best(1, 50.0))
     (line,) = said
     assert str(path) in line
-    assert line.endswith("Using the one before it.")
+    assert line.endswith("It is passed over.")
     # The run goes on from before the damaged one and writes its own of that step.
     checkpoint.save(tmp_path, recipe, 3, state(3), Best(1, 50.0))
     assert steps(tmp_path) == ["step-000002", "step-000003"]

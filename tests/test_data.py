@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes import sandwich
 from bignas_zoo.recipes.data import (
@@ -301,7 +301,7 @@ def test_split_holdout_is_decided_by_the_seed() -> None:
 
 @pytest.mark.parametrize("count", [10, 11])
 def test_split_holdout_leaves_something(count: int) -> None:
-    with pytest.raises(LocalIOError, match="leaves none to train on"):
+    with pytest.raises(RecipeError, match=r"holdout: .* leaves none of numbered to train on\. Lower it in the recipe"):
         split_holdout(numbered(10), count, 0)
 
 

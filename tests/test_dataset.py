@@ -67,7 +67,7 @@ def test_a_folder_with_splits_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_other_classes_than_the_spaces_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(LocalIOError, match=r"3 classes, but space 'bignas-micro' has 10.*--classes-from-folders"):
+    with pytest.raises(UsageError, match=r"3 classes, but space 'bignas-micro' has 10.*--classes-from-folders"):
         open_dataset(recipe(classes=0), class_folder(tmp_path, 5))
     with pytest.raises(UsageError, match="one class, 'a'"):
         open_dataset(recipe(), class_folder(tmp_path / "one", 5, "a"))

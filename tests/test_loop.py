@@ -136,7 +136,10 @@ def test_a_run_goes_on_with_its_own_images_only(recipe: Recipe, images: Labelled
     before = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     with pytest.raises(UsageError, match=r"began with other images \(8 of black; now 8 of grey\); different: labels"):
         loop.train(**run, images=others, report=lambda p: None)
-    with pytest.raises(UsageError, match=r"different: count, labels_sha256"):
+    brighter = dataclasses.replace(images, pixels=images.pixels + np.uint8(1))
+    with pytest.raises(UsageError, match=r"different: pixels_sha256\."):
+        loop.train(**run, images=brighter, report=lambda p: None)
+    with pytest.raises(UsageError, match=r"different: count, labels_sha256, pixels_sha256"):
         loop.train(**run, images=images.take(slice(7)), report=lambda p: None)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == before
     moved = dataclasses.replace(images, source="elsewhere")  # the same images in another place

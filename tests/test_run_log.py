@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from bignas_zoo import store
-from bignas_zoo.errors import LocalIOError, PreemptedError
+from bignas_zoo.errors import LocalIOError, PreemptedError, UsageError
 from bignas_zoo.recipes.runs import log as run_log
 from bignas_zoo.recipes.runs import stopping
-from bignas_zoo.recipes.runs.folder import hold
+from bignas_zoo.recipes.runs.folder import check_output, hold
 from bignas_zoo.recipes.runs.log import RunLog
 from bignas_zoo.recipes.runs.stopping import stop_requests
 
@@ -245,3 +245,21 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def test_an_output_among_the_classes_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("cat", "dog"):
+        (data / name).mkdir(parents=True)
+    for inside in (data, data / "run", tmp_path / "x" / ".." / "data" / "run"):
+        with pytest.raises(UsageError, match=r"each folder is a class of images\. Choose a folder outside it"):
+            check_output(inside, data)
+    check_output(tmp_path / "run", data)
+    check_output(tmp_path / "run", "gs://bucket/train-*")
+    (tmp_path / "data2" / "train-00000-of-00001").mkdir(parents=True)
+    check_output(tmp_path / "data2" / "run", tmp_path / "data2")  # TFRecord files: folders are no classes
+    (tmp_path / "file").touch()
+    with pytest.raises(LocalIOError, match="is a file; --output is a folder"):
+        check_output(tmp_path / "file", data)
+    with pytest.raises(UsageError, match="not a name in UTF-8"):
+        check_output(Path(os.fsdecode(b"odd\xff")), data)

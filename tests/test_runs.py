@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
-    for split, count in (("train", 8), ("test", 2)):
+    for split, count in (("train", 34), ("test", 2)):
         for name in "ab":
             (folder / split / name).mkdir(parents=True)
             for i in range(count):

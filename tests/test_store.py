@@ -51,7 +51,7 @@ def test_verify(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError) as caught:
         store.verify(path, wrong, fix="Fetch it again.")
     assert str(caught.value) == (
-        f"{path}: damaged or replaced: sha256 is ba7816bf8f01…, the registry says 000000000000…. Fetch it again."
+        f"{path}: damaged or replaced: sha256 is ba7816bf8f01…, recorded is 000000000000…. Fetch it again."
     )
     assert caught.value.exit_code == 4
 
@@ -67,7 +67,7 @@ def test_verify_notices_a_single_bit(tmp_path: Path) -> None:
 
 def test_verify_of_a_missing_file_or_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "absent", tmp_path):
-        with pytest.raises(IntegrityError, match=r"missing, though the registry records it. Do this\.$"):
+        with pytest.raises(IntegrityError, match=r"missing, though it is recorded. Do this\.$"):
             store.verify(path, "0" * 64, fix="Do this.")
 
 

@@ -116,6 +116,12 @@ def test_without_libtpu_the_error_says_what_to_install(monkeypatch: pytest.Monke
         compile_only(make_recipe(), "v3:8x8")
 
 
+@pytest.mark.parametrize("topology", ["v3:0x0", "v3", "v3:8", "v3:8x-8", "v3:8x8x8x8", "", "v3:8x8 "])
+def test_what_is_no_topology_never_meets_the_compiler(topology: str) -> None:
+    with pytest.raises(UsageError, match=r"no such topology\. Examples: v3:8x8"):
+        compile_only(make_recipe(), topology)
+
+
 def test_a_dead_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: object())
     monkeypatch.setattr(compiler.sys, "executable", "false")

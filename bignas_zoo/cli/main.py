@@ -59,6 +59,15 @@ class _Group(click.Group):
             _fail(
                 f"{where}{error.strerror or error}. Free space or choose another place.", LocalIOError.exit_code, debug
             )
+        except MemoryError as error:
+            why = f" ({error})" if str(error) else ""
+            _fail(
+                f"not enough memory{why}. Lower batch_size or crop_size, or give less data.",
+                LocalIOError.exit_code,
+                debug,
+            )
+        except UnicodeEncodeError as error:
+            _fail(f"a name is not UTF-8 text: {error.object!r}. Rename the file, or choose another name.", 2, debug)
         except Exception as error:  # noqa: BLE001  a bug: say so without a wall of text
             _fail(f"internal error, {type(error).__name__}: {error}. Run with --debug to see where.", 1, debug)
         sys.exit(0)

@@ -51,6 +51,8 @@ def train_command(
     if compile_only:
         _compile_only(recipe, compile_only, as_json)
         return
+    if as_json:
+        raise click.UsageError("--json goes with --compile-only; a training's figures are in RUN/metrics.jsonl.")
     if data is None:
         raise click.UsageError("Missing option '--data' (only --compile-only does without).")
     run = output or Path("runs") / Path(recipe).stem

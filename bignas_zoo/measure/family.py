@@ -6,6 +6,7 @@ belongs to the bytes that ship.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ import keras
 import numpy as np
 
 from bignas_zoo import store
-from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.errors import NotFoundError, SpaceError, UsageError
 from bignas_zoo.measure.evaluate import BATCH, Evaluator, child_top1
 from bignas_zoo.measure.front import Measured, measure_front, name_members, pareto, thin
-from bignas_zoo.models.calibration import calibrate
+from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
@@ -30,7 +31,7 @@ from bignas_zoo.recipes.data.dataset import Dataset, TrainingImages, open_datase
 from bignas_zoo.recipes.engine import OPTIMIZER, choose_engine, host_index
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.runs import checkpoint
-from bignas_zoo.recipes.runs.folder import hold
+from bignas_zoo.recipes.runs.folder import check_output, hold
 from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.train import Progress
@@ -118,8 +119,14 @@ def _train_family(
     report: Callable[[Progress], None],
 ) -> Path | None:
     recipe = read_recipe(path, changes)
+    check_output(output, data)
     say(f"reading images from {data}")
     dataset = open_dataset(recipe, data, test_data)
+    if len(dataset.calibration) < MIN_IMAGES:  # before the training, not after it
+        raise UsageError(
+            f"{data}: {len(dataset.images)} images are left to train on, after holdout and test images; calibration "
+            f"needs at least {MIN_IMAGES}. Give more images, or lower holdout in the recipe."
+        )
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
     space = recipe.search_space
 
@@ -190,7 +197,7 @@ def measure(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:
 
     Args:
         run: the finished training.
-        log: JSON lines of measurements; those in it already are not made again.
+        log: JSON lines of measurements; those in it of the same weights and images are not made again.
         say: told of each.
 
     Returns:
@@ -198,12 +205,15 @@ def measure(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:
     """
     recipe = run.recipe
     evaluator = Evaluator(recipe.search_space, run.rounded, run.preprocess, run.calibration)
-    lines = log.read_text("utf-8").splitlines() if log.is_file() else []
-    known = [_measured_from_json(json.loads(line), recipe) for line in lines]
+    of = _fingerprint(run)
+    known = _known(log, of, recipe)
+    lines = [json.dumps({**_measured_to_json(m), "of": of}) for m in known]
+    if known:
+        say(f"{len(known)} of {recipe.front_children} children are measured already")
 
     def keep(m: Measured, done: int) -> None:
         if m not in known:
-            lines.append(json.dumps(_measured_to_json(m)))
+            lines.append(json.dumps({**_measured_to_json(m), "of": of}))
             store.atomic_write(log, "".join(f"{line}\n" for line in lines).encode())
         say(f"child {done}/{recipe.front_children}: {m.macs / 1e6:.2f} MMACs, {m.top1:.2f} % held out")
 
@@ -215,6 +225,29 @@ def measure(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:
         known,
         keep,
     )
+
+
+def _fingerprint(run: Trained) -> str:
+    """Return a digest of everything a measurement depends on: weights, calibration and held-out images."""
+    digest = hashlib.sha256()
+    for name, value in sorted(run.weights.items()):
+        digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+    for array in (run.calibration, run.holdout.pixels, run.holdout.labels):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def _known(log: Path, of: str, recipe: Recipe) -> list[Measured]:
+    """Return the measurements of a log that still hold; what is damaged or of other weights is made again."""
+    known = []
+    for line in log.read_bytes().splitlines() if log.is_file() else []:
+        try:
+            record = json.loads(line)
+            if record["of"] == of:
+                known.append(_measured_from_json(record, recipe))
+        except (ValueError, KeyError, TypeError, RecursionError, SpaceError):
+            continue
+    return known
 
 
 def _measured_to_json(m: Measured) -> dict[str, Any]:

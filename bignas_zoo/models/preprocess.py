@@ -132,10 +132,10 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
             with Image.open(source) as image:
                 rgb = image.convert("RGB")
     except UNREADABLE as error:
-        raise IntegrityError(f"{name}: not a readable image ({error}).") from error
+        raise IntegrityError(f"{name}: not a readable image ({error}). Replace or remove it.") from error
     except OSError as error:
         if error.strerror is None:  # Pillow's own words for a truncated file
-            raise IntegrityError(f"{name}: damaged image ({error}).") from error
+            raise IntegrityError(f"{name}: damaged image ({error}). Replace or remove it.") from error
         raise LocalIOError(f"{name}: cannot be read ({error.strerror}).") from error
     width, height = rgb.size
     scale = crop_size / min(width, height)

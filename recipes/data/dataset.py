@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bignas_zoo.errors import LocalIOError, RecipeError
+from bignas_zoo.errors import LocalIOError, RecipeError, UsageError
 from bignas_zoo.recipes.data.class_folders import read_splits, stratified
 from bignas_zoo.recipes.data.images import (
     LABELLED_HELP,
@@ -127,21 +127,25 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
         test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
 
     Raises:
-        LocalIOError, IntegrityError: images cannot be read or are damaged; the classes are not as many
-            as the space's.
+        LocalIOError, IntegrityError: images cannot be read or are damaged.
+        UsageError: the classes are not as many as the space's.
+        RecipeError: the recipe wants what these images cannot give.
     """
+    if not is_packed(data) and not is_tfrecords(data):
+        _check_fields(recipe, data)
     if is_packed(data):
         dataset = _packed(recipe, Path(data), test_data)
     elif is_tfrecords(data):
-        from bignas_zoo.recipes.data.tfrecords import test_pattern, training_pattern
+        from bignas_zoo.recipes.data.tfrecords import find_files, test_pattern, training_pattern
 
         pattern = training_pattern(str(data))
+        find_files(pattern)  # before anything is said of test files
         dataset = _tfrecords(recipe, pattern, str(test_data or test_pattern(pattern)))
     else:
         dataset = _split(recipe, *_folders(recipe, Path(data)))
     found, space = len(dataset.images.class_names), recipe.search_space
     if found != space.classes:
-        raise LocalIOError(
+        raise UsageError(
             f"{data}: {found} classes, but space '{space.name}' has {space.classes}. "
             "Set classes in the recipe, or give --classes-from-folders."
         )
@@ -155,7 +159,7 @@ def training_images(recipe: Recipe, data: str | Path) -> LabelledImages:
         RecipeError: the recipe needs TFRecord files.
         LocalIOError, IntegrityError: see `open_dataset`.
     """
-    _check_augment(recipe, data)
+    _check_fields(recipe, data)
     if not is_tfrecords(data):
         return _folders(recipe, Path(data))[0]
     from bignas_zoo.recipes.data import tfrecords
@@ -165,16 +169,22 @@ def training_images(recipe: Recipe, data: str | Path) -> LabelledImages:
     return tfrecords.tfrecord_images(pattern, recipe.crop_size, label_offset=recipe.label_offset, class_names=names)
 
 
-def _check_augment(recipe: Recipe, data: str | Path) -> None:
+def _check_fields(recipe: Recipe, data: str | Path) -> None:
+    """Refuse what only batches from TFRecord files can do."""
     if recipe.augment != "none":
         raise RecipeError(
-            f"recipe '{recipe.name}': augment: '{recipe.augment}' works on TFRecord files only; {data} cannot be "
-            "packed for it. Set augment to none."
+            f"recipe '{recipe.name}': augment: '{recipe.augment}' works on TFRecord files only, and {data} would be "
+            "trained on from memory. Set augment to none."
+        )
+    if recipe.label_offset and not is_tfrecords(data):
+        raise RecipeError(
+            f"recipe '{recipe.name}': label_offset: {recipe.label_offset} is for labels in TFRecord files; the classes "
+            f"of {data} are counted from 0. Set it to 0."
         )
 
 
 def _packed(recipe: Recipe, path: Path, test_data: str | Path | None) -> Dataset:
-    _check_augment(recipe, path)
+    _check_fields(recipe, path)
     everything = read_packed(path)
     side, names = everything.pixels.shape[1], everything.class_names
     if side != recipe.crop_size:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError
 from bignas_zoo.models.preprocess import SUFFIXES, read_image
 from bignas_zoo.recipes.data import augment
 from bignas_zoo.recipes.randomness import philox
@@ -192,10 +192,12 @@ def split_holdout(data: LabelledImages, count: int, seed: int) -> tuple[Labelled
         The remaining images and the `count` held-out ones.
 
     Raises:
-        LocalIOError: nothing would be left to train on.
+        RecipeError: nothing would be left to train on.
     """
     if count >= len(data):
-        raise LocalIOError(f"{data.source}: holding out {count:,} images leaves none to train on.")
+        raise RecipeError(
+            f"holdout: holding out {count:,} images leaves none of {data.source} to train on. Lower it in the recipe."
+        )
     order = philox(seed, "holdout").permutation(len(data))
     return data.take(np.sort(order[count:])), data.take(np.sort(order[:count]))
 

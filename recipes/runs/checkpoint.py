@@ -126,13 +126,13 @@ def load(workdir: Path, recipe: Recipe, say: Callable[[str], None] = lambda mess
     damaged = []
     for _, folder in sorted(_folders(workdir), reverse=True):
         if not (folder / MANIFEST).is_file():
-            say(f"{folder}: never finished; using the one before it")
+            say(f"{folder}: never finished; passed over")
             continue
         try:
             return _read(folder, recipe, say)
         except IntegrityError as error:
             damaged.append(folder.name)
-            say(f"{error} Using the one before it.")
+            say(f"{error} It is passed over.")
     if damaged:
         raise IntegrityError(
             f"{workdir / FOLDER}: no good checkpoint is left; damaged: {', '.join(damaged)}. "

@@ -8,11 +8,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bignas_zoo.errors import LocalIOError
+from bignas_zoo.errors import LocalIOError, UsageError
+from bignas_zoo.recipes.data.dataset import is_tfrecords
+from bignas_zoo.recipes.data.images import is_cifar10
 from bignas_zoo.store import exclusive, remove_leftovers
 
 LOCK = "train.lock"
 HOUR = 3_600
+
+
+def check_output(output: Path, data: str | Path) -> None:
+    """Refuse a run's folder that cannot be one, before the images are read.
+
+    Raises:
+        UsageError: it lies in the folder of class folders that the images come from, where it would be taken
+            for a class; or its name is not text.
+        LocalIOError: there is a file of that name.
+    """
+    try:
+        str(output).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"--output {str(output)!r}: not a name in UTF-8; choose another one.") from error
+    if output.exists() and not output.is_dir():
+        raise LocalIOError(f"{output}: is a file; --output is a folder, new or of the same run.")
+    folder = Path(data)
+    holds_classes = folder.is_dir() and not is_cifar10(folder) and not is_tfrecords(folder)
+    if holds_classes and output.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"--output {output}: lies in {data}, where each folder is a class of images. Choose a folder outside it."
+        )
 
 
 @contextmanager
@@ -33,7 +57,7 @@ def hold(workdir: Path, say: Callable[[str], None] = lambda message: None) -> It
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LocalIOError(f"{workdir}: cannot be created ({error.strerror}).") from error
+        raise LocalIOError(f"{workdir}: cannot be created ({error.strerror}). Choose another --output.") from error
     with exclusive(workdir / LOCK, f"process {os.getpid()} on {platform.node()}") as unlocked:
         if unlocked:
             say(unlocked)

@@ -20,8 +20,8 @@ FILE = "images.json"
 def remember_images(workdir: Path, images: TrainingImages, *, resumed: bool) -> None:
     """Record a run's images; if it goes on, compare them with those it began with.
 
-    Compared are number, classes and, of images in memory, the labels in their order; pixels are not, so a
-    lossily packed copy is the same data set. Where the images lie does not matter.
+    Compared are number, classes and, of images in memory, labels and pixels in their order. Where the images
+    lie does not matter.
 
     Args:
         workdir: the run's folder.
@@ -52,4 +52,5 @@ def _describe(images: TrainingImages) -> dict[str, Any]:
     found: dict[str, Any] = {"count": len(images), "class_names": list(images.class_names)}
     if isinstance(images, LabelledImages):
         found["labels_sha256"] = hashlib.sha256(np.ascontiguousarray(images.labels, "<i4").tobytes()).hexdigest()
+        found["pixels_sha256"] = hashlib.sha256(np.ascontiguousarray(images.pixels).data).hexdigest()
     return found

@@ -67,6 +67,8 @@ def compile_only(
             the step does not fit into a core's memory.
         BigNASError: the compiler failed.
     """
+    if not re.fullmatch(r"[a-z0-9]+:[1-9][0-9]*(x[1-9][0-9]*){1,2}", topology):
+        raise UsageError(f"--compile-only {topology}: no such topology. Examples: {', '.join(EXAMPLES)}.")
     for library in ("jax", "libtpu"):
         if importlib.util.find_spec(library) is None:
             raise UsageError(
