@@ -27,7 +27,7 @@ def program_row(program: Program) -> None:
     show(
         program.name,
         {
-            "estimated_seconds": round(program.estimated_seconds, 5),
+            "estimated_seconds": program.estimated_seconds,
             "estimated_mcycles": round(program.estimated_cycles / 1e6, 1),
             "moved_gib": round(program.bytes_accessed / 2**30, 2),
             "tflop": round(program.flops / 1e12, 3),
@@ -52,12 +52,13 @@ def main() -> None:
     show(
         "sum",
         {
-            "estimated_seconds": round(found.estimated_seconds, 5),
+            "estimated_seconds": found.estimated_seconds,
             "estimated_mcycles": round(found.estimated_cycles / 1e6, 1),
             "moved_gib": round(found.bytes_accessed / 2**30, 2),
             "tflop": round(found.flops / 1e12, 3),
             "memory_gib": round(found.memory_bytes / 2**30, 2),
-            "estimated_hours": round(found.estimated_hours, 2),
+            "estimated_hours": found.estimated_hours,
+            "seconds_are": found.basis,
             "compile_seconds": round(found.compile_seconds),
             "compile_cpu_seconds": round(found.compile_cpu_seconds),
             "load": [round(v, 1) for v in os.getloadavg()],

@@ -65,6 +65,20 @@ def test_a_program_is_read_from_what_the_compiler_says() -> None:
     assert program.compile_seconds == 7.0
 
 
+def test_where_the_compiler_gives_no_seconds_the_published_peaks_do() -> None:
+    # 10 GiB at 819 GB/s are 13.11 ms; 2 TFLOP at 197 TFLOP/s 10.15 ms. v6e: 6.71 ms at 1,600 GB/s.
+    found = Program.of("child 1", Compiled(), 7.0, "TPU v5 lite")
+    assert found.estimated_seconds == pytest.approx(0.01311, rel=1e-3)
+    assert Program.of("child 1", Compiled(), 7.0, "TPU v6 lite").estimated_seconds == pytest.approx(0.00671, rel=1e-3)
+    rows = {what.strip(): note for what, _, note in dataclasses.replace(report(found), device="TPU v5 lite").table()}
+    assert "published peaks" in rows["time a step"]
+    unknown = dataclasses.replace(found, estimated_seconds=None)
+    assert report(unknown, found).estimated_seconds is None
+    assert report(unknown).estimated_hours is None
+    rows = {what.strip(): value for what, value, _ in report(unknown).table()}
+    assert (rows["time a step"], rows["all steps"]) == ("unknown", "unknown")
+
+
 def test_programs_run_one_after_the_other() -> None:
     # So times add up and memory is that of the hungriest; the optimizer's state waits while children run.
     child = Program.of("child 1", Compiled(), 7.0)

@@ -149,7 +149,7 @@ def compile_here(
 
     def compiled(name: str) -> Program:
         start = time.monotonic()
-        program = Program.of(name, lowered[name].compile(), time.monotonic() - start)
+        program = Program.of(name, lowered[name].compile(), time.monotonic() - start, device)
         tell(program)
         return program
 

@@ -13,6 +13,10 @@ from typing import Any
 #: reading of it (see imagenet_tpu.yaml).
 PAPER_HOURS, PAPER_STEP_SECONDS = 36.0, 1.1
 ESTIMATE = "the compiler's estimate, not a measurement"
+#: For kinds of core whose "optimal seconds" are none: memory and arithmetic at their published peaks.
+ROOFLINE = "bytes moved and arithmetic at the core's published peaks; no measurement"
+#: Bytes and bfloat16 operations a second of a core, by Google's Cloud TPU documentation.
+PEAKS = {"TPU v5 lite": (819e9, 197e12), "TPU v6 lite": (1600e9, 918e12)}
 OPTIMIZER = "optimizer"
 
 
@@ -26,7 +30,8 @@ class Program:
             are not counted.
         flops, bytes_accessed: arithmetic and memory traffic.
         estimated_seconds: the compiler's "optimal seconds": each operation as fast as arithmetic or
-            memory allows.
+            memory allows. For v5e and v6e it gives none (a negative number): then all bytes or all
+            arithmetic at the core's published peak, whichever takes longer; None for unknown cores.
         estimated_cycles: the compiler's cycles of each operation as scheduled, summed as if none
             overlapped: a less hopeful estimate; 0 if it names none.
         compile_seconds: from tracing done to program, others compiling beside it.
@@ -38,7 +43,7 @@ class Program:
     output_bytes: int
     flops: float
     bytes_accessed: float
-    estimated_seconds: float
+    estimated_seconds: float | None
     estimated_cycles: int
     compile_seconds: float
 
@@ -48,8 +53,8 @@ class Program:
         return self.temporary_bytes + self.argument_bytes + self.output_bytes
 
     @staticmethod
-    def of(name: str, compiled: Any, seconds: float) -> Program:
-        """Read a compiled program; it has `memory_analysis`, `cost_analysis` and `as_text` as JAX's executables do."""
+    def of(name: str, compiled: Any, seconds: float, device: str = "") -> Program:
+        """Read a program compiled for a kind of core; it has the methods of JAX's executables that are used here."""
         entry = compiled.as_text().rpartition("\nENTRY ")[2]
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
         return Program(
@@ -59,7 +64,7 @@ class Program:
             int(memory.output_size_in_bytes - memory.alias_size_in_bytes),
             float(cost["flops"]),
             float(cost["bytes accessed"]),
-            float(cost["optimal_seconds"]),
+            _seconds(cost, device),
             sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', entry))),
             seconds,
         )
@@ -115,9 +120,15 @@ class CompileReport:
         return sum(p.bytes_accessed for p in self.programs)
 
     @property
-    def estimated_seconds(self) -> float:
-        """Estimated seconds of a step."""
-        return sum(p.estimated_seconds for p in self.programs)
+    def estimated_seconds(self) -> float | None:
+        """Estimated seconds of a step; None if any part's are unknown."""
+        parts = [p.estimated_seconds for p in self.programs]
+        return None if None in parts else sum(s for s in parts if s is not None)
+
+    @property
+    def basis(self) -> str:
+        """What the seconds are."""
+        return ROOFLINE if self.device in PEAKS else ESTIMATE
 
     @property
     def estimated_cycles(self) -> int:
@@ -125,9 +136,9 @@ class CompileReport:
         return sum(p.estimated_cycles for p in self.programs)
 
     @property
-    def estimated_hours(self) -> float:
+    def estimated_hours(self) -> float | None:
         """Estimated hours for all steps of the recipe; input, evaluation and checkpoints are left out."""
-        return self.estimated_seconds * self.steps / 3600
+        return None if self.estimated_seconds is None else self.estimated_seconds * self.steps / 3600
 
     def table(self) -> list[tuple[str, str, str]]:
         """Return rows for people: what, value, note."""
@@ -144,14 +155,22 @@ class CompileReport:
             *(
                 (
                     f"  {p.name}",
-                    f"{p.estimated_seconds:.4f} s",
-                    f"{_gib(p.bytes_accessed)} moved, {_gib(p.temporary_bytes)} temporary; {ESTIMATE}",
+                    _shown(p.estimated_seconds, ".4f", "s"),
+                    f"{_gib(p.bytes_accessed)} moved, {_gib(p.temporary_bytes)} temporary; {self.basis}",
                 )
                 for p in self.programs
             ),
-            ("time a step", f"{self.estimated_seconds:.4f} s", f"{ESTIMATE}; the paper: about {PAPER_STEP_SECONDS} s"),
+            (
+                "time a step",
+                _shown(self.estimated_seconds, ".4f", "s"),
+                f"{self.basis}; the paper: about {PAPER_STEP_SECONDS} s",
+            ),
             ("cycles a step", f"{self.estimated_cycles / 1e6:.0f} M", f"nothing overlapping; {ESTIMATE}"),
-            ("all steps", f"{self.estimated_hours:.1f} h", f"{ESTIMATE}; the paper: {PAPER_HOURS:.0f} h on v3:8x8"),
+            (
+                "all steps",
+                _shown(self.estimated_hours, ".1f", "h"),
+                f"{self.basis}; the paper: {PAPER_HOURS:.0f} h on v3:8x8",
+            ),
             ("compiling", f"{self.compile_seconds:.0f} s", f"{self.compile_cpu_seconds:.0f} s of CPU; {versions}"),
         ]
 
@@ -166,6 +185,7 @@ class CompileReport:
             "images_per_core": self.batch // self.cores,
             **{key: getattr(self, key) for key in summed},
             "estimates_are": ESTIMATE,
+            "seconds_are": self.basis,
             "paper": {"hours": PAPER_HOURS, "seconds_per_step": PAPER_STEP_SECONDS, "topology": "v3:8x8"},
         }
 
@@ -173,6 +193,19 @@ class CompileReport:
     def from_json(data: dict[str, Any]) -> CompileReport:
         """Rebuild from the fields alone."""
         return CompileReport(**{**data, "programs": tuple(Program(**p) for p in data["programs"])})
+
+
+def _seconds(cost: Any, device: str) -> float | None:
+    """Return a program's estimated seconds, see `Program`."""
+    optimal = float(cost["optimal_seconds"])
+    if device in PEAKS or optimal <= 0:
+        peaks = PEAKS.get(device)
+        return max(float(cost["bytes accessed"]) / peaks[0], float(cost["flops"]) / peaks[1]) if peaks else None
+    return optimal
+
+
+def _shown(value: float | None, form: str, unit: str) -> str:
+    return "unknown" if value is None else f"{value:{form}} {unit}"
 
 
 def _gib(count: float) -> str:
