@@ -50,7 +50,10 @@ class Flat:
 
     def follow(self, at: int) -> int:
         """Return where the offset stored at a position points to."""
-        return at + self.number("I", at)
+        target = at + self.number("I", at)
+        if target >= len(self.data):
+            self.damaged(f"an offset points to byte {target:,} of {len(self.data):,}")
+        return target
 
     def vector(self, at: int, width: int, most: int) -> tuple[int, int]:
         """Return start and length of a vector.
@@ -122,7 +125,7 @@ class Table:
         start, count = (0, 0) if at is None else self.flat.vector(at, 4, MAX_ITEMS)
         return Table(self.flat, self.flat.follow(start + 4 * index)) if 0 <= index < count else None
 
-    def bytes(self, slot: int, most: int = MAX_TEXT) -> bytes:
+    def blob(self, slot: int, most: int = MAX_TEXT) -> bytes:
         """Return a vector of bytes, empty where the field is absent."""
         at = self.target(slot)
         if at is None:
@@ -133,7 +136,7 @@ class Table:
     def text(self, slot: int) -> str:
         """Return a string field, empty where it is absent."""
         try:
-            return self.bytes(slot).decode()
+            return self.blob(slot).decode()
         except UnicodeDecodeError:
             self.flat.damaged("a text is not UTF-8")
 
@@ -182,7 +185,7 @@ class Writer:
         """Write a string; an empty one is left out."""
         return Ref(self.builder.CreateString(text)) if text else None
 
-    def bytes(self, data: bytes, alignment: int) -> Ref:
+    def blob(self, data: bytes, alignment: int) -> Ref:
         """Write a vector of bytes whose first is aligned."""
         self.builder.Prep(alignment, len(data))
         return Ref(self.builder.CreateByteVector(data))

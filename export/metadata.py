@@ -233,7 +233,7 @@ def _classes(root: Table) -> int:
 
 def _is_ours(entry: Table) -> bool:
     """Tell whether an entry of the model's metadata is the one that is read and written here."""
-    return entry.bytes(0, MAX_ENTRY) == ENTRY.encode()
+    return entry.blob(0, MAX_ENTRY) == ENTRY.encode()
 
 
 def _stored(root: Table) -> Table:
@@ -241,7 +241,7 @@ def _stored(root: Table) -> Table:
     for entry in root.tables(METADATA):
         if _is_ours(entry):
             buffer = root.item(BUFFERS, entry.number(1, "I"))
-            data = buffer.bytes(0, MAX_METADATA) if buffer else b""
+            data = buffer.blob(0, MAX_METADATA) if buffer else b""
             return Flat(data, "TFLite metadata").root(METADATA_IDENTIFIER)
     raise IntegrityError(f"TFLite file: it holds no metadata (no entry {ENTRY}). Make the file again with them.")
 
@@ -336,7 +336,7 @@ def _new_part(root: Table, metadata: bytes) -> bytes:
     """Return the begin of the new file: root, lists and metadata, referring to the old file that follows it."""
     writer = Writer(ALIGNMENT)
     buffers, entries = root.tables(BUFFERS), root.tables(METADATA)
-    new_buffer = writer.table({0: writer.bytes(metadata, BUFFER_ALIGNMENT)})
+    new_buffer = writer.table({0: writer.blob(metadata, BUFFER_ALIGNMENT)})
     new_entry = writer.table({0: writer.text(ENTRY), 1: Scalar("I", len(buffers))})
     fields: dict[int, Ref | Scalar | None] = {VERSION: Scalar("I", root.number(VERSION, "I"))}
     for slot in range(VERSION + 1, MODEL_SLOTS):

@@ -311,7 +311,10 @@ def test_judges_take_other_kinds_of_files(
         interpreter.set_tensor(entry["index"], image[None].astype(entry["dtype"]))
         interpreter.invoke()
         expected.append(interpreter.get_tensor(exit_["index"])[0])
-    for ask, python in ((ask_task_library, task_python), (ask_mediapipe, mediapipe_python)):
+    asked = [(ask_task_library, task_python), (ask_mediapipe, mediapipe_python)]
+    if kind == "buffers outside":  # later than the runtime that is in tflite-support 0.4.4
+        asked.pop(0)
+    for ask, python in asked:
         found = [image[0][0] for image in ask(path, paths, python=python).classes]
         # Scores of eight bits tie: any class with the greatest score is right.
         assert all(
