@@ -36,6 +36,8 @@ VERSION, SUBGRAPHS, BUFFERS, METADATA, MODEL_SLOTS = 0, 2, 4, 6, 10
 BUFFER_OFFSET, OPERATOR_OFFSET = 1, 9
 #: Values of the metadata schema's enumerations and unions.
 RGB, IMAGE_PROPERTIES, FEATURE_PROPERTIES, NORMALISATION, AXIS_LABELS = 1, 2, 1, 1, 2
+#: The greatest mean or std; one over it is the least std.
+MAX_PIXEL = 1e6
 #: Fields of `FileInfo` that are text.
 TEXTS = ("name", "description", "version", "author", "license", "input_name", "output_name", "min_parser_version")
 
@@ -151,16 +153,7 @@ def read_metadata(model: bytes) -> FileInfo:
 
 def _problem(info: FileInfo) -> str | None:
     """Return why metadata cannot be written, None if they can."""
-    for field in (
-        "name",
-        "description",
-        "version",
-        "author",
-        "license",
-        "input_name",
-        "output_name",
-        "min_parser_version",
-    ):
+    for field in TEXTS:
         text = getattr(info, field)
         if not isinstance(text, str) or not _plain(re.sub("[\t\r\n]", "", text)) or len(text.encode()) > MAX_TEXT:
             return f"{field} is {text!r:.60}; it must be text without control characters, of at most {MAX_TEXT:,} bytes"
@@ -174,7 +167,8 @@ def _problem(info: FileInfo) -> str | None:
     for field in ("mean", "std"):
         values = getattr(info, field)
         if not isinstance(values, tuple) or len(values) != 3 or not all(_fits(v, field == "std") for v in values):
-            return f"{field} is {values!r:.60}; it must be three finite numbers{', above zero' * (field == 'std')}"
+            least = f", of at least {1 / MAX_PIXEL:g}" if field == "std" else ""
+            return f"{field} is {values!r:.60}; it must be three numbers{least} and at most {MAX_PIXEL:g}"
     return None
 
 
@@ -186,10 +180,10 @@ def _plain(text: str) -> bool:
 
 
 def _fits(value: Any, positive: bool) -> bool:
-    """Tell whether a value is a number that float32 holds, above zero where it must be."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e38:
+    """Tell whether a value is a number for pixels: so that float32 holds what is computed with it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_PIXEL:
         return False
-    return abs(value) > 1e-30 and value > 0 if positive else True
+    return value >= 1 / MAX_PIXEL if positive else True
 
 
 def _tensors(root: Table, slot: int) -> tuple[Table, ...]:

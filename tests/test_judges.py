@@ -320,3 +320,15 @@ def test_judges_take_other_kinds_of_files(
         assert all(
             scores[INFO.class_names.index(name)] == scores.max() for name, scores in zip(found, expected, strict=True)
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["int8", "batch of 2"])
+def test_judges_refuse_what_metadata_do_not_help(
+    models: dict[str, bytes], kind: str, task_python: str, mediapipe_python: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "m.tflite").write_bytes(with_metadata(models[kind], replace(INFO, **AS_IT_IS)))
+    for ask, python in ((ask_task_library, task_python), (ask_mediapipe, mediapipe_python)):
+        with pytest.raises(QualityError, match="m.tflite: refused by"):
+            ask(tmp_path / "m.tflite", [tmp_path / "0.png"], python=python)
