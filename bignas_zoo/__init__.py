@@ -19,6 +19,7 @@ from bignas_zoo.spaces import get_space
 from bignas_zoo.zoo import evaluate, load, slice_and_calibrate, train
 
 if TYPE_CHECKING:
+    from bignas_zoo.export.onnx import to_onnx
     from bignas_zoo.export.tflite import to_tflite
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "macs",
     "parameters",
     "slice_and_calibrate",
+    "to_onnx",
     "to_tflite",
     "train",
 ]
@@ -50,4 +52,8 @@ def __getattr__(name: str) -> Any:
         from bignas_zoo.export.tflite import to_tflite
 
         return to_tflite
+    if name == "to_onnx":
+        from bignas_zoo.export.onnx import to_onnx
+
+        return to_onnx
     raise AttributeError(f"module 'bignas_zoo' has no attribute {name!r}")

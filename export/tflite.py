@@ -1,25 +1,39 @@
-"""Plain Keras child to a TFLite file, float32.
+"""Plain Keras child to a TFLite file in float32, float16, with int8 weights, or in int8 throughout.
 
-The file takes one normalised image and returns softmax scores, under the signature "classify";
-batch norms are folded by the converter and no Flex operation is needed.
+The file takes one image (or a fixed number) and returns softmax scores, under the signature "classify"; batch
+norms are folded by the converter and no Flex operation is needed.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bignas_zoo.errors import QualityError, UsageError
+from bignas_zoo.export.options import Export
+from bignas_zoo.export.quantise import quantise
+from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.quiet import quiet_native
 from bignas_zoo.store import atomic_write
 
 SIGNATURE, INPUT, OUTPUT = "classify", "image", "scores"
 
 
-def to_tflite(child: keras.Model, path: Path | str) -> int:
+def to_tflite(
+    child: keras.Model,
+    path: Path | str,
+    *,
+    precision: str = "float32",
+    batch: int = 1,
+    io: str = "float32",
+    preprocess: Preprocess | None = None,
+    images: np.ndarray | None = None,
+) -> int:
     """Convert a calibrated child and write the file atomically.
 
     Run `bignas_zoo.export.parity.check_tflite` on the result: a conversion can go wrong silently.
@@ -27,36 +41,69 @@ def to_tflite(child: keras.Model, path: Path | str) -> int:
     Args:
         child: from ``[batch, size, size, 3]`` to logits.
         path: the file to write.
+        precision: "float32", "float16" (weights in half precision), "dynamic" (weights in int8) or "int8" (weights
+            and activations).
+        batch: images a call.
+        io: type of an int8 file's input and scores: "float32", "int8", or "uint8", which takes raw pixels.
+        preprocess: the family's input contract; if given, the file takes pixel values 0 to 255 and normalises
+            them itself.
+        images: ``[n, size, size, 3]`` float32, as the file takes them: for int8 at least 64 training images.
 
     Returns:
         Its size in bytes.
 
     Raises:
+        UsageError: options that do not go together, or too few images.
         LocalIOError: the file cannot be written.
         QualityError: the converter left operations that plain TFLite lacks.
     """
-    data = convert(child)
+    options = Export("tflite", precision, batch, io, normalize_in_graph=preprocess is not None)
+    data = convert(child, options, preprocess=preprocess, images=images)
     atomic_write(Path(path), data)
     return len(data)
 
 
-def convert(child: keras.Model) -> bytes:
+def convert(
+    child: keras.Model,
+    options: Export | None = None,
+    *,
+    preprocess: Preprocess | None = None,
+    images: np.ndarray | None = None,
+) -> bytes:
     """Convert a child to the bytes of a TFLite file; see `to_tflite`."""
+    options = options or Export()
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
             f"export: Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before the first import."
         )
-    shape = (1, *child.input_shape[1:])
+    if options.takes_pixels and preprocess is None:
+        raise UsageError("export: a file that takes pixels needs the family's preprocess, to normalise them.")
+    if options.precision == "int8" and images is None:
+        raise UsageError("export: int8 needs images, to find the ranges of the activations; give training images.")
+    model = _converted(child, options, preprocess if options.takes_pixels else None)
+    if options.precision != "int8":
+        return model
+    assert images is not None
+    ends = (0.0, 255.0) if options.takes_pixels else None
+    return quantise(model, images, SIGNATURE, io=options.io, input_range=ends)
+
+
+def _converted(child: keras.Model, options: Export, preprocess: Preprocess | None) -> bytes:
+    def classify(image: Any) -> Any:
+        x = preprocess.normalise(image) if preprocess else image
+        return {OUTPUT: tf.nn.softmax(child(x, training=False), name=OUTPUT)}
+
     archive = keras.export.ExportArchive()
     archive.track(child)
-    archive.add_endpoint(
-        name=SIGNATURE,
-        fn=lambda image: {OUTPUT: tf.nn.softmax(child(image, training=False), name=OUTPUT)},
-        input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT)],
-    )
+    shape = (options.batch, *child.input_shape[1:])
+    archive.add_endpoint(name=SIGNATURE, fn=classify, input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT)])
     with tempfile.TemporaryDirectory() as folder, quiet_native():
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        if options.precision in ("float16", "dynamic"):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if options.precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
         try:
             data = converter.convert()
         except Exception as error:

@@ -1,0 +1,67 @@
+"""Batch norms folded into the convolutions before them: the same function with fewer operations.
+
+TFLite's converter does so by itself; ONNX's leaves those after depthwise convolutions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+
+
+def fold_batch_norms(child: keras.Model) -> keras.Model:
+    """Return a copy of a child whose convolutions have biases in place of batch norms.
+
+    Args:
+        child: a functional model; each batch norm follows a convolution that nothing else reads.
+
+    Returns:
+        A model that computes the same up to float rounding: ``kernel * s`` and ``beta + (bias - mean) * s``
+        with ``s = gamma / sqrt(variance + epsilon)``.
+    """
+    folded = keras.models.clone_model(child, clone_function=_clone, call_function=_call)
+    for layer in child.layers:
+        if isinstance(layer, CONVOLUTIONS):
+            folded.get_layer(layer.name).set_weights(_with_norm(layer))
+        elif layer.weights and not isinstance(layer, layers.BatchNormalization):
+            folded.get_layer(layer.name).set_weights(layer.get_weights())
+    return folded
+
+
+class _Gone(layers.Layer):  # type: ignore[misc]
+    """Stands for a batch norm while the model is rebuilt; it never becomes part of it."""
+
+
+def _clone(layer: Any) -> Any:
+    if isinstance(layer, layers.BatchNormalization):
+        return _Gone(name=layer.name)
+    config = layer.get_config()
+    if isinstance(layer, CONVOLUTIONS):
+        config["use_bias"] = True
+    return type(layer).from_config(config)
+
+
+def _call(layer: Any, *inputs: Any, **_: Any) -> Any:
+    return inputs[0] if isinstance(layer, _Gone) else layer(*inputs)
+
+
+def _with_norm(layer: Any) -> list[np.ndarray]:
+    """Return kernel and bias of a convolution with the batch norm after it, if there is one."""
+    kernel, *rest = (np.asarray(w, np.float64) for w in layer.get_weights())
+    depthwise = isinstance(layer, layers.DepthwiseConv2D)
+    channels = kernel.shape[2] * kernel.shape[3] if depthwise else kernel.shape[3]
+    bias = rest[0] if rest else np.zeros(channels)
+    norm = next(
+        (n.operation for n in layer._outbound_nodes if isinstance(n.operation, layers.BatchNormalization)), None
+    )
+    if norm is not None:
+        gamma, beta, mean, variance = (np.asarray(w, np.float64) for w in norm.get_weights())
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        kernel = kernel * (scale.reshape(kernel.shape[2:]) if depthwise else scale)
+        bias = beta + (bias - mean) * scale
+    return [kernel.astype(np.float32), bias.astype(np.float32)]

@@ -1,0 +1,149 @@
+"""Plain Keras child to an ONNX file: opset 17, batch norms folded, the same bytes every time.
+
+The module's name is the format's; within it the library is ``import onnx`` as everywhere (imports are absolute).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import onnx
+import onnxslim
+import tensorflow as tf
+import tf2onnx
+
+from bignas_zoo.errors import QualityError, UsageError
+from bignas_zoo.export.fold import fold_batch_norms
+from bignas_zoo.export.options import Export
+from bignas_zoo.export.tflite import INPUT, OUTPUT
+from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.quiet import quiet_native
+from bignas_zoo.store import atomic_write
+
+#: 18 and later make ReduceMean take its axes as an input, for which tf2onnx leaves transposes behind.
+OPSET = 17
+BATCH = "batch"
+#: Operations that the body may not hold: a batch norm that was not folded, a change of layout.
+FORBIDDEN = ("BatchNormalization", "Transpose")
+
+
+def to_onnx(
+    child: keras.Model,
+    path: Path | str,
+    *,
+    layout: str = "nhwc",
+    preprocess: Preprocess | None = None,
+    properties: Mapping[str, str] | None = None,
+) -> int:
+    """Convert a calibrated child and write the file atomically.
+
+    Args:
+        child, layout, preprocess, properties: see `convert`.
+        path: the file to write.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        UsageError: no such layout.
+        LocalIOError: the file cannot be written.
+        QualityError: see `convert`.
+    """
+    Export("onnx", layout=layout)  # refuses what there is not
+    data = convert(child, layout=layout, preprocess=preprocess, properties=properties)
+    atomic_write(Path(path), data)
+    return len(data)
+
+
+def convert(
+    child: keras.Model,
+    *,
+    layout: str = "nhwc",
+    preprocess: Preprocess | None = None,
+    properties: Mapping[str, str] | None = None,
+) -> bytes:
+    """Convert a calibrated child to the bytes of an ONNX file.
+
+    Args:
+        child: from ``[batch, size, size, 3]`` to logits.
+        layout: of the input ``image``: "nhwc" or "nchw".
+        preprocess: if given, the file takes pixel values 0 to 255 and normalises them itself.
+        properties: what the file says of itself (``metadata_props``).
+
+    Returns:
+        The file: ``image`` float32 to ``scores`` float32 ``[batch, classes]`` (softmax).
+
+    Raises:
+        QualityError: the result is no valid ONNX model, or holds operations that should be gone.
+        UsageError: Keras runs on another backend than TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"export: Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before the first import."
+        )
+    folded = fold_batch_norms(child)
+    signature = [tf.TensorSpec((None, *child.input_shape[1:]), tf.float32, name=INPUT)]
+
+    @tf.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
+    def classify(image: Any) -> Any:
+        x = preprocess.normalise(image) if preprocess else image
+        return {OUTPUT: tf.nn.softmax(folded(x, training=False), name=OUTPUT)}
+
+    with quiet_native():
+        try:
+            model, _ = tf2onnx.convert.from_function(
+                classify, signature, opset=OPSET, inputs_as_nchw=[INPUT] if layout == "nchw" else None
+            )
+            model = onnxslim.slim(model)
+        except Exception as error:
+            raise QualityError(f"ONNX conversion failed: {type(error).__name__}: {str(error)[:300]}") from error
+    return finish(_canonical(model), properties or {}, child.name)
+
+
+def finish(model: onnx.ModelProto, properties: Mapping[str, str], name: str) -> bytes:
+    """Describe, check and serialise a model.
+
+    Raises:
+        QualityError: it is not valid.
+    """
+    model.graph.name, model.producer_name, model.producer_version, model.doc_string = name, "bignas-zoo", "", ""
+    del model.metadata_props[:]
+    for key, value in sorted(properties.items()):
+        model.metadata_props.add(key=key, value=value)
+    kinds = [node.op_type for node in model.graph.node]
+    body = kinds[kinds.index("Conv") :] if "Conv" in kinds else kinds  # an nhwc input is transposed once, before it
+    left = sorted({*FORBIDDEN} & {*body} | {node.op_type for node in model.graph.node if node.domain})
+    if left:
+        raise QualityError(f"ONNX conversion left operations that should be gone: {', '.join(left)}.")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise QualityError(f"ONNX conversion made an invalid model: {str(error)[:300]}") from error
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _canonical(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Number names in the order of the graph: converters count on from call to call."""
+    graph = model.graph
+    names = {value.name: value.name for value in [*graph.input, *graph.output]}
+    for node in graph.node:
+        for value in [*node.input, *node.output]:
+            if value:
+                names.setdefault(value, f"t{len(names)}")
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"
+        node.doc_string = ""
+        for values in (node.input, node.output):
+            values[:] = [names.get(v, "") for v in values]
+    order = {name: i for i, name in enumerate(names.values())}
+    tensors = sorted((t for t in graph.initializer if t.name in names), key=lambda t: order[names[t.name]])
+    del graph.value_info[:], graph.initializer[:]
+    for tensor in tensors:
+        tensor.name, tensor.doc_string = names[tensor.name], ""
+        graph.initializer.append(tensor)
+    for value in [*graph.input, *graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+    return model

@@ -1,0 +1,180 @@
+"""Full int8 TFLite: ranges of the activations from real images, by percentiles.
+
+A range from the smallest to the largest value wastes most of the 256 steps on a few outliers, which swish nets
+have many of. Ranges that leave out one value in ten thousand at each end cost less accuracy, see
+`tests/test_quantise.py`. The rewriting of the file is ai-edge-quantizer's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from bignas_zoo.errors import QualityError, UsageError
+from bignas_zoo.quiet import quiet_native
+
+#: Fewer images than this say too little about the ranges.
+LEAST_IMAGES = 64
+#: Percent of a tensor's values that lie below the upper end of its range, and above the lower one.
+COVER = 99.99
+BINS = 8192
+Ranges = dict[str, tuple[float, float]]
+
+
+def quantise(
+    model: bytes,
+    images: np.ndarray,
+    signature: str,
+    *,
+    io: str = "float32",
+    cover: float = COVER,
+    input_range: tuple[float, float] | None = None,
+) -> bytes:
+    """Turn a float32 TFLite file into one whose weights and activations are int8.
+
+    Weights have a scale a channel, activations one a tensor; biases are int32.
+
+    Args:
+        model: the float32 file, with one input, which takes one image, and one output.
+        images: ``[n, size, size, 3]`` float32, as the file takes them; at least 64, from training.
+        signature: of the file.
+        io: type of input and output: "float32", "int8" or "uint8".
+        cover: percent of the values within a range at either end; 100 takes them all.
+        input_range: of the input, where it is known: (0, 255) of pixels gives them a scale of 1.
+
+    Returns:
+        The int8 file.
+
+    Raises:
+        UsageError: too few images.
+        QualityError: the file cannot be quantised.
+    """
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
+
+    if len(images) < LEAST_IMAGES:
+        raise UsageError(
+            f"int8: {len(images)} images are too few to find the activations' ranges; give at least {LEAST_IMAGES} "
+            "training images with --images."
+        )
+    ranges = activation_ranges(model, images, cover)
+    try:
+        with _quiet():
+            work = quantizer.Quantizer(model, recipe.static_wi8_ai8())
+            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+                work.update_quantization_recipe(".*", end, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
+            known = work.calibrate({signature: [{_input_name(model, signature): _first(model, images)}]})
+            for name, entry in known.items():
+                if name in ranges and "min" in entry:
+                    low, high = ranges[name]
+                    if input_range and name.startswith(_tensor_name(model)):
+                        low, high = input_range
+                    entry["min"] = np.full_like(entry["min"], low)
+                    entry["max"] = np.full_like(entry["max"], high)
+            done = work.quantize(known, enable_progress_bar=False, enable_progress_report=False)
+            return _with_io(bytes(done.quantized_model), io)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise QualityError(
+            f"int8: the file cannot be quantised ({type(error).__name__}: {str(error)[:200]})."
+        ) from error
+
+
+def activation_ranges(model: bytes, images: np.ndarray, cover: float) -> Ranges:
+    """Run a float32 file on images and return the range of each tensor that depends on them.
+
+    Two passes: the first finds the ends, the second a histogram between them, so that memory does not grow with
+    the number of images.
+    """
+    ends: Ranges = {}
+
+    def widen(name: str, values: np.ndarray) -> None:
+        low, high = ends.get(name, (np.inf, -np.inf))
+        ends[name] = (min(low, float(values.min())), max(high, float(values.max())))
+
+    _each_tensor(model, images, widen)
+    counts = {name: np.zeros(BINS, np.int64) for name in ends}
+
+    def count(name: str, values: np.ndarray) -> None:
+        low, high = ends[name]
+        counts[name] += np.histogram(values, BINS, (low, high if high > low else low + 1))[0]
+
+    if cover < 100:
+        _each_tensor(model, images, count)
+    return {name: _covered(counts[name], *ends[name], cover) if cover < 100 else ends[name] for name in ends}
+
+
+def _covered(counts: np.ndarray, low: float, high: float, cover: float) -> tuple[float, float]:
+    """Return the range that leaves out ``100 - cover`` percent of the values at each end."""
+    edges = np.linspace(low, high, BINS + 1)
+    below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    out = (100 - cover) / 100
+    return float(np.interp(out, below, edges)), float(np.interp(1 - out, below, edges))
+
+
+def _each_tensor(model: bytes, images: np.ndarray, tell: Callable[[str, np.ndarray], None]) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _quiet():
+        interpreter = Interpreter(model_content=model, num_threads=1, experimental_preserve_all_tensors=True)
+        interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    floats = [t for t in interpreter.get_tensor_details() if t["dtype"] == np.float32 and t["name"]]
+    batch = int(entry["shape"][0])
+    for start in range(0, len(images), batch):
+        group = images[start : start + batch]
+        full = np.resize(group, (batch, *group.shape[1:]))  # the last one repeats its images
+        interpreter.set_tensor(entry["index"], full.astype(np.float32))
+        interpreter.invoke()
+        for tensor in floats:
+            try:
+                values = interpreter.get_tensor(tensor["index"])
+            except ValueError:  # lives inside a delegate only
+                continue
+            if values.size:
+                tell(tensor["name"], values)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the runtime, and its warning that kept tensors take memory: they are what is wanted."""
+    with quiet_native(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`")
+        yield
+
+
+def _first(model: bytes, images: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    batch = int(Interpreter(model_content=model).get_input_details()[0]["shape"][0])
+    return np.resize(images[:batch], (batch, *images.shape[1:])).astype(np.float32)
+
+
+def _tensor_name(model: bytes) -> str:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return str(Interpreter(model_content=model).get_input_details()[0]["name"])
+
+
+def _input_name(model: bytes, signature: str) -> str:
+    from ai_edge_litert.interpreter import Interpreter
+
+    (name,) = Interpreter(model_content=model).get_signature_list()[signature]["inputs"]
+    return str(name)
+
+
+def _with_io(model: bytes, io: str) -> bytes:
+    """Put all buffers into the flatbuffer, where every runtime finds them, and change the type of both ends."""
+    import tensorflow as tf
+    from tensorflow.lite.python import util
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    inline = bytes(
+        flatbuffer_utils.convert_object_to_bytearray(flatbuffer_utils.read_model_from_bytearray(bytearray(model)))
+    )
+    if io == "float32":
+        return inline
+    kind: Any = {"int8": tf.int8, "uint8": tf.uint8}[io]
+    return bytes(util.modify_model_io_type(inline, kind, kind))
