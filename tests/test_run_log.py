@@ -196,6 +196,8 @@ def test_ctrl_c_waits_too() -> None:
     with stop_requests() as stop:
         signal.raise_signal(signal.SIGINT)
         assert isinstance(stop.error(), KeyboardInterrupt)
+        said = "interrupted after step 3 of 9. Run the same command again to go on."
+        assert str(stop.error(" after step 3 of 9")) == said
 
 
 def test_at_once_raises_within_the_block_or_before_it() -> None:
@@ -263,3 +265,12 @@ def test_an_output_among_the_classes_is_refused(tmp_path: Path) -> None:
         check_output(tmp_path / "file", data)
     with pytest.raises(UsageError, match="not a name in UTF-8"):
         check_output(Path(os.fsdecode(b"odd\xff")), data)
+
+
+@pytest.mark.parametrize(
+    ("images", "shown"), [(10480.4, "10,480"), (104.8, "105"), (10.0, "10"), (2.04, "2"), (0.0832, "0.083")]
+)
+def test_slow_trainings_have_a_speed_too(images: float, shown: str) -> None:
+    from bignas_zoo.cli.progress import speed
+
+    assert speed(images) == shown

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bignas_zoo.cli.common import json_option, print_json, print_table, say
+from bignas_zoo.cli.progress import speed
 
 
 @click.command("curves")
@@ -43,7 +44,7 @@ def curves_command(run: Path, output: Path | None, as_json: bool) -> None:
         of = f" of {curves.steps:,}" if curves.steps else ""
         click.echo(
             f"\nstep {last.step:,}{of} ({last.phase}): loss {last.loss:.3f}, learning rate {last.learning_rate:.3g}, "
-            f"{last.images_per_second:,.0f} images/s"
+            f"{speed(last.images_per_second)} images/s"
         )
     if not output:
         say(f"Draw it: bignas-zoo curves {run} --output curves.png")

@@ -48,8 +48,8 @@ class _Group(click.Group):
             sys.exit(error.exit_code)
         except BigNASError as error:
             _fail(str(error), error.exit_code, debug)
-        except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted.", INTERRUPTED, debug)
+        except (KeyboardInterrupt, click.Abort) as error:  # click makes the first one into the second
+            _fail(str(error.__cause__ or error) or "interrupted.", INTERRUPTED, debug)
         except BrokenPipeError:
             # The reader went away (`| head`): that is its right. Keep Python from complaining at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

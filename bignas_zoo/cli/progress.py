@@ -43,6 +43,11 @@ def elapsed_progress(title: str) -> Iterator[Callable[[float], None]]:
     yield line
 
 
+def speed(images_per_second: float) -> str:
+    """Return a speed for people: 1,048, 24, 0.08."""
+    return f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
+
+
 @contextmanager
 def training_progress() -> Iterator[Callable[[Any], None]]:
     """Yield a callback for `recipes.train.Progress`: loss, images/s and time left."""
@@ -56,11 +61,11 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} images/s"),
+        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]} images/s"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=None, loss=float("nan"), speed=0.0)
+        task = bar.add_task("training", total=None, loss=float("nan"), speed=0)
 
         def update(p: Any) -> None:
             bar.update(
@@ -69,7 +74,7 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
                 completed=p.step,
                 total=p.steps,
                 loss=p.loss,
-                speed=p.images_per_second,
+                speed=speed(p.images_per_second),
             )
 
         yield update
@@ -85,7 +90,7 @@ def _lines() -> Callable[[Any], None]:
         rate = (p.step - last[1]) / (now - last[0]) if last[1] else 0
         left = f", {(p.steps - p.step) / rate / 60:.0f} min left" if rate else ""
         click.echo(
-            f"{p.phase}: step {p.step:,}/{p.steps:,}, loss {p.loss:.3f}, {p.images_per_second:,.0f} images/s{left}",
+            f"{p.phase}: step {p.step:,}/{p.steps:,}, loss {p.loss:.3f}, {speed(p.images_per_second)} images/s{left}",
             err=True,
         )
         last[:] = [now, p.step]

@@ -10,6 +10,7 @@ from typing import Any
 
 from bignas_zoo.errors import PreemptedError
 
+AGAIN = "Run the same command again to go on."
 TWICE = 2.0
 
 
@@ -38,8 +39,8 @@ class StopRequest:
             where: how far the run is, e.g. ``" after step 7 of 9"``.
         """
         if self.signal == signal.SIGINT:
-            return KeyboardInterrupt()
-        return PreemptedError(f"stopped on request{where}. Run the same command again to go on.")
+            return KeyboardInterrupt(f"interrupted{where}. {AGAIN}")
+        return PreemptedError(f"stopped on request{where}. {AGAIN}")
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
