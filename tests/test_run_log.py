@@ -253,6 +253,8 @@ def test_an_output_among_the_classes_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for name in ("cat", "dog"):
         (data / name).mkdir(parents=True)
+    check_output(data / "run", data)  # nothing in it: that is another error, and comes later
+    (data / "cat" / "1.PNG").touch()
     for inside in (data, data / "run", tmp_path / "x" / ".." / "data" / "run"):
         with pytest.raises(UsageError, match=r"each folder is a class of images\. Choose a folder outside it"):
             check_output(inside, data)

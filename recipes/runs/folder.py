@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bignas_zoo.errors import LocalIOError, UsageError
+from bignas_zoo.models.preprocess import SUFFIXES
 from bignas_zoo.recipes.data.dataset import is_tfrecords
 from bignas_zoo.recipes.data.images import is_cifar10
 from bignas_zoo.store import exclusive, remove_leftovers
@@ -32,11 +33,18 @@ def check_output(output: Path, data: str | Path) -> None:
     if output.exists() and not output.is_dir():
         raise LocalIOError(f"{output}: is a file; --output is a folder, new or of the same run.")
     folder = Path(data)
-    holds_classes = folder.is_dir() and not is_cifar10(folder) and not is_tfrecords(folder)
-    if holds_classes and output.resolve().is_relative_to(folder.resolve()):
+    if _holds_classes(folder) and output.resolve().is_relative_to(folder.resolve()):
         raise UsageError(
             f"--output {output}: lies in {data}, where each folder is a class of images. Choose a folder outside it."
         )
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Return whether a folder is one of class folders: with images two or, in splits, three levels down."""
+    if not folder.is_dir() or is_cifar10(folder) or is_tfrecords(folder):
+        return False
+    below = (path for pattern in ("*/*", "*/*/*") for path in folder.glob(pattern))
+    return any(path.suffix.lower() in SUFFIXES for path in below)
 
 
 @contextmanager
