@@ -70,8 +70,8 @@ def middle_child():
     , expansions=[1, 3, 4, 4])  # fmt: skip
 
 
-def one_child(spec):
-    """A space that holds one child only, to train it by itself."""
+def one_child(label, spec):
+    """A space that holds one child only, to train it by itself (recipes look spaces up by name, once)."""
     from bignas_zoo import spaces
 
     stages = tuple(
@@ -81,7 +81,7 @@ def one_child(spec):
         for stage, s in zip(spec.space.stages, spec.stages, strict=True)
     )
     space = dataclasses.replace(
-        spec.space, name="ablation-alone", resolutions=(spec.resolution,), stem_widths=(spec.stem_width,),
+        spec.space, name=f"ablation-alone-{label}", resolutions=(spec.resolution,), stem_widths=(spec.stem_width,),
         head_widths=(spec.head_width,), stages=stages,
     )  # fmt: skip
     spaces.SPACES[space.name] = space
@@ -113,7 +113,7 @@ def train(name: str, seed: int, images, test) -> dict[str, object]:
     alone = changes.pop("alone", None)
     measured = children()
     if alone:
-        space = one_child(measured[str(alone)])
+        space = one_child(alone, measured[str(alone)])
         recipe = dataclasses.replace(recipe, space=space.name, biggest_only_steps=STEPS)
         measured = {str(alone): space.biggest}
     if "learning_rate" in changes:

@@ -87,6 +87,10 @@ class Recipe:
         evaluate_every, checkpoint_every: in steps.
         keep_checkpoints: how many of the last checkpoints stay.
         seed: of every random draw.
+        start_from: a family (a shipped one's name, or a folder) whose weights the run starts from, in
+            place of random ones; "" for none. ``NAME@SHA256`` with the first digits of its weights'
+            sha256 insists on those weights. Its space must be the recipe's; a classifier of another
+            number of classes starts at random.
     """
 
     name: str
@@ -142,6 +146,7 @@ class Recipe:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     seed: int = 0
+    start_from: str = ""
 
     def __post_init__(self) -> None:
         try:

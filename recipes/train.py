@@ -7,7 +7,7 @@ A run folder holds ``recipe.json``, ``metrics.jsonl`` (one JSON object a line), 
 2. a good checkpoint is there and its recipe is the same: go on from its step;
 3. a good checkpoint is there with another recipe: refuse, naming the keys that differ;
 4. checkpoints are there and all are damaged: refuse;
-5. no checkpoint: start from the seed.
+5. no checkpoint: start from the seed, or from the family that the recipe names.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold
 from bignas_zoo.recipes.runs.images import remember_images
 from bignas_zoo.recipes.runs.log import RunLog
+from bignas_zoo.recipes.runs.start import starting_state
 from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.sandwich import control
 from bignas_zoo.recipes.schedule import learning_rate
@@ -77,7 +78,7 @@ def train(
         TrainingStoppedError: the loss or a weight is not a number; the checkpoints stay.
         PreemptedError: SIGTERM came; the checkpoint is complete.
         KeyboardInterrupt: Ctrl-C came; likewise.
-        RecipeError: the folder holds a run of another recipe.
+        RecipeError: the folder holds a run of another recipe, or the family to start from does not fit.
         UsageError: the run began with other images.
         IntegrityError: every checkpoint in it is damaged.
         LocalIOError: the folder cannot be written, or another process trains there.
@@ -96,6 +97,8 @@ def _follow(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engin
     done = checkpoint.load(workdir, recipe, lambda message: None)
     if done:
         engine.restore(done.state)
+    elif recipe.start_from:
+        engine.restore(starting_state(recipe, engine.state()))
     stream = open_batches(images, recipe, engine)
     with stop_requests() as stop:
         for step in range(done.step if done else 0, recipe.steps):
@@ -121,6 +124,8 @@ def _train(
         checkpoint.check_state(done.state, engine.state(), workdir)
         start, best = done.step, done.best
         engine.restore(done.state)
+    elif recipe.start_from:
+        engine.restore(starting_state(recipe, engine.state(), say))
     remember_images(workdir, images, resumed=start > 0)
     write_json(workdir / "recipe.json", recipe.to_json())
     if start < recipe.steps:

@@ -9,6 +9,7 @@ checkpoint is complete.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -183,8 +184,10 @@ def _read(folder: Path, recipe: Recipe, say: Callable[[str], None]) -> Checkpoin
 
 def _check_recipe(workdir: Path, recipe: Recipe, stored: Mapping[str, Any]) -> None:
     current = recipe.to_json()
+    # A field that came after the run was begun had its default then.
+    defaults = {f.name: f.default for f in dataclasses.fields(recipe)}
     keys = (current.keys() | stored.keys()) - FREE
-    changed = sorted(k for k in keys if current.get(k) != stored.get(k))
+    changed = sorted(k for k in keys if current.get(k) != stored.get(k, defaults.get(k)))
     if changed:
         raise RecipeError(
             f"{workdir}: holds a run of another recipe; different keys: {', '.join(changed)}. "

@@ -1,0 +1,84 @@
+"""The weights a run starts from when its recipe names a family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from bignas_zoo.errors import RecipeError
+from bignas_zoo.models.weights import read_weights
+from bignas_zoo.recipes.engine import OPTIMIZER
+from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.registry import Family, get_family
+from bignas_zoo.store import verify
+
+
+def starting_state(
+    recipe: Recipe, fresh: Mapping[str, np.ndarray], say: Callable[[str], None] = lambda message: None
+) -> dict[str, np.ndarray]:
+    """Put the weights of the recipe's `start_from` into a new engine's state.
+
+    Args:
+        recipe: one with `start_from`.
+        fresh: weights and optimizer of an engine that has made no step; the optimizer stays so.
+        say: told where the weights are from, what starts at random after all, and what speaks against this start.
+
+    Returns:
+        The state, with the family's weights in the engine's dtypes.
+
+    Raises:
+        NotFoundError: no such family.
+        RecipeError: it has no weights or not those that the recipe insists on, or its space is not the recipe's.
+        IntegrityError, LocalIOError: its weights are damaged or cannot be read.
+    """
+    name, _, wanted = recipe.start_from.partition("@")
+    family = get_family(name)
+    where = f"recipe '{recipe.name}': start_from"
+    if family.weights is None:
+        raise RecipeError(f"{where}: family '{name}' has no weights; name one that is trained.")
+    if wanted and not family.weights.sha256.startswith(wanted.lower()):
+        raise RecipeError(
+            f"{where}: the weights of '{name}' have the sha256 {family.weights.sha256[:12]}…, not {wanted}…. "
+            f"Take that version of the family, or leave out '@{wanted}'."
+        )
+    path = family.path(family.weights)
+    verify(path, family.weights.sha256, size=family.weights.bytes, fix="Fetch or make the family again.")
+    found = read_weights(path)
+    say(f"starting from the weights of {family.name} (sha256 {family.weights.sha256[:12]})")
+    _warn(recipe, family, say)
+    state = dict(fresh)
+    weights = {key: value for key, value in fresh.items() if not key.startswith(OPTIMIZER)}
+    other = sorted(key for key in weights.keys() | found.keys() if _shape(weights, key) != _shape(found, key))
+    anew = [key for key in other if key.startswith("classifier.") and key in weights]
+    if len(anew) < len(other):
+        raise RecipeError(
+            f"{where}: '{name}' is of another space ({family.space.name}) than the recipe ({recipe.search_space.name}); "
+            f"{len(other)} weights do not fit, such as '{other[0]}'. Set space to that family's."
+        )
+    if anew:
+        say(f"the classifier starts at random: {recipe.search_space.classes} classes, not {family.space.classes}")
+    for key in weights.keys() - set(anew):
+        state[key] = found[key].astype(weights[key].dtype)
+    return state
+
+
+def _shape(weights: Mapping[str, np.ndarray], key: str) -> tuple[int, ...] | None:
+    return weights[key].shape if key in weights else None
+
+
+def _warn(recipe: Recipe, family: Family, say: Callable[[str], None]) -> None:
+    """Say what makes a start from this family worse, or its accuracies too good."""
+    made_by = family.training.get("recipe", {})
+    for key in ("seed", "holdout"):
+        if key in made_by and made_by[key] != getattr(recipe, key):
+            say(
+                f"{family.name} was trained with {key} {made_by[key]}, the recipe has {getattr(recipe, key)}: if the "
+                "images are the same, other ones are held out now, and the family has seen them in its training"
+            )
+    for key in ("mean", "std"):
+        if not np.allclose(family.preprocess[key], getattr(recipe, key)):
+            say(
+                f"{family.name} was trained with {key} {list(family.preprocess[key])}, the recipe has "
+                f"{list(getattr(recipe, key))}: the same as the family's is usually better"
+            )
