@@ -181,8 +181,8 @@ def table() -> None:
             if not values:
                 cells.append("–")
                 continue
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            text = f"{statistics.mean(values):.1f} ± {spread:.1f}"
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            text = f"{statistics.mean(values):.1f}{spread}"
             if name != "base" and len(base) == len(values):
                 text += f" ({statistics.mean(v - b for v, b in zip(values, base, strict=True)):+.1f})"
             cells.append(text)

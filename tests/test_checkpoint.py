@@ -274,3 +274,18 @@ def test_killed_at_every_call_of_a_write(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) > 15
+
+
+def test_a_run_from_before_a_recipe_field_existed_goes_on_with_the_fields_default(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path, recipe, 3, STATE)
+    path = tmp_path / "checkpoints" / "step-000003" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["recipe"]["start_from"]
+    path.write_text(json.dumps(manifest))
+    found = checkpoint.load(tmp_path, recipe)
+    assert found
+    assert found.step == 3
+    with pytest.raises(RecipeError, match="start_from"):
+        checkpoint.load(tmp_path, dataclasses.replace(recipe, start_from="bignas-cifar10"))

@@ -53,7 +53,7 @@ def starting_state(
     anew = [key for key in other if key.startswith("classifier.") and key in weights]
     if len(anew) < len(other):
         raise RecipeError(
-            f"{where}: '{name}' is of another space ({family.space.name}) than the recipe ({recipe.search_space.name}); "
+            f"{where}: '{name}' is of the space {family.space.name}, the recipe of {recipe.search_space.name}; "
             f"{len(other)} weights do not fit, such as '{other[0]}'. Set space to that family's."
         )
     if anew:
