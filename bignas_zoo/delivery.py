@@ -18,6 +18,7 @@ from typing import Any
 from bignas_zoo import registry, selection, slice_folder, store
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, LocalIOError, NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.formats import EXPORT_NAME
 from bignas_zoo.provenance import versions
 from bignas_zoo.registry import Family, Slice
 from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
@@ -185,9 +186,10 @@ def _fill_cache(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
 
 
 def _same_files(target: Path, files: Mapping[str, Any]) -> bool:
-    """Return whether a folder holds exactly these files already."""
+    """Return whether a folder holds exactly these files already, and maybe what `export` added to them."""
     try:
-        if {p.name for p in target.iterdir()} != set(files):
+        added = {p.name for p in target.iterdir()} - set(files)
+        if not all(name == slice_folder.EXPORTS_FILE or EXPORT_NAME.fullmatch(name) for name in added):
             return False
         return all(store.sha256(target / name) == entry["sha256"] for name, entry in files.items())
     except (OSError, BigNASError):

@@ -19,8 +19,12 @@ from bignas_zoo.space import ChildSpec, SearchSpace
 if TYPE_CHECKING:
     import keras
 
+    from bignas_zoo.export.metadata import FileInfo
+
 SCHEMA = "bignas-zoo/slice/1"
-SLICE_FILE = "slice.json"
+SLICE_FILE, EXPORTS_FILE, EXPORTS_SCHEMA = "slice.json", "exports.json", "bignas-zoo/exports/1"
+#: What the name of an export that missed its gate ends with.
+REJECTED = ".rejected"
 TFLITE, WEIGHTS, LABELS, CARD = "model.tflite", "model.safetensors", "labels.txt", "README.md"
 PARITY_IMAGES = 16
 
@@ -43,13 +47,15 @@ def write(
     """
     import numpy as np
 
-    from bignas_zoo.export.parity import check_tflite
+    from bignas_zoo.export.gates import check_tflite
     from bignas_zoo.export.tflite import convert
     from bignas_zoo.hub_cards.card import render_card
     from bignas_zoo.models.child import get_weights
     from bignas_zoo.models.weights import write_weights
 
-    data = convert(child)
+    data = convert(
+        child, info=file_info({**chosen.to_json(), "class_names": family.class_names, "preprocess": family.preprocess})
+    )
     inputs = np.random.default_rng(0).normal(size=(PARITY_IMAGES, *child.input_shape[1:])).astype(np.float32)
     parity = check_tflite(child, data, inputs, "random inputs (normal, seed 0)")
     store.atomic_write(folder / TFLITE, data)
@@ -125,6 +131,50 @@ def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
     child = build_child(spec)
     set_weights(child, spec, read_weights(folder / WEIGHTS))
     return spec, description, child
+
+
+def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileInfo:
+    """Return what an exported file says of itself, from the content of slice.json.
+
+    Args:
+        description: needs name, class_names, preprocess, macs and resolution.
+        pixels: whether the file normalises pixel values itself.
+    """
+    from bignas_zoo.export import describe
+
+    return describe.file_info(
+        description["name"], description["class_names"], description["preprocess"],
+        macs=description["macs"], resolution=description["resolution"], pixels=pixels,
+    )  # fmt: skip
+
+
+def read_exports(folder: Path) -> dict[str, Any]:
+    """Read what `export` has added to a slice folder; an empty list if nothing.
+
+    Returns:
+        ``{"schema": ..., "exports": [entry, ...]}``; of each entry ``file`` is checked to be a name in the folder.
+
+    Raises:
+        IntegrityError: exports.json is not valid.
+    """
+    path = folder / EXPORTS_FILE
+    if not path.is_file():
+        return {"schema": EXPORTS_SCHEMA, "exports": []}
+    data = store.read_json(path)
+    try:
+        if data["schema"] != EXPORTS_SCHEMA:
+            raise ValueError(f"schema is {data['schema']!r}, this version reads {EXPORTS_SCHEMA!r}")
+        for entry in data["exports"]:
+            names = [str(entry["file"]), *entry.get("files", {})]
+            if not all(Path(n).parts and not Path(n).is_absolute() and ".." not in Path(n).parts for n in names):
+                raise ValueError(f"'{names[0]}' is no name inside the folder")
+            for record in (entry.get("files") or {"": entry}).values():
+                int(record["bytes"]), str(record["sha256"])
+        return dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise IntegrityError(
+            f"{path}: not a valid list of exports ({type(error).__name__}: {error}). Remove it and export again."
+        ) from error
 
 
 def _listed(description: Mapping[str, Any]) -> dict[str, tuple[str, int]]:

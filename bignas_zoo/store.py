@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.formats import EXPORT_NAME
 
 CHUNK = 1 << 20
 #: What a folder of each kind consists of, by the file that marks it. Anything else in it is somebody's own.
 FOLDERS = {
-    "slice.json": {"slice.json", "model.tflite", "model.safetensors", "labels.txt", "README.md", "manifest.json"},
-    "family.json": {"family.json", "front.json", "metrics.jsonl", "supernet.safetensors", "bn"},
+    "slice.json": re.compile(
+        r"slice\.json|model\.tflite|model\.safetensors|labels\.txt|README\.md|manifest\.json|exports\.json|"
+        + EXPORT_NAME.pattern
+    ),
+    "family.json": re.compile(r"family\.json|front\.json|metrics\.jsonl|supernet\.safetensors|bn"),
 }
 TEMPORARY = ".bignas-tmp-"
 
@@ -250,6 +255,23 @@ def new_folder(path: Path, *, force: bool, marker: str = "slice.json") -> Iterat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def working_folder(parent: Path) -> Iterator[Path]:
+    """Yield a temporary folder inside another, so that what is made in it can be renamed into place.
+
+    Raises:
+        LocalIOError: the other folder is missing or not writable.
+    """
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
+    except OSError as error:
+        raise LocalIOError(f"{parent}: cannot be written to ({error.strerror}).") from error
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def check_free(path: Path, *, force: bool, marker: str = "slice.json") -> None:
     """Refuse an output folder that exists, unless it may be replaced.
 
@@ -276,7 +298,7 @@ def _not_ours(path: Path, marker: str) -> str | None:
         return None
     if not (path / marker).is_file():
         return f"was not made by this command (no {marker} in it)"
-    foreign = sorted(names - FOLDERS[marker])
+    foreign = sorted(name for name in names if not FOLDERS[marker].fullmatch(name))
     return f"holds files that this command did not make, such as '{foreign[0][:60]}'" if foreign else None
 
 

@@ -17,8 +17,8 @@ import tf2onnx
 
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import fold_batch_norms
-from bignas_zoo.export.options import Export
 from bignas_zoo.export.tflite import INPUT, OUTPUT
+from bignas_zoo.formats import Export
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.quiet import quiet_native
 from bignas_zoo.store import atomic_write

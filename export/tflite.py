@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from bignas_zoo.errors import QualityError, UsageError
-from bignas_zoo.export.options import Export
+from bignas_zoo.export.metadata import FileInfo, with_metadata
 from bignas_zoo.export.quantise import quantise
+from bignas_zoo.formats import Export
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.quiet import quiet_native
 from bignas_zoo.store import atomic_write
@@ -33,10 +34,11 @@ def to_tflite(
     io: str = "float32",
     preprocess: Preprocess | None = None,
     images: np.ndarray | None = None,
+    info: FileInfo | None = None,
 ) -> int:
     """Convert a calibrated child and write the file atomically.
 
-    Run `bignas_zoo.export.parity.check_tflite` on the result: a conversion can go wrong silently.
+    Run `bignas_zoo.export.gates.check_tflite` on the result: a conversion can go wrong silently.
 
     Args:
         child: from ``[batch, size, size, 3]`` to logits.
@@ -48,6 +50,7 @@ def to_tflite(
         preprocess: the family's input contract; if given, the file takes pixel values 0 to 255 and normalises
             them itself.
         images: ``[n, size, size, 3]`` float32, as the file takes them: for int8 at least 64 training images.
+        info: metadata to put into the file, see `bignas_zoo.export.describe.file_info`.
 
     Returns:
         Its size in bytes.
@@ -58,7 +61,7 @@ def to_tflite(
         QualityError: the converter left operations that plain TFLite lacks.
     """
     options = Export("tflite", precision, batch, io, normalize_in_graph=preprocess is not None)
-    data = convert(child, options, preprocess=preprocess, images=images)
+    data = convert(child, options, preprocess=preprocess, images=images, info=info)
     atomic_write(Path(path), data)
     return len(data)
 
@@ -69,6 +72,7 @@ def convert(
     *,
     preprocess: Preprocess | None = None,
     images: np.ndarray | None = None,
+    info: FileInfo | None = None,
 ) -> bytes:
     """Convert a child to the bytes of a TFLite file; see `to_tflite`."""
     options = options or Export()
@@ -81,11 +85,11 @@ def convert(
     if options.precision == "int8" and images is None:
         raise UsageError("export: int8 needs images, to find the ranges of the activations; give training images.")
     model = _converted(child, options, preprocess if options.takes_pixels else None)
-    if options.precision != "int8":
-        return model
-    assert images is not None
-    ends = (0.0, 255.0) if options.takes_pixels else None
-    return quantise(model, images, SIGNATURE, io=options.io, input_range=ends)
+    if options.precision == "int8":
+        assert images is not None
+        ends = (0.0, 255.0) if options.takes_pixels else None
+        model = quantise(model, images, SIGNATURE, io=options.io, input_range=ends)
+    return with_metadata(model, info) if info else model
 
 
 def _converted(child: keras.Model, options: Export, preprocess: Preprocess | None) -> bytes:

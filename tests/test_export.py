@@ -10,7 +10,8 @@ from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 
 from bignas_zoo import slice_folder
 from bignas_zoo.errors import IntegrityError, QualityError
-from bignas_zoo.export.parity import check_tflite, run_tflite
+from bignas_zoo.export.gates import check_tflite
+from bignas_zoo.export.parity import run_tflite
 from bignas_zoo.export.tflite import convert, to_tflite
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, set_weights

@@ -12,10 +12,10 @@ from test_onnx import alive
 import bignas_zoo as bz
 from bignas_zoo import registry
 from bignas_zoo.errors import UsageError
-from bignas_zoo.export.options import Export
 from bignas_zoo.export.parity import run_tflite
 from bignas_zoo.export.quantise import activation_ranges
 from bignas_zoo.export.tflite import convert
+from bignas_zoo.formats import Export
 from bignas_zoo.models.preprocess import Preprocess
 
 CONTRACT = Preprocess(20, (120.0, 110.0, 100.0), (60.0, 50.0, 70.0))

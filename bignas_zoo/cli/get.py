@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bignas_zoo import delivery
 from bignas_zoo.budget import amount
 from bignas_zoo.cli.common import MACS_NOTE, SliceName, family_option, json_option, print_json, say
+from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
+
+if TYPE_CHECKING:
+    from bignas_zoo.exporting import Exported
 
 
 @click.command("get")
 @click.argument("name", type=SliceName(), required=False)
 @click.option("--budget", metavar="BUDGET", help="E.g. 400MFLOPs, 5Mparams, 4MB, 'top1>=80', or several with commas.")
+@format_options
 @family_option
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
@@ -22,6 +29,11 @@ from bignas_zoo.cli.common import MACS_NOTE, SliceName, family_option, json_opti
 def get_command(
     name: str | None,
     budget: str | None,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    images: str | None,
+    test_data: str | None,
+    normalize_in_graph: bool,
     family: str | None,
     output: Path | None,
     force: bool,
@@ -30,9 +42,11 @@ def get_command(
 ) -> None:
     """Take the most accurate slice within a budget, export it, and prove the export.
 
-    The folder holds model.tflite, labels.txt, slice.json, model.safetensors and README.md.
+    The folder holds model.tflite, labels.txt, slice.json, model.safetensors and README.md, and what --format and
+    --precision ask for (`export` has more options, and adds files to a folder later).
     """
     silent = quiet or as_json
+    exports = chosen_exports(formats, precisions, normalize_in_graph)
     result = delivery.get(
         name,
         budget=budget,
@@ -41,12 +55,24 @@ def get_command(
         force=force,
         say=(lambda message: None) if silent else say,
     )
+    found: list[Exported] = []
+    if formats or precisions or images or test_data or normalize_in_graph:
+        from bignas_zoo.exporting import export_slice
+
+        found = export_slice(
+            result.path, exports, images=images, test_data=test_data, force=force,
+            say=(lambda message: None) if silent else say,
+        )  # fmt: skip
     if as_json:
-        print_json("get", result.to_json())
+        more = {"exports": [e.to_json() for e in found]} if found else {}
+        print_json("get", {**result.to_json(), **more})
     elif quiet:
         click.echo(result.path)
     else:
         _print(result)
+        if found:
+            click.echo()
+            print_exports(found)
 
 
 def _print(result: delivery.GetResult) -> None:

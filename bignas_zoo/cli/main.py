@@ -15,11 +15,13 @@ import click
 from bignas_zoo import __version__
 from bignas_zoo.cli.curves import curves_command
 from bignas_zoo.cli.evaluate import evaluate_command
+from bignas_zoo.cli.export import export_command
 from bignas_zoo.cli.finetune import finetune_command
 from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.show import show_command
 from bignas_zoo.cli.train import family_command, train_command
+from bignas_zoo.cli.verify import verify_command
 from bignas_zoo.errors import BigNASError, LocalIOError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -111,10 +113,12 @@ for _command in (
     show_command,
     get_command,
     evaluate_command,
+    export_command,
     finetune_command,
     train_command,
     family_command,
     curves_command,
+    verify_command,
 ):
     main.add_command(_command)
 

@@ -316,6 +316,7 @@ def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say
 
 def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: Say) -> dict[str, Any]:
     """Calibrate and measure one slice, store its statistics, and return its entry in family.json."""
+    from bignas_zoo.export.describe import file_info
     from bignas_zoo.export.tflite import convert  # TensorFlow, which a training on JAX does without
 
     child = run.child(member.spec)
@@ -325,6 +326,9 @@ def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: S
     write_weights(folder / file, statistics, {"slice": name})
     top1 = child_top1(child, member.spec.resolution, run.preprocess, run.test)
     say(f"{name}: {member.macs / 1e6:.2f} MMACs, {top1:.2f} % on {run.test.source}")
+    info = file_info(
+        name, run.images.class_names, run.preprocess.to_json(), macs=member.macs, resolution=member.spec.resolution
+    )
     return {
         "name": name,
         "spec": member.spec.to_json(),
@@ -333,7 +337,7 @@ def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: S
         "top1_source": run.test.source,
         "holdout_top1": member.top1,
         "holdout_images": len(run.holdout),
-        "bytes": len(convert(child)),
+        "bytes": len(convert(child, info=info)),
         "statistics": _record(folder, file),
     }
 

@@ -125,13 +125,16 @@ def _cifar_tiles(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return tiles[: len(labels)].copy(), labels
 
 
-def image_folder(folder: Path, crop_size: int, class_names: tuple[str, ...] = ()) -> LabelledImages:
+def image_folder(
+    folder: Path, crop_size: int, class_names: tuple[str, ...] = (), limit: int | None = None
+) -> LabelledImages:
     """Read a folder with one sub-folder of images a class.
 
     Args:
         folder: ``folder/CLASS/*.png`` and so on.
         crop_size: side in pixels of the centre square cut from each image.
         class_names: the classes in label order; by default the sub-folders' names, sorted.
+        limit: read at most so many, spread evenly over classes and names; None takes all.
 
     Returns:
         The images, ``crop_size`` square.
@@ -150,11 +153,10 @@ def image_folder(folder: Path, crop_size: int, class_names: tuple[str, ...] = ()
             f"{folder}: sub-folder '{unknown[0]}' is none of the classes: {', '.join(names[:10])}"
             f"{', …' if len(names) > 10 else ''}."
         )
-    pixels, labels = [], []
-    for label, name in enumerate(names):
-        files = image_files(folder / name) if name in found else []
-        pixels += [read_image(path, crop_size) for path in files]
-        labels += [label] * len(files)
+    files = [(path, label) for label, name in enumerate(names) if name in found for path in image_files(folder / name)]
+    if limit is not None and len(files) > limit:
+        files = [files[i] for i in np.linspace(0, len(files) - 1, limit).round().astype(int)]
+    pixels, labels = [read_image(path, crop_size) for path, _ in files], [label for _, label in files]
     if not pixels:
         raise LocalIOError(f"{folder}: no images found. Expected {folder.name}/CLASS/*{{{','.join(SUFFIXES)}}}.")
     source = f"{folder.name} ({len(labels):,} images)"

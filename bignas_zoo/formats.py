@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from bignas_zoo.errors import UsageError
 
@@ -16,6 +18,11 @@ FORMATS: dict[str, tuple[str, ...]] = {
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 TYPES = ("float32", "int8", "uint8")
 LAYOUTS = ("nhwc", "nchw")
+#: Names of exported files, and of those that missed their gate (see `Export.file`).
+EXPORT_NAME = re.compile(
+    r"(model(-(float16|dynamic|int8))?(-u?int8)?(-nchw)?(-pixels)?(-batch[0-9]+)?\.(tflite|onnx|keras)"
+    r"|saved_model(-pixels)?)(\.rejected)?"
+)
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "keras": ".keras", "saved_model": ""}
 
 
@@ -60,6 +67,10 @@ class Export:
             raise UsageError(f"export: batch is for --format tflite only; {self.format} takes any number of images.")
         if self.format == "keras" and self.normalize_in_graph:
             raise UsageError("export: the keras format is the plain child; normalize_in_graph is for the others.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON data."""
+        return asdict(self)
 
     @property
     def takes_pixels(self) -> bool:

@@ -1,0 +1,151 @@
+"""``bignas-zoo export``: a slice to any format and precision, each file proven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, print_table, say
+from bignas_zoo.formats import FORMATS, LAYOUTS, PRECISIONS, TYPES, Export
+
+if TYPE_CHECKING:
+    from bignas_zoo.exporting import Exported
+
+IMAGES = (
+    "Real images, best of the training: a folder of them, class folders, CIFAR-10's files, or TFRecords. int8 and "
+    "dynamic need at least 64."
+)
+TEST_DATA = "Labelled images to measure accuracy on [default: the test part of --images]."
+
+
+def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what to export and how to prove it."""
+    for option in reversed(
+        (
+            click.option(
+                "--format", "formats", type=click.Choice(list(FORMATS)), multiple=True,
+                help="May be given several times [default: tflite].",
+            ),
+            click.option(
+                "--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True,
+                help="May be given several times [default: float32].",
+            ),
+            click.option("--images", metavar="PLACE", help=IMAGES),
+            click.option("--test-data", metavar="PLACE", help=TEST_DATA),
+            click.option("--normalize-in-graph", is_flag=True, help="The file takes pixel values 0 to 255."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command("export")
+@click.argument("name", type=SliceName(), metavar="SLICE|FOLDER")
+@format_options
+@click.option(
+    "--io", type=click.Choice(TYPES), default="float32", help="Ends of int8 TFLite files; uint8 takes pixels."
+)
+@click.option("--layout", type=click.Choice(LAYOUTS), default="nhwc", help="Of ONNX inputs.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, help="Images a call of TFLite files.")
+@family_option
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
+@click.option("--force", is_flag=True, help="Make files anew that are there, and replace a folder that differs.")
+@json_option
+def export_command(
+    name: str,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    images: str | None,
+    test_data: str | None,
+    normalize_in_graph: bool,
+    io: str,
+    layout: str,
+    batch: int,
+    family: str | None,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export a slice, or the slice in a FOLDER, and prove every file.
+
+    The files go into the slice's folder, beside those of `get`. Each is run and compared with the Keras model before
+    it gets its name; one that misses its gate stays as NAME.rejected, and the exit code is 9. exports.json holds the
+    reports.
+    """
+    from bignas_zoo.exporting import export_slice
+
+    exports = chosen_exports(formats, precisions, normalize_in_graph, io=io, layout=layout, batch=batch)
+    found = export_slice(
+        name, exports, family=family, output=output, images=images, test_data=test_data, force=force,
+        say=(lambda message: None) if as_json else say,
+    )  # fmt: skip
+    if as_json:
+        print_json("export", {"exports": [e.to_json() for e in found]})
+    else:
+        print_exports(found)
+
+
+def chosen_exports(
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    normalize_in_graph: bool,
+    *,
+    io: str = "float32",
+    layout: str = "nhwc",
+    batch: int = 1,
+) -> list[Export]:
+    """Return each format in each precision; options that only some of them have go to those.
+
+    Raises:
+        UsageError: a format lacks a precision, or an option fits none of the exports.
+    """
+    pairs = list(product(formats or ("tflite",), precisions or ("float32",)))
+    given = {"io": (io, "float32"), "layout": (layout, "nhwc"), "batch": (batch, 1)}
+    exports = []
+    for name, precision in pairs:
+        export = Export(name, precision, normalize_in_graph=normalize_in_graph)
+        fitting = {k: v for k, (v, default) in given.items() if v != default and (_fits(k, export) or len(pairs) == 1)}
+        exports.append(replace(export, **fitting))
+    for key, (value, default) in given.items():
+        if value != default and not any(getattr(e, key) == value for e in exports):
+            replace(exports[0], **{key: value})  # raises, in words
+    return exports
+
+
+def _fits(option: str, export: Export) -> bool:
+    if option == "io":
+        return (export.format, export.precision) == ("tflite", "int8")
+    return export.format == ("onnx" if option == "layout" else "tflite")
+
+
+def print_exports(found: Sequence[Exported]) -> None:
+    """Print what was exported as a table."""
+    print_table(
+        ("file", ">bytes", "precision", ">parity", ">same top-1", ">top-1 %", ">loss", "compared on"),
+        [_row(e) for e in found],
+    )
+    folder = found[0].path.parent
+    click.echo(f"\nwritten to    {folder.absolute()}{' (were there)' if all(e.cached for e in found) else ''}")
+    if not any(e.entry["accuracy"] for e in found):
+        click.echo("Note: give --images (and --test-data) to prove files on real images and measure their accuracy.")
+
+
+def _row(exported: Exported) -> tuple[str, ...]:
+    entry, parity = exported.entry, exported.entry["parity"]
+    accuracy = entry["accuracy"]
+    distance = parity["max_abs"] if parity["max_abs"] is not None else parity["score_max_abs"]
+    return (
+        str(entry["file"]),
+        f"{entry['bytes']:,}",
+        str(entry["precision"]),
+        f"{distance:.1e}{'' if parity['max_abs'] is not None else ' of scores'}",
+        f"{100 * parity['top1_agreement']:.1f} %",
+        f"{accuracy['top1']:.2f}" if accuracy else "-",
+        f"{accuracy['loss']:.2f}" if accuracy else "-",
+        f"{parity['images']} {parity['inputs']}",
+    )

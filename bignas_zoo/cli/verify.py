@@ -1,0 +1,52 @@
+"""``bignas-zoo verify``: is an exported file whole, and does it compute what its slice does?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from bignas_zoo.cli.common import json_option, print_json, say
+from bignas_zoo.errors import QualityError
+
+MARKS = {True: "pass", False: "FAIL", None: "-"}
+
+
+@click.command("verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--with", "judges", type=click.Choice(("task-library", "mediapipe")), multiple=True,
+    help="Let the TensorFlow Lite Task Library or MediaPipe Tasks read and run the file as well.",
+)  # fmt: skip
+@click.option("--judge-python", help="Python with the judge's library [default: this one].")
+@click.option("--images", metavar="PLACE", help="Real images to compare on, as for `export`; judges need some.")
+@click.option("--test-data", metavar="PLACE", help="Labelled images to measure accuracy on.")
+@json_option
+def verify_command(
+    file: Path,
+    judges: Sequence[str],
+    judge_python: str | None,
+    images: str | None,
+    test_data: str | None,
+    as_json: bool,
+) -> None:
+    """Check an exported FILE: record, metadata, and whether it computes what the Keras model does.
+
+    The file runs in a process of its own, so a damaged one ends in a message, not in a crash. Exit code 9 if a check
+    fails, 4 if the file cannot be run at all.
+    """
+    from bignas_zoo.verifying import verify
+
+    report = verify(
+        file, judges=judges, pythons=dict.fromkeys(judges, judge_python) if judge_python else None, images=images,
+        test_data=test_data, say=(lambda message: None) if as_json else say,
+    )  # fmt: skip
+    if as_json:
+        print_json("verify", report.to_json())
+    else:
+        for check in report.checks:
+            click.echo(f"{check.name:<13} {MARKS[check.passed]:<5} {check.detail}")
+    if not report.passed:
+        failed = ", ".join(check.name for check in report.checks if check.passed is False)
+        raise QualityError(f"{file}: failed: {failed}. Export the file again.")

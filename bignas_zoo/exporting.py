@@ -1,0 +1,243 @@
+"""`export`: a slice to files in any format and precision, each proven before it gets its name.
+
+The files go into the slice's folder, beside those of `get`; ``exports.json`` there says of each what it takes and
+gives, how it was proven, and on which images (normative: docs/FORMAT.md).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bignas_zoo import slice_folder, store
+from bignas_zoo.budget import Budget
+from bignas_zoo.delivery import get
+from bignas_zoo.errors import IntegrityError, LocalIOError, QualityError, UsageError
+from bignas_zoo.formats import Export
+from bignas_zoo.provenance import machine, versions
+from bignas_zoo.slice_folder import EXPORTS_FILE, REJECTED, SLICE_FILE, TFLITE, WEIGHTS, read_exports
+from bignas_zoo.zoo import Say, silent
+
+if TYPE_CHECKING:
+    from bignas_zoo.proving import Subject
+
+SCHEMA = slice_folder.EXPORTS_SCHEMA
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported file.
+
+    Attributes:
+        path: the file, or a SavedModel's folder.
+        entry: what ``exports.json`` says of it: options, size, sha256, input, output, parity, accuracy, ranges.
+        cached: whether it was there already, made of the same weights with the same options.
+    """
+
+    path: Path
+    entry: Mapping[str, Any]
+    cached: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        return {"path": str(self.path), **self.entry, "cached": self.cached}
+
+
+def export_slice(
+    name: str | Path | None = None,
+    exports: Iterable[Export] = (Export(),),
+    *,
+    budget: str | Budget | None = None,
+    family: str | Path | None = None,
+    output: str | Path | None = None,
+    images: str | Path | None = None,
+    test_data: str | Path | None = None,
+    force: bool = False,
+    say: Say = silent,
+) -> list[Exported]:
+    """Export a slice in one or more formats.
+
+    Args:
+        name: of a slice, or a slice folder (of `get` or `finetune`), which the files are added to; None lets `budget`
+            choose.
+        exports: what to make.
+        budget, family, output: see `get`; of no use with a folder.
+        images: real images, best of the training: a folder, CIFAR-10's files, class folders or TFRecords. Without,
+            float files are compared on random inputs; int8 weights and activations need at least 64.
+        test_data: labelled images for the accuracy; by default the test part of `images`, if there is one.
+        force: make files anew that are there already, and replace an output folder that differs.
+        say: told what is going on.
+
+    Returns:
+        A result for each of `exports`, in their order.
+
+    Raises:
+        UsageError: options that do not go together, or too few images.
+        NotFoundError: no such slice, or it has no weights.
+        LocalIOError, IntegrityError: a folder, image or weight file cannot be used or is damaged.
+        QualityError: a file missed its gate; it is kept beside as ``NAME.rejected``, and the others are made.
+    """
+    wanted = list(dict.fromkeys(exports))
+    _check(wanted, images)
+    folder = _folder(name, budget, family, output, force, say)
+    known = {str(entry["file"]): entry for entry in read_exports(folder)["exports"]}
+    done: dict[Export, Exported] = {}
+    for option in wanted:
+        found = _there(folder, option, known.get(option.file), anew=force, images=images)
+        if found:
+            done[option] = found
+    failures: list[QualityError] = []
+    missing = [option for option in wanted if option not in done]
+    if missing:
+        from bignas_zoo.proving import open_subject
+
+        subject = open_subject(folder, images, test_data, say)
+        for option in missing:
+            try:
+                done[option] = _export(folder, subject, option, say)
+            except QualityError as error:
+                failures.append(error)
+    if failures:
+        raise QualityError("\n".join(str(error) for error in failures))
+    return [done[option] for option in wanted]
+
+
+def _check(wanted: list[Export], images: str | Path | None) -> None:
+    if not wanted:
+        raise UsageError("export: nothing to export; name a format.")
+    for option in wanted:
+        if option.precision in ("int8", "dynamic") and images is None:
+            raise UsageError(
+                f"export: {option.precision} needs real images, to find ranges and to prove that accuracy stays: "
+                "name a folder of training images (at least 64) with --images."
+            )
+
+
+def _folder(
+    name: str | Path | None,
+    budget: str | Budget | None,
+    family: str | Path | None,
+    output: str | Path | None,
+    force: bool,
+    say: Say,
+) -> Path:
+    """Return the slice folder to add to, made by `get` if a slice is named."""
+    if name is not None and os.path.isfile(Path(name) / SLICE_FILE):
+        if budget is not None or output is not None or family is not None:
+            raise UsageError(f"export: {name} is a slice folder; its files go into it, so leave out other options.")
+        return Path(name)
+    text = None if name is None else str(name)
+    return get(text, budget=budget, family=family, output=output, force=force, say=say).path
+
+
+def _there(
+    folder: Path, option: Export, entry: Mapping[str, Any] | None, *, anew: bool, images: str | Path | None
+) -> Exported | None:
+    """Return an export that was made before of the folder's weights and is whole.
+
+    Raises:
+        LocalIOError: something else has its name.
+    """
+    path, description = folder / option.file, slice_folder.describe(folder)[1]
+    if entry is None and option.file == TFLITE:
+        if images is not None:
+            return None  # `get` compared it on random inputs; now it can be on real ones
+        entry = _base_entry(description)
+    if entry is None and os.path.lexists(path):
+        raise LocalIOError(f"{path}: exists, but was not made by this command. Move it away.")
+    if entry is None or anew:
+        return None
+    try:
+        _verify(folder, entry)
+    except IntegrityError:
+        return None  # made anew
+    same = entry.get("weights_sha256") == description["files"][WEIGHTS]["sha256"]
+    return Exported(path, entry, True) if same else None
+
+
+def _base_entry(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `exports.json` would say of the folder's own model.tflite."""
+    return {
+        "file": TFLITE,
+        **description["files"][TFLITE],
+        **Export().to_json(),
+        "parity": dict(description["parity"]),
+        "accuracy": None,
+        "ranges": None,
+        "weights_sha256": description["files"][WEIGHTS]["sha256"],
+    }
+
+
+def _verify(folder: Path, entry: Mapping[str, Any]) -> None:
+    files = entry.get("files") or {entry["file"]: entry}
+    for name, record in files.items():
+        store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix="Export again.")
+
+
+def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exported:
+    """Make one file, prove it, name it, and record it.
+
+    Raises:
+        QualityError: it missed its gate and lies beside its name.
+    """
+    from bignas_zoo.export.gates import check
+    from bignas_zoo.proving import make, prove
+
+    target = folder / option.file
+    aside = folder / f"{option.file}{REJECTED}"
+    say(f"{option.file}: converting")
+    with store.working_folder(folder) as work:
+        made = make(subject, option, work)
+        say(f"{option.file}: proving it on {subject.inputs}")
+        proof = prove(subject, option, made)
+        try:
+            check(option.precision, proof.parity, proof.accuracy)
+        except QualityError as error:
+            _move(made, aside)
+            raise QualityError(f"{option.file}: {error} It is kept as {aside}.") from error
+        _move(made, target)
+    entry = {
+        "file": option.file,
+        **_records(folder, target),
+        **option.to_json(),
+        **proof.to_json(),
+        "weights_sha256": subject.weights_sha256,
+        "versions": versions(),
+        "machine": machine(),
+    }
+    record(folder, entry)
+    _remove(aside)
+    return Exported(target, entry, False)
+
+
+def _records(folder: Path, target: Path) -> dict[str, Any]:
+    if target.is_file():
+        return store.record(target)
+    files = sorted(p for p in target.rglob("*") if p.is_file())
+    records = {p.relative_to(folder).as_posix(): store.record(p) for p in files}
+    return {"bytes": sum(r["bytes"] for r in records.values()), "files": records}
+
+
+def record(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Put an entry into a folder's ``exports.json``, in place of one of the same file."""
+    others = [e for e in read_exports(folder)["exports"] if e["file"] != entry["file"]]
+    entries = sorted([*others, dict(entry)], key=lambda e: str(e["file"]))
+    store.write_json(folder / EXPORTS_FILE, {"schema": SCHEMA, "exports": entries})
+
+
+def _move(made: Path, target: Path) -> None:
+    """Give what was made its name; a file at once, a folder after the old one has made way."""
+    try:
+        if made.is_dir():
+            _remove(target)
+        os.replace(made, target)
+    except OSError as error:
+        raise LocalIOError(f"{target}: cannot be written ({error.strerror}).") from error
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""Real images to prove an export with: some to find ranges on, others, labelled, to measure accuracy on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes.data import LabelledImages, cifar10, image_folder, is_cifar10, unlabelled_images
+from bignas_zoo.recipes.data.class_folders import stratified
+
+#: More than this changes int8 ranges little; the paper calibrates batch norms on as many.
+TRAINING, TESTS = 1_000, 2_000
+#: Sub-folders that hold images to train on, and images to test on, best first.
+TRAIN_PARTS, TEST_PARTS = ("train", "training"), ("test", "val", "validation")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images for one export.
+
+    Attributes:
+        training: ``[n, crop, crop, 3]`` uint8 pixels, for ranges and comparisons.
+        source: what they are, in words.
+        test: labelled images, none of them among `training`; None where no labels are known.
+    """
+
+    training: np.ndarray
+    source: str
+    test: LabelledImages | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what identifies the images that ranges come from: count, source, and a hash in their order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.training).tobytes()).hexdigest()
+        return {"images": len(self.training), "source": self.source, "pixels_sha256": digest}
+
+
+def read_sample(
+    images: str | Path,
+    test_data: str | Path | None,
+    preprocess: Preprocess,
+    class_names: tuple[str, ...],
+    *,
+    training: int = TRAINING,
+    tests: int = TESTS,
+) -> Sample:
+    """Read images for an export, spread evenly over what there is.
+
+    Args:
+        images: a folder of images; or of CIFAR-10's files; or with one sub-folder of images a class, or with such
+            in ``train`` and ``test`` (or ``val``); or TFRecord files. Where their classes are known and
+            `test_data` is not given, accuracy is measured on their test part, or on a half that is kept apart.
+        test_data: labelled images of any of these kinds, to measure accuracy on.
+        preprocess: gives the crop.
+        class_names: the model's classes, in label order.
+        training, tests: at most so many images of either.
+
+    Raises:
+        LocalIOError: no images there.
+        IntegrityError: an image or file is damaged, or labelled with unknown classes.
+    """
+    pixels, source, test = _training(images, preprocess.crop_size, class_names, training, tests)
+    if test_data is not None:
+        test = _labelled(test_data, preprocess.crop_size, class_names, tests)
+    return Sample(pixels, source, _take(test, tests) if test is not None and len(test) else None)
+
+
+def _training(
+    place: str | Path, side: int, names: tuple[str, ...], count: int, tests: int
+) -> tuple[np.ndarray, str, LabelledImages | None]:
+    if _is_tfrecords(place):
+        from bignas_zoo.recipes.data.tfrecords import tfrecord_images
+
+        found = tfrecord_images(str(place), side, count)
+        return found.pixels, f"images of {found.source}", None
+    folder = Path(place)
+    if not folder.is_dir():
+        raise LocalIOError(f"{folder}: no such folder. Name a folder of images, or TFRecord files.")
+    if is_cifar10(folder):
+        train, test = cifar10(folder, "train"), _labelled(folder, side, names, tests)
+        return _take(train, count).pixels, "CIFAR-10 training images", test
+    train_part, test_part = (_part(folder, parts) for parts in (TRAIN_PARTS, TEST_PARTS))
+    if train_part:
+        pixels = unlabelled_images(train_part, side, count)
+        labelled = _labelled(test_part, side, names, tests) if test_part and _has_classes(test_part, names) else None
+        return pixels, f"images of {folder.name}/{train_part.name}", labelled
+    if _has_classes(folder, names):
+        ours, theirs = stratified(image_folder(folder, side, names, count + tests), 0.5, 0, folder.name)
+        ours = _take(ours, count)
+        return ours.pixels, f"images of {folder.name}", theirs
+    pixels = unlabelled_images(folder, side, count)
+    return pixels, f"images of {folder.name}", None
+
+
+def _labelled(place: str | Path, side: int, names: tuple[str, ...], count: int) -> LabelledImages:
+    if _is_tfrecords(place):
+        from bignas_zoo.recipes.data.tfrecords import tfrecord_images
+
+        return tfrecord_images(str(place), side, count, class_names=names)
+    folder = Path(place)
+    if is_cifar10(folder):
+        found = cifar10(folder, "test")
+        if found.class_names != names:
+            raise IntegrityError(f"{folder}: holds CIFAR-10, but the model knows other classes.")
+        return found
+    part = _part(folder, TEST_PARTS)
+    return image_folder(part or folder, side, names, count)
+
+
+def _part(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _has_classes(folder: Path, names: tuple[str, ...]) -> bool:
+    """Return whether the sub-folders are classes of the model."""
+    found = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    return bool(found) and found <= set(names)
+
+
+def _take(images: LabelledImages, count: int) -> LabelledImages:
+    """Return at most `count` images, spread evenly."""
+    if len(images) <= count:
+        return images
+    return images.take(np.linspace(0, len(images) - 1, count).round().astype(int))
+
+
+def _is_tfrecords(place: str | Path) -> bool:
+    from bignas_zoo.recipes.data.dataset import is_tfrecords
+
+    return is_tfrecords(place)

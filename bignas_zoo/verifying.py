@@ -1,0 +1,269 @@
+"""`verify`: is an exported file whole, does it run, does it say what it takes, and does it compute what the slice does?
+
+The file is never trusted: it is read as bytes, and run in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bignas_zoo import slice_folder, store
+from bignas_zoo.errors import IntegrityError, NotFoundError, QualityError, UsageError
+from bignas_zoo.formats import Export
+from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
+from bignas_zoo.zoo import Say, silent
+
+if TYPE_CHECKING:
+    from bignas_zoo.proving import Subject
+
+#: The environment variable that names the Python of each judge, and where to look for images of it.
+JUDGES = {"task-library": "BIGNAS_ZOO_TASK_LIBRARY_PYTHON", "mediapipe": "BIGNAS_ZOO_MEDIAPIPE_PYTHON"}
+#: Images that a judge sees, and the part of them whose first class must be the same.
+JUDGED, AGREEMENT = 256, 0.99
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        passed: None where it could not be looked at.
+        detail: what was found, in words.
+        figures: the same as data.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All that was looked at.
+
+    Attributes:
+        path: the file.
+        checks: in order.
+    """
+
+    path: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data."""
+        checks = [{**asdict(c), "figures": dict(c.figures)} for c in self.checks]
+        return {"path": str(self.path), "passed": self.passed, "checks": checks}
+
+
+def verify(
+    path: str | Path,
+    *,
+    judges: Sequence[str] = (),
+    pythons: Mapping[str, str] | None = None,
+    images: str | Path | None = None,
+    test_data: str | Path | None = None,
+    say: Say = silent,
+) -> Verification:
+    """Check an exported ``.tflite`` or ``.onnx`` file.
+
+    In a slice folder its size and sha256 are compared with the recorded ones, and its scores with those of the Keras
+    model. Any other file is run on random inputs, and its metadata are read.
+
+    Args:
+        path: the file; in a slice folder also a ``.keras`` file or a SavedModel's folder that `export` made.
+        judges: "task-library" and "mediapipe": libraries of others that must read and run the file.
+        pythons: the Python to run each judge with; default: the one that BIGNAS_ZOO_TASK_LIBRARY_PYTHON or
+            BIGNAS_ZOO_MEDIAPIPE_PYTHON names, else this one.
+        images: real images to compare on, see `bignas_zoo.exporting.export_slice`; judges need them.
+        test_data: labelled images, to measure accuracy as well.
+        say: told what is going on.
+
+    Returns:
+        The report. A check that fails is in it; it does not raise.
+
+    Raises:
+        UsageError: a judge is not known or not installed, or has no images.
+        NotFoundError: no such file.
+        IntegrityError: the file is no model, is damaged, or crashes its runtime.
+    """
+    file = Path(path)
+    if not os.path.lexists(file):
+        raise NotFoundError(f"{file}: no such file. Name a file that `bignas-zoo get` or `export` made.")
+    _check_judges(judges, images, test_data)
+    folder = file.parent if os.path.isfile(file.parent / SLICE_FILE) else None
+    checks = [_recorded(folder, file)] if folder else []
+    if any(check.passed is False for check in checks):
+        return Verification(file, tuple(checks))
+    option = _option(folder, file)
+    if option.format in ("tflite", "onnx"):
+        checks += [_runs(file), _described(file, option)]
+    if folder:
+        from bignas_zoo.proving import open_subject
+
+        subject = open_subject(folder, images, test_data, say)
+        checks += _compared(subject, option, file, say)
+        for judge in judges:
+            checks.append(_judged(subject, option, file, judge, (pythons or {}).get(judge), say))
+    elif judges or images is not None or test_data is not None:
+        raise UsageError(
+            f"{file}: --images and --with need the slice to compare with: the file must be in its slice folder "
+            f"(no {SLICE_FILE} beside it)."
+        )
+    return Verification(file, tuple(checks))
+
+
+def _check_judges(judges: Sequence[str], images: Any, test_data: Any) -> None:
+    for judge in judges:
+        if judge not in JUDGES:
+            raise UsageError(f"verify: judge '{judge}' is not known; allowed: {', '.join(JUDGES)}.")
+        if images is None and test_data is None:
+            raise UsageError(f"verify: {judge} is asked about real images; name some with --images.")
+
+
+def _recorded(folder: Path, file: Path) -> Check:
+    """Compare size and sha256 with those in the slice folder."""
+    _, description = slice_folder.describe(folder)
+    entry = _entry(folder, file)
+    if entry is None and file.name != TFLITE:
+        return Check("record", None, f"not recorded in {folder.name}; only what the file itself says is checked")
+    files = (entry or {}).get("files") or {file.name: entry or description["files"][TFLITE]}
+    if file.name == TFLITE:
+        files = {TFLITE: description["files"][TFLITE]}
+    try:
+        for name, record in files.items():
+            store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix="Export it again.")
+    except IntegrityError as error:
+        return Check("record", False, str(error))
+    return Check("record", True, "size and sha256 are as recorded")
+
+
+def _entry(folder: Path, file: Path) -> dict[str, Any] | None:
+    entries = slice_folder.read_exports(folder)["exports"]
+    return next((dict(e) for e in entries if e["file"] == file.name), None)
+
+
+def _option(folder: Path | None, file: Path) -> Export:
+    """Return how the file was exported, as far as is known."""
+    entry = _entry(folder, file) if folder else None
+    if entry:
+        try:
+            return Export(**{key: entry[key] for key in Export().to_json()})
+        except (KeyError, TypeError, UsageError) as error:
+            raise IntegrityError(f"{folder}: exports.json says of {file.name} what cannot be ({error}).") from error
+    if file.is_dir() or file.suffix == ".keras":
+        raise UsageError(f"{file}: only .tflite and .onnx files are checked outside the folder they were exported to.")
+    return Export("onnx" if file.suffix == ".onnx" else "tflite")
+
+
+def _runs(file: Path) -> Check:
+    """Load the file and run it on random inputs."""
+    from bignas_zoo.export.runner import describe_file, run_file
+
+    ends = describe_file(file)
+    shape = [1 if size is None else size for size in ends.input.shape]
+    inputs = np.random.default_rng(0).integers(0, 256, [max(2, shape[0]), *shape[1:]]).astype(np.float32)
+    scores = run_file(file, inputs)
+    sums = scores.sum(-1)
+    good = bool(np.isfinite(scores).all()) and bool(np.abs(sums - 1).max() < 0.1)
+    words = f"{ends.input.dtype} {list(ends.input.shape)} to {ends.output.dtype} {list(ends.output.shape)}"
+    if not good:
+        return Check(
+            "runs", False, f"{words}; its scores are no probabilities (sums {sums.min():.3g} to {sums.max():.3g})"
+        )
+    return Check("runs", True, f"{words}, {ends.runtime}", asdict(ends))
+
+
+def _described(file: Path, option: Export) -> Check:
+    """Read what the file says of itself."""
+    try:
+        if option.format == "tflite":
+            from bignas_zoo.export.metadata import read_metadata
+
+            info = read_metadata(file.read_bytes())
+            text = f"{info.name}: {len(info.class_names)} labels, mean {list(info.mean)}, std {list(info.std)}"
+            return Check("metadata", True, text, {**asdict(info), "class_names": list(info.class_names)})
+        from bignas_zoo.export.onnx import read_properties
+
+        found = read_properties(file.read_bytes())
+        return Check("metadata", True, f"{found['name']}: {len(found['labels'])} labels", found)
+    except IntegrityError as error:
+        return Check("metadata", None, str(error))
+
+
+def _compared(subject: Subject, option: Export, file: Path, say: Say) -> list[Check]:
+    """Compare with the Keras model, and hold the result against the gates of the precision."""
+    from bignas_zoo.export.gates import check
+    from bignas_zoo.proving import prove
+
+    say(f"comparing with the Keras model on {subject.inputs}")
+    proof = prove(subject, option, file)
+    parity, accuracy = proof.parity, proof.accuracy
+    distance = (
+        f"logits differ by at most {parity.max_abs:.1e}"
+        if parity.max_abs is not None
+        else f"scores differ by {parity.score_mean_abs:.1e} on average"
+    )
+    text = f"{distance}, {parity.top1_agreement:.1%} of first classes equal on {parity.images} {parity.inputs}"
+    if accuracy:
+        text += f"; top-1 {accuracy.top1:.2f} % ({accuracy.float_top1:.2f} % in Keras) on {accuracy.images:,} images"
+    try:
+        check(option.precision, parity, accuracy)
+    except QualityError as error:
+        return [Check("parity", False, str(error), proof.to_json())]
+    return [Check("parity", True, text, proof.to_json())]
+
+
+def _judged(subject: Subject, option: Export, file: Path, judge: str, python: str | None, say: Say) -> Check:
+    """Let a library of others classify real images, and compare with the Keras model."""
+    from bignas_zoo.export import judges
+
+    ask: Callable[..., judges.Verdict]
+    ask = judges.ask_task_library if judge == "task-library" else judges.ask_mediapipe
+    say(f"asking {judge}")
+    with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as work:
+        paths, pixels = _pictures(subject, Path(work))
+        try:
+            verdict = ask(file, paths, python=python or os.environ.get(JUDGES[judge]))
+        except QualityError as error:
+            return Check(judge, False, str(error))
+    names = list(subject.description["class_names"])
+    logits = np.asarray(subject.child(subject.preprocess.normalise(pixels), training=False))
+    first = [image[0][0] if image else "" for image in verdict.classes]
+    unknown = sorted({*first} - {*names})
+    same = float(np.mean([names[i] == name for i, name in zip(logits.argmax(-1), first, strict=True)]))
+    # What quantising may cost has its own gate; here the judge must read the file as it is meant.
+    least = AGREEMENT if option.precision in ("float32", "float16") else 0.9
+    figures = {"judge": verdict.judge, "images": len(first), "agreement": same, "unknown_labels": unknown}
+    text = f"{verdict.judge}: {same:.1%} of {len(first)} images get the Keras model's first class"
+    return Check(judge, same >= least and not unknown, text, figures)
+
+
+def _pictures(subject: Subject, folder: Path) -> tuple[list[Path], np.ndarray]:
+    """Write images of the file's input size; return their paths and their pixel values."""
+    from PIL import Image
+
+    from bignas_zoo.models.preprocess import resize
+
+    assert subject.sample
+    crops = subject.sample.test.pixels if subject.sample.test else subject.sample.training
+    some = crops[np.linspace(0, len(crops) - 1, min(JUDGED, len(crops))).round().astype(int)]
+    pixels = np.clip(np.round(np.asarray(resize(some.astype(np.float32), subject.resolution))), 0, 255)
+    paths = []
+    for i, image in enumerate(pixels.astype(np.uint8)):
+        paths.append(folder / f"{i:04d}.png")
+        Image.fromarray(image).save(paths[-1])
+    return paths, pixels.astype(np.float32)

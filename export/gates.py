@@ -1,0 +1,120 @@
+"""What an exported file must pass before it gets its final name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bignas_zoo.errors import QualityError
+from bignas_zoo.export.parity import Parity, compare, run_tflite
+
+#: Largest difference of a logit, as part of the largest logit, by precision. Half precision keeps 11 bits of each
+#: weight, which ten layers turn into about a thousandth.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
+#: Part of the images whose first class must be the child's.
+AGREEMENTS = {"float32": 0.99, "float16": 0.99}
+#: Points of top-1 accuracy that quantising may cost.
+LOSS = 1.0
+#: Images that an accuracy needs to say anything about a point, and what is asked where there are no labels.
+LEAST_LABELLED, AGREEMENT_WITHOUT_LABELS = 200, 0.9
+REJECTED = "the file is not what was asked for and did not get its final name"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy of a child and of its file on the same images.
+
+    Attributes:
+        float_top1: of the Keras child, in percent.
+        top1: of the file.
+        images: how many.
+        source: which ones.
+    """
+
+    float_top1: float
+    top1: float
+    images: int
+    source: str
+
+    @property
+    def loss(self) -> float:
+        """Points lost."""
+        return self.float_top1 - self.top1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data."""
+        return {**asdict(self), "loss": round(self.loss, 4)}
+
+
+def check_tflite(child: keras.Model, data: bytes | Path, images: np.ndarray, inputs: str) -> Parity:
+    """Run a TFLite file and its child on the same images and compare.
+
+    Args:
+        child: the Keras child the file was made from.
+        data: the file's bytes, or its path.
+        images: ``[n, size, size, 3]`` float32, normalised.
+        inputs: what the images are, for the report.
+
+    Returns:
+        The report.
+
+    Raises:
+        QualityError: the difference is over 1e-4 of the largest logit, or not a number.
+        IntegrityError: the file cannot be loaded.
+    """
+    from ai_edge_litert import __version__ as version
+
+    logits = np.asarray(child(images, training=False))
+    report = compare(logits, run_tflite(data, images), inputs=inputs, runtime=f"ai-edge-litert {version}")
+    check("float32", report)
+    return report
+
+
+def check(precision: str, parity: Parity, accuracy: Accuracy | None = None) -> None:
+    """Hold a file against the gates of its precision.
+
+    float32 may differ by 1e-4 of the largest logit, float16 by 1e-2, both with 99 % of first classes equal. Files
+    with int8 weights or activations may lose one point of accuracy; where fewer than 200 labelled images are given,
+    90 % of first classes must be equal.
+
+    Args:
+        precision: "float32", "float16", "dynamic" or "int8".
+        parity: on real images, where there are some.
+        accuracy: on labelled images.
+
+    Raises:
+        QualityError: a gate is missed, or a score is not a number; the message has figure and gate.
+    """
+    scores = parity.score_max_abs, parity.score_mean_abs
+    if not np.isfinite(scores).all():
+        raise QualityError(f"{precision} export: scores are not numbers; {REJECTED}.")
+    if precision in TOLERANCES:
+        allowed = TOLERANCES[precision] * parity.max_logit
+        largest = np.nan if parity.max_abs is None else parity.max_abs
+        if not largest <= allowed:
+            raise QualityError(
+                f"{precision} export: logits differ from the Keras model's by up to {largest:.2e} "
+                f"(allowed {allowed:.2e}) on {parity.images} {parity.inputs}; {REJECTED}."
+            )
+        _check_agreement(precision, parity, AGREEMENTS[precision])
+        return
+    if accuracy is None or accuracy.images < LEAST_LABELLED:
+        _check_agreement(precision, parity, AGREEMENT_WITHOUT_LABELS)
+    elif accuracy.loss > LOSS:
+        raise QualityError(
+            f"{precision} export: top-1 falls from {accuracy.float_top1:.2f} to {accuracy.top1:.2f} % on "
+            f"{accuracy.images:,} {accuracy.source} (allowed loss {LOSS} points); {REJECTED}. Give more or "
+            "more typical training images with --images, or take --precision float16."
+        )
+
+
+def _check_agreement(precision: str, parity: Parity, least: float) -> None:
+    if parity.top1_agreement < least:
+        raise QualityError(
+            f"{precision} export: only {parity.top1_agreement:.1%} of {parity.images} {parity.inputs} get the Keras "
+            f"model's first class (at least {least:.0%} must); {REJECTED}."
+        )
