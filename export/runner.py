@@ -256,8 +256,8 @@ class LoadedFile:
                 f"{self.path}: not an image classifier ({problem}). It has {has}. A classifier takes images of rank 4 "
                 f"and gives scores [batch, classes], both {', '.join(TYPES)}."
             )
-        names = tuple(_printable(s) for s in told["signatures"])
-        return FileEnds(format_, inputs[0], outputs[0], names, _printable(told["runtime"]))
+        names = tuple(printable(s) for s in told["signatures"])
+        return FileEnds(format_, inputs[0], outputs[0], names, printable(told["runtime"]))
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -286,17 +286,25 @@ class LoadedFile:
             reply = None
         if isinstance(reply, dict) and isinstance(reply.get("ok"), dict):
             return dict(reply["ok"])
-        raise self._error(reply if isinstance(reply, dict) else None)
+        if not isinstance(reply, dict):
+            reply = {"error": "crashed", "message": "it answered nonsense" if line else self._end_of_process()}
+        raise self._error(reply)
 
-    def _error(self, reply: dict[str, Any] | None) -> BigNASError:
+    def _end_of_process(self) -> str:
+        """Say how it ended; its output is closed, so it has ended or is about to."""
+        try:
+            return _end_of(self._process.wait(10))
+        except subprocess.TimeoutExpired:
+            return "it closed its output"
+
+    def _error(self, reply: dict[str, Any]) -> BigNASError:
         """Say what went wrong."""
-        if reply is None:
-            end = _end_of(self._process.wait(10)) if self._reader_done() else "it answered nonsense"
+        kind, words = reply.get("error"), printable(str(reply.get("message")))[:300]
+        if kind == "crashed":
             return IntegrityError(
-                f"{self.path}: {self._runtime} crashed over it ({end}). The file is damaged, hostile, or needs more "
+                f"{self.path}: {self._runtime} crashed over it ({words}). The file is damaged, hostile, or needs more "
                 f"than {MEMORY >> 30} GiB. {REMAKE}"
             )
-        kind, words = reply.get("error"), _printable(str(reply.get("message")))[:300]
         if kind == "missing":
             return UsageError(
                 f"{self._runtime} cannot be loaded by {sys.executable} ({words}): pip install {self._runtime}."
@@ -306,10 +314,6 @@ class LoadedFile:
         if kind == "memory":
             return IntegrityError(f"{self.path}: needs more than {MEMORY >> 30} GiB of memory. {REMAKE}")
         return IntegrityError(f"{self.path}: refused by {self._runtime}: {words.rstrip('.')}. {REMAKE}")
-
-    def _reader_done(self) -> bool:
-        self._reader.join(10)
-        return not self._reader.is_alive()
 
 
 NEITHER = 'neither a TFLite file ("TFL3" at bytes 4 to 8) nor a whole ONNX model'
@@ -333,7 +337,9 @@ def file_format(path: Path) -> str:
         if isinstance(error, LocalIOError):
             raise
         why = getattr(error, "strerror", None) or error
-        raise LocalIOError(f"{str(path)[:300]}: cannot be read ({why}). Name a .tflite or .onnx file.") from error
+        raise LocalIOError(
+            f"{printable(str(path))[:300]}: cannot be read ({why}). Name a .tflite or .onnx file."
+        ) from error
     if not start:
         raise IntegrityError(f"{path}: is empty. {REMAKE}")
     if found.st_size > LARGEST_FILE:
@@ -351,7 +357,7 @@ def _real(images: np.ndarray) -> np.ndarray:
 def _end(told: dict[str, Any]) -> End:
     shape = tuple(d if isinstance(d, int) else None for d in told["shape"])
     scale, zero = (told["scale"], told["zero_point"]) if told["scale"] else (None, None)
-    return End(_printable(told["name"]), shape, _printable(told["dtype"]), scale, zero)
+    return End(printable(told["name"]), shape, printable(told["dtype"]), scale, zero)
 
 
 def _not_a_classifier(inputs: list[End], outputs: list[End]) -> str | None:
@@ -372,7 +378,7 @@ def _shape(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("any" if d is None else str(d) for d in shape) + "]"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return text on one line that no terminal takes for commands."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
