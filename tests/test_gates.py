@@ -14,7 +14,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 import bignas_zoo as bz
 from bignas_zoo.errors import BigNASError, QualityError
 from bignas_zoo.export.gates import Accuracy, check, check_tflite
-from bignas_zoo.export.parity import Parity, compare, run_tflite
+from bignas_zoo.export.parity import Parity, compare
 from bignas_zoo.export.runner import run_file
 from bignas_zoo.export.tflite import convert
 from bignas_zoo.formats import Export

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from bignas_zoo import __version__
+from bignas_zoo.cli.bench import bench_command
 from bignas_zoo.cli.curves import curves_command
 from bignas_zoo.cli.evaluate import evaluate_command
 from bignas_zoo.cli.export import export_command
@@ -114,6 +115,7 @@ for _command in (
     get_command,
     evaluate_command,
     export_command,
+    bench_command,
     finetune_command,
     train_command,
     family_command,

@@ -1,0 +1,152 @@
+"""``bignas-zoo bench``: how fast exported files are here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from bignas_zoo import delivery, slice_folder
+from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
+from bignas_zoo.cli.progress import image_progress
+from bignas_zoo.errors import BigNASError, LocalIOError
+from bignas_zoo.export.runner import printable
+from bignas_zoo.measure.bench import Bench, BenchFile, BenchReport, Spread, bench
+from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
+
+SUFFIXES = (".tflite", ".onnx")
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers with commas between."""
+
+    name = "numbers"
+
+    def convert(self, value: object, param: object, ctx: object) -> tuple[int, ...]:
+        """Read them."""
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(1 <= n <= 1024 for n in numbers):
+            self.fail(f"{value!r} is not a list of numbers from 1 to 1024, such as 1 or 1,2.", param, ctx)  # type: ignore[arg-type]
+        return tuple(dict.fromkeys(numbers))
+
+
+@click.command("bench")
+@click.argument("targets", metavar="FILE|SLICE|FOLDER...", type=SliceName(), nargs=-1, required=True)
+@family_option
+@click.option("--threads", type=_Numbers(), default="1", show_default=True, help="Of the runtime; several as 1,2.")
+@click.option("--batch", type=click.IntRange(1, 1024), help="Images a call, for files that take any number [1].")
+@click.option("--warmup", type=click.IntRange(0), default=3, show_default=True, help="Calls before those that count.")
+@click.option("--runs", type=click.IntRange(1), help="Calls to time [about 1.5 seconds' worth, at least 20].")
+@json_option
+def bench_command(
+    targets: tuple[str, ...],
+    family: str | None,
+    threads: tuple[int, ...],
+    batch: int | None,
+    warmup: int,
+    runs: int | None,
+    as_json: bool,
+) -> None:
+    """Measure exported files on this machine: time, memory, images a second.
+
+    A .tflite file runs in ai-edge-litert (XNNPACK), an .onnx file in onnxruntime, on the CPU and in a process of
+    its own. Several files take turns and are compared with the first.
+
+    \b
+    Examples:
+      bignas-zoo bench bignas-cifar10-s
+      bignas-zoo bench model.tflite model-int8.tflite model.onnx --threads 1,2
+    """  # noqa: D301  click reads the escape as "keep these lines"
+    with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
+        files = [file for number, t in enumerate(targets) for file in _files(t, family, Path(name) / str(number))]
+        say(f"measuring {', '.join(f.label for f in files)}")
+        with image_progress("measuring") as report:
+            result = bench(files, threads=threads, batch=batch, warmup=warmup, runs=runs, report=report)
+    if result.busy:
+        say(
+            f"Note: the machine is busy (load {result.load:.1f} on {os.cpu_count()} cores): these figures are not "
+            "reliable. Of ratios and CPU times more remains than of wall times."
+        )
+    if as_json:
+        print_json("bench", result.to_json())
+    else:
+        _print(result)
+
+
+def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
+    """Return the files of a file, a folder or a slice, which is exported into a folder first."""
+    path = Path(target)
+    if os.path.isdir(path):
+        found = [BenchFile(p, printable(str(p)), _macs(path)) for p in _exports(path)]
+        if not found:
+            raise LocalIOError(f"{path}: holds no {' or '.join(SUFFIXES)} file.")
+        return found
+    if os.path.lexists(target) or path.suffix in SUFFIXES or os.sep in target:
+        return [BenchFile(path, printable(target), _macs(path.parent))]
+    chosen = delivery.get(target, family=family, output=folder, say=say).slice
+    return [BenchFile(folder / TFLITE, chosen.name, chosen.macs)]
+
+
+def _exports(folder: Path) -> list[Path]:
+    """Return a folder's exported files, ``model.tflite`` first."""
+    found = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()]
+    return sorted(found, key=lambda p: (p.name != TFLITE, p.name))
+
+
+def _macs(folder: Path) -> int | None:
+    """Return the MACs of the slice that a folder's files belong to, if it says so."""
+    if not os.path.isfile(folder / SLICE_FILE):
+        return None
+    try:
+        return slice_folder.describe(folder)[0].macs
+    except BigNASError as error:
+        say(f"MACs are not known: {error}")
+        return None
+
+
+def _print(result: BenchReport) -> None:
+    several = len({row.file for row in result.rows}) > 1
+    headings = (
+        "file", ">threads", ">batch", ">MB", ">MMACs", ">ms", ">p10 to p90", ">CPU ms", ">ms/100 MMACs", ">images/s",
+        ">peak MiB", *((">time of first", ">CPU of first") if several else ()),
+    )  # fmt: skip
+    print_table(headings, [_cells(row, several) for row in result.rows])
+    runtimes = sorted({row.runtime for row in result.rows})
+    click.echo(f"\n{result.machine}; {', '.join(runtimes)}; medians of {_counts(result)} calls")
+    click.echo("Peak is memory over the runtime alone; ms/100 MMACs is CPU time with one thread, else wall time.")
+
+
+def _cells(row: Bench, several: bool) -> list[str]:
+    per_macs = row.ms_per_100_mmacs
+    cells = [
+        row.file.label,
+        str(row.threads),
+        str(row.batch),
+        f"{row.bytes / 1e6:.2f}",
+        millions(row.file.macs),
+        _ms(row.wall_ms.median),
+        f"{_ms(row.wall_ms.p10)} to {_ms(row.wall_ms.p90)}",
+        _ms(row.cpu_ms.median),
+        "-" if per_macs is None else f"{per_macs:.2f}",
+        f"{row.images_per_second:,.0f}" if row.images_per_second >= 10 else f"{row.images_per_second:.2g}",
+        f"{row.peak_bytes / 2**20:.1f}",
+    ]
+    return [*cells, _ratio(row.wall_ratio), _ratio(row.cpu_ratio)] if several else cells
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def _ratio(spread: Spread | None) -> str:
+    return "1" if spread is None else f"{spread.median:.2f} ({spread.p10:.2f} to {spread.p90:.2f})"
+
+
+def _counts(result: BenchReport) -> str:
+    counts = sorted({row.runs for row in result.rows})
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
