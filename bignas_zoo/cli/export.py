@@ -105,15 +105,18 @@ def chosen_exports(
         UsageError: a format lacks a precision, or an option fits none of the exports.
     """
     pairs = list(product(formats or ("tflite",), precisions or ("float32",)))
-    given = {"io": (io, "float32"), "layout": (layout, "nhwc"), "batch": (batch, 1)}
+    given: dict[str, tuple[Any, Any]] = {"io": (io, "float32"), "layout": (layout, "nhwc"), "batch": (batch, 1)}
+    asked = {key: value for key, (value, default) in given.items() if value != default}
     exports = []
     for name, precision in pairs:
         export = Export(name, precision, normalize_in_graph=normalize_in_graph)
-        fitting = {k: v for k, (v, default) in given.items() if v != default and (_fits(k, export) or len(pairs) == 1)}
+        # Of several exports each takes what fits it; one alone takes all, or says why not.
+        fitting = {key: value for key, value in asked.items() if len(pairs) == 1 or _fits(key, export)}
         exports.append(replace(export, **fitting))
-    for key, (value, default) in given.items():
-        if value != default and not any(getattr(e, key) == value for e in exports):
-            replace(exports[0], **{key: value})  # raises, in words
+    for key, value in asked.items():
+        if not any(getattr(export, key) == value for export in exports):
+            changes: dict[str, Any] = {key: value}
+            replace(exports[0], **changes)  # raises, in words
     return exports
 
 

@@ -64,7 +64,8 @@ def read_sample(
         LocalIOError: no images there.
         IntegrityError: an image or file is damaged, or labelled with unknown classes.
     """
-    pixels, source, test = _training(images, preprocess.crop_size, class_names, training, tests)
+    wanted = tests if test_data is None else 0
+    pixels, source, test = _training(images, preprocess.crop_size, class_names, training, wanted)
     if test_data is not None:
         test = _labelled(test_data, preprocess.crop_size, class_names, tests)
     return Sample(pixels, source, _take(test, tests) if test is not None and len(test) else None)
@@ -73,6 +74,7 @@ def read_sample(
 def _training(
     place: str | Path, side: int, names: tuple[str, ...], count: int, tests: int
 ) -> tuple[np.ndarray, str, LabelledImages | None]:
+    """Read `count` images for ranges, and at most `tests` others, labelled, if there are such."""
     if _is_tfrecords(place):
         from bignas_zoo.recipes.data.tfrecords import tfrecord_images
 
@@ -82,14 +84,15 @@ def _training(
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. Name a folder of images, or TFRecord files.")
     if is_cifar10(folder):
-        train, test = cifar10(folder, "train"), _labelled(folder, side, names, tests)
+        train, test = cifar10(folder, "train"), _labelled(folder, side, names, tests) if tests else None
         return _take(train, count).pixels, "CIFAR-10 training images", test
     train_part, test_part = (_part(folder, parts) for parts in (TRAIN_PARTS, TEST_PARTS))
     if train_part:
         pixels = unlabelled_images(train_part, side, count)
-        labelled = _labelled(test_part, side, names, tests) if test_part and _has_classes(test_part, names) else None
+        known = tests and test_part and _has_classes(test_part, names)
+        labelled = _labelled(test_part, side, names, tests) if known and test_part else None
         return pixels, f"images of {folder.name}/{train_part.name}", labelled
-    if _has_classes(folder, names):
+    if tests and _has_classes(folder, names):
         ours, theirs = stratified(image_folder(folder, side, names, count + tests), 0.5, 0, folder.name)
         ours = _take(ours, count)
         return ours.pixels, f"images of {folder.name}", theirs
