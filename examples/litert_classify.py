@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from slice_files import DAMAGED, Classify, UserError, SliceFiles, main, read_bytes, takes_pixels
+from slice_files import DAMAGED, Classify, SliceFiles, UserError, main, read_bytes, takes_pixels
 
 SIGNATURE, INPUT, OUTPUT = "classify", "image", "scores"
 

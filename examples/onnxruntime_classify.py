@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from slice_files import DAMAGED, Classify, UserError, SliceFiles, main, read_bytes, takes_pixels
+from slice_files import DAMAGED, Classify, SliceFiles, UserError, main, read_bytes, takes_pixels
 
 INPUT, OUTPUT = "image", "scores"
 
