@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +60,6 @@ def photograph(size: tuple[int, int], seed: int) -> Image.Image:
 
 def real_images(data: Path, folder: Path, count: int) -> list[Path]:
     """Write CIFAR-10 test images as PNG files, as they are tiled in the data set's one picture."""
-    import io
-
     with np.load(data / "cifar10_test.npz") as archive:
         tiles = np.asarray(Image.open(io.BytesIO(archive["webp"].tobytes())).convert("RGB"))
     paths = [folder / f"{i:03d}.png" for i in range(count)]
@@ -73,6 +73,8 @@ def real_images(data: Path, folder: Path, count: int) -> list[Path]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slice folder with all files that the examples take."""
     import bignas_zoo as bz
+    from bignas_zoo.export.metadata import FileInfo, with_metadata
+    from bignas_zoo.export.tflite import convert
     from bignas_zoo.models.preprocess import Preprocess
 
     folder = tmp_path_factory.mktemp("exported") / "slice"
@@ -83,6 +85,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bz.to_onnx(child, folder / f"{stem}-pixels.onnx", layout=layout, preprocess=contract)
     bz.to_tflite(child, folder / "model-pixels.tflite", preprocess=contract)
     bz.to_tflite(child, folder / "model-batch4.tflite", batch=4)
+    info = FileInfo(
+        SLICE, "", "1", "", "", bz.get_family("bignas-cifar10").class_names, mean=contract.mean, std=contract.std
+    )
+    (folder / "described.tflite").write_bytes(with_metadata(convert(child), info))
     return folder
 
 
@@ -121,6 +127,7 @@ def test_the_blockers_block(blockers, tmp_path) -> None:
         ("litert", "model.tflite"),
         ("litert", "model-pixels.tflite"),
         ("litert", "model-batch4.tflite"),
+        ("litert", "described.tflite"),
         ("onnxruntime", "model.onnx"),
         ("onnxruntime", "model-pixels.onnx"),
         ("onnxruntime", "model-nchw.onnx"),
@@ -269,3 +276,40 @@ def test_top_below_one_is_refused(described, blockers) -> None:
     done = run("onnxruntime", blockers, described, "photo.png", "--top", "0")
     assert done.returncode == 2
     assert done.stderr == "Error: --top is 0; give 1 or more.\n"
+
+
+DEPLOY = ROOT / "docs" / "DEPLOY.md"
+
+
+def test_what_the_page_on_deploying_links_to_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", DEPLOY.read_text("utf-8")):
+        assert (DEPLOY.parent / link).exists(), link
+
+
+@pytest.mark.slow
+def test_the_table_of_resize_filters_is_what_is_measured(shared_data, exported) -> None:
+    import onnxruntime
+    from keras import ops
+
+    rows = re.findall(
+        r"^\| ([a-z]+)((?:, [^|]*)?) \| ([\d.]+) \| ([\d.]+) \|$", DEPLOY.read_text("utf-8"), re.MULTILINE
+    )
+    assert len(rows) == 5
+    with np.load(shared_data / "cifar10_test.npz") as archive:
+        tiles = np.asarray(Image.open(io.BytesIO(archive["webp"].tobytes())).convert("RGB"), np.float32)
+        labels = archive["labels"]
+    images = tiles.reshape(-1, 32, 100, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)[: len(labels)]
+    session = onnxruntime.InferenceSession(exported / "model-pixels.onnx")
+    first = None
+    for kind, how, top1, same in rows:
+        classes = []
+        for start in range(0, len(images), 500):
+            batch, antialias = images[start : start + 500], "antialias" in how and "no antialias" not in how
+            pixels = np.asarray(ops.image.resize(batch, (24, 24), interpolation=kind, antialias=antialias))
+            pixels = pixels.round().clip(0, 255) if "rounded" in how else pixels
+            classes.append(session.run(["scores"], {"image": pixels})[0].argmax(-1))
+        found = np.concatenate(classes)
+        first = found if first is None else first
+        # Another version of a library may tip an image or two.
+        assert 100 * np.mean(found == labels) == pytest.approx(float(top1), abs=0.05)
+        assert 100 * np.mean(found == first) == pytest.approx(float(same), abs=0.1)

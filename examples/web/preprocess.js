@@ -1,9 +1,10 @@
 // From decoded pixels to what a slice takes: the same numbers as bignas-zoo's preprocess.py.
 //
-// A canvas is no help here: browsers do not say how they shrink images, and do not agree. So both steps are done
-// in JavaScript: the shorter side is brought to `crop_size` and the centre cut square, in whole numbers as Pillow
-// does it (across, then down; Pillow 13 begins with the height of tall images, which rounds differently); the square is resized to the network's resolution in float. Both use the bicubic filter with
-// antialiasing. There is no DOM in this file, so that Node can run it too.
+// A canvas is no help here: browsers do not say how they shrink images, and do not agree. So both steps are done in
+// JavaScript, bicubically with antialiasing: the shorter side is brought to `crop_size` and the centre cut square, in
+// whole numbers and across before down, as Pillow does it (Pillow 13 takes tall images the other way round, which
+// rounds differently); then the square is resized to the network's resolution, in float. There is no DOM in this
+// file, so that Node can run it too.
 
 /** Read what slice.json says of the input and the output. Throws an Error in words if it is not a slice's. */
 export function readSlice(json) {
