@@ -113,7 +113,8 @@ function show(file, imageData, { ranked, pixels, prepareMs, networkMs }) {
     return row;
   });
   $("scores").replaceChildren(...rows);
-  $("times").textContent = `${networkMs.toFixed(1)} ms in the network, ${prepareMs.toFixed(1)} ms to prepare the image.`;
+  const [network, prepare] = [networkMs, prepareMs].map((time) => time.toFixed(1));
+  $("times").textContent = `${network} ms in the network, ${prepare} ms to prepare the image.`;
   $("answer").textContent = ranked[0].label;
   document.body.dataset.state = "result";
   say(`${file.name}: ${ranked[0].label}, ${percent(ranked[0].score)}.`);

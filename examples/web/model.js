@@ -4,8 +4,9 @@ import { channelsFirst, normalise, readSlice, toPixels } from "./preprocess.js";
 
 /** The files of a slice folder that this page can run, in the order they are looked for. */
 const FILES = ["model.onnx", "model-pixels.onnx", "model-nchw.onnx", "model-nchw-pixels.onnx"];
-const MAKE =
-  "Make it with:\nbignas-zoo get bignas-cifar10-s --output examples/web/model\nbignas-zoo export examples/web/model --format onnx";
+const MAKE = `Make it with:
+bignas-zoo get bignas-cifar10-s --output examples/web/model
+bignas-zoo export examples/web/model --format onnx`;
 
 /**
  * Load a slice folder.

@@ -21,10 +21,12 @@ const { values: given } = parseArgs({
     screenshots: { type: "string" },
   },
 });
+const NOTES = { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("hi") };
 const SHOWN = "document.querySelectorAll('#scores li').length > 0";
-/** Addresses under /model/ are files of --model; under /none/ there is nothing; the rest is this folder. */
+/** Addresses under /model/ are files of --model, the others files of this folder. */
 const MODEL = join(HERE, "model") + sep;
-const server = await serve(0, (path) => (path.startsWith(MODEL) ? join(resolve(given.model), path.slice(MODEL.length)) : path));
+const place = (path) => (path.startsWith(MODEL) ? join(resolve(given.model), path.slice(MODEL.length)) : path);
+const server = await serve(0, place);
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"],
@@ -38,8 +40,9 @@ try {
   await classifySample(page);
   await classifyAll(page);
   await dropSample(page);
-  report.errors.notAnImage = await refuse(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("hi") });
-  report.errors.damaged = await refuse(page, { name: "a.png", mimeType: "image/png", buffer: Buffer.from("\x89PNG\r\n") });
+  report.errors.notAnImage = await refuse(page, NOTES);
+  const damaged = Buffer.from("\x89PNG\r\n", "latin1");
+  report.errors.damaged = await refuse(page, { name: "a.png", mimeType: "image/png", buffer: damaged });
   report.errors.noModel = await failedStart("?model=none");
   report.errors.noFile = await failedStart("?file=other.onnx");
   report.errors.noRuntime = await failedStart("", "**/node_modules/**");
@@ -147,8 +150,7 @@ async function screenshots(folder) {
     await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
     const width = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     if (width > 0) report.problems.push(`the page is ${width} px too wide (${name})`);
-    await page.setInputFiles("#file", { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("hi") });
-    await errorOf(page);
+    await refuse(page, NOTES);
     await page.screenshot({ path: join(folder, `${name}-error.png`), fullPage: true });
     await page.close();
   }
