@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import struct
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 #: From pixel values ``[resolution, resolution, 3]`` (float32, 0 to 255) to one score a class.
 Classify = Callable[[np.ndarray], np.ndarray]
@@ -79,9 +80,8 @@ class SliceFiles:
     def pixels(self, path: Path) -> np.ndarray:
         """Decode an image file and bring it to the network's size.
 
-        The shorter side becomes `crop_size` pixels, the longer one is cut evenly, the square is resized to
-        `resolution`; both times bicubically with antialiasing, which is what Pillow does. EXIF orientation is not
-        applied, as in bignas-zoo: put ``ImageOps.exif_transpose`` first if your photographs need it.
+        It is turned upright as its EXIF data say, the shorter side becomes `crop_size` pixels, the longer one is cut
+        evenly, the square is resized to `resolution`; both times bicubically with antialiasing, as Pillow does it.
 
         Returns:
             ``[resolution, resolution, 3]`` float32, RGB, some 0 to 255 (bicubic filters overshoot a little).
@@ -132,13 +132,20 @@ def _open(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return image.convert("RGB")
+                return _upright(image).convert("RGB")
     except UNREADABLE as error:
         raise UserError(f"{path}: not a readable image ({error}).", DAMAGED) from error
     except OSError as error:
         if error.strerror is None:  # Pillow's own words for a truncated file
             raise UserError(f"{path}: damaged image ({error}).", DAMAGED) from error
         raise UserError(f"{path}: cannot be read ({error.strerror}).", UNREACHABLE) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return image  # EXIF data that cannot be read
 
 
 def main(load: Callable[[Path, SliceFiles], Classify], suffix: str, about: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError
-from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.models.preprocess import Preprocess, read_image
 from bignas_zoo.recipes import sandwich
 from bignas_zoo.recipes.data import (
     CIFAR10_CLASSES,
@@ -217,6 +217,20 @@ def test_image_folder_takes_the_centre_of_an_oblong_image(tmp_path: Path) -> Non
     data = image_folder(tmp_path, 8)
     np.testing.assert_array_equal(data.pixels[0], wide[:, 6:14])
     np.testing.assert_array_equal(data.pixels[1], wide[:, 6:14].transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_photographs_are_turned_upright(tmp_path: Path, orientation: int, quarters: int) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png", 8), np.rot90(stored, quarters))
+
+
+def test_broken_exif_data_are_left_aside(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (9, 8, 7)).save(tmp_path / "x.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f")
+    assert read_image(tmp_path / "x.jpg", 8).shape == (8, 8, 3)
 
 
 def test_image_folder_with_an_unknown_class(class_folders: Path) -> None:

@@ -149,7 +149,7 @@ def test_images_of_any_size_and_mode_are_read_as_the_package_does(exported, bloc
         paths.append(tmp_path / f"{i}.png")
         photograph(size, i).save(paths[-1])
     turned = Image.Exif()
-    turned[0x0112] = 6  # EXIF orientation: the package does not turn images, so neither do the examples
+    turned[0x0112] = 6  # EXIF orientation: lying on its side
     for name, picture, options in (
         ("photo.jpg", photograph((300, 200), 20), {"exif": turned}),
         ("grey.png", photograph((90, 70), 21).convert("L"), {}),

@@ -10,6 +10,7 @@ to every target resolution, at test time as well.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from keras import ops
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 
@@ -108,7 +109,8 @@ def resize(images: Tensor, resolution: int) -> Tensor:
 def read_image(path: Path, crop_size: int) -> np.ndarray:
     """Decode an image file and cut its centre square.
 
-    The shorter side is resized to `crop_size` (bicubic), the longer one cut evenly.
+    It is turned upright as its EXIF data say, its shorter side is resized to `crop_size` (bicubic), the longer one cut
+    evenly.
 
     Args:
         path: PNG, JPEG, WebP or BMP.
@@ -130,7 +132,7 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source) as image:
-                rgb = image.convert("RGB")
+                rgb = upright(image).convert("RGB")
     except UNREADABLE as error:
         raise IntegrityError(f"{name}: not a readable image ({error}). Replace or remove it.") from error
     except OSError as error:
@@ -146,3 +148,11 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
         )
     left, top = (rgb.width - crop_size) // 2, (rgb.height - crop_size) // 2
     return np.asarray(rgb.crop((left, top, left + crop_size, top + crop_size)))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF data say; phones store most photographs on their side."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return image  # EXIF data that cannot be read; pixels that cannot are found by whoever reads them
