@@ -200,7 +200,7 @@ def report(folder: Path, taken: dict[tuple[str, str], list[float]]) -> None:
     print("| net | px | MMACs | precision | ms (quartiles) | ms/100 MMACs | of EfficientNet-B0's | of BigNAS-S's ms |")
     print("|---|---|---|---|---|---|---|---|")
     for precision in PRECISIONS:
-        for name in (n for n, p in taken if p == precision):
+        for name in (n for n in nets() if (n, precision) in taken):
             facts = json.loads((folder / f"{name}.json").read_text())
             times, each = taken[name, precision], facts["macs"] / 1e8
             low, middle, high = statistics.quantiles(times, n=4)
