@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 PRECISIONS = ("float32", "int8")
-#: What each variant of BigNAS-S changes.
+#: What each variant of a model of the paper, BigNAS-S if none is named, changes.
 VARIANTS: dict[str, dict[str, Any]] = {
     "s": {},
     "s_no_se": {"squeeze_excite": False},
@@ -34,28 +34,67 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "s_kernel3": {"kernels": 3},
     "s_200": {"resolution": 200},
     "s_208": {"resolution": 208},
+    "s_pool": {"pool": "depthwise"},
+    "s_relu6_pool": {"activation": "relu6", "pool": "depthwise"},
+    "s_no_se_pool": {"squeeze_excite": False, "pool": "depthwise"},
+    "s_no_se_relu6_pool": {"squeeze_excite": False, "activation": "relu6", "pool": "depthwise"},
+    "s_hard_swish_parts": {"activation": "hard_swish", "pool": "depthwise", "parts": True},
     "s_224": {"resolution": 224},
-    "s_224_hard_swish": {"resolution": 224, "activation": "hard_swish"},
+    "m": {"base": "bignas-m"},
+    "m_hard_swish": {"base": "bignas-m", "activation": "hard_swish"},
+    "m_relu6": {"base": "bignas-m", "activation": "relu6"},
+    "m_no_se_relu6_pool": {
+        "base": "bignas-m",
+        "squeeze_excite": False,
+        "activation": "relu6",
+        "pool": "depthwise",
+    },
 }
 OTHERS = ("efficientnet_b0", "mobilenet_v3_large")
 SHIPPED = ("bignas-cifar10-s", "bignas-cifar10-m", "bignas-cifar10-biggest")
 
 
-def paper_s(squeeze_excite: bool | None = None, activation: str | None = None, **changes: Any) -> tuple[Any, int]:
-    """Build BigNAS-S with something changed; return it and its MACs."""
+def paper_model(
+    base: str = "bignas-s", squeeze_excite: bool | None = None, activation: str | None = None, **changes: Any
+) -> tuple[Any, int]:
+    """Build a model of the paper with something changed; return it and its MACs."""
     from bignas_zoo import cost
     from bignas_zoo.models.child import build_child
     from bignas_zoo.spaces import variant
     from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS
 
-    choices = PAPER_MODELS["bignas-s"].to_json()
+    choices = PAPER_MODELS[base].to_json()
     if "kernels" in changes:
         choices["kernels"] = [changes["kernels"]] * len(choices["kernels"])
     choices["resolution"] = changes.get("resolution", choices["resolution"])
     space = dataclasses.replace(BIGNAS, unseen_resolutions=(200, *BIGNAS.unseen_resolutions))
     space = variant(space, squeeze_excite=squeeze_excite, activation=activation)
     spec = space.spec(**{k: choices[k] for k in ("resolution", "widths", "depths", "kernels")})
-    return build_child(spec), cost.macs(spec)
+    return rewritten(build_child(spec), **changes), cost.macs(spec)
+
+
+def rewritten(child: Any, pool: str = "", parts: bool = False, **_: Any) -> Any:
+    """Return the same function in other operations.
+
+    With ``pool="depthwise"`` the 2x2 average of a shortcut is a depthwise convolution (equal on maps of even size);
+    with `parts` hard_swish is an addition, a relu6 and a multiplication.
+    """
+    if not pool:
+        return child
+    import keras
+
+    def change(layer: Any) -> Any:
+        kind, name = type(layer).__name__, layer.name.replace(".", "_")
+        if kind == "AveragePooling2D":
+            weights = keras.initializers.Constant(0.25)
+            return keras.layers.DepthwiseConv2D(
+                2, 2, "same", use_bias=False, depthwise_initializer=weights, name=layer.name
+            )
+        if parts and name.endswith("hard_swish"):
+            return keras.layers.Lambda(lambda x: (x * (1 / 6)) * keras.ops.relu6(x + 3.0), name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    return keras.models.clone_model(child, clone_function=change)
 
 
 def other(name: str) -> tuple[Any, int]:
@@ -93,7 +132,7 @@ def shipped(name: str) -> tuple[Any, int]:
 def nets() -> dict[str, Callable[[], tuple[Any, int]]]:
     """Return how each net is built."""
     return {
-        **{name: (lambda changes=changes: paper_s(**changes)) for name, changes in VARIANTS.items()},
+        **{name: (lambda changes=changes: paper_model(**changes)) for name, changes in VARIANTS.items()},
         **{name: (lambda name=name: other(name)) for name in OTHERS},
         **{name: (lambda name=name: shipped(name)) for name in SHIPPED},
     }
@@ -161,7 +200,7 @@ def report(folder: Path, taken: dict[tuple[str, str], list[float]]) -> None:
     print("| net | px | MMACs | precision | ms (quartiles) | ms/100 MMACs | of EfficientNet-B0's | of BigNAS-S's ms |")
     print("|---|---|---|---|---|---|---|---|")
     for precision in PRECISIONS:
-        for name in (n for n, p in taken if p == precision):
+        for name in (n for n in nets() if (n, precision) in taken):
             facts = json.loads((folder / f"{name}.json").read_text())
             times, each = taken[name, precision], facts["macs"] / 1e8
             low, middle, high = statistics.quantiles(times, n=4)

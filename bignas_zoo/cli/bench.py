@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +13,10 @@ from bignas_zoo import delivery, slice_folder
 from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
 from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
-from bignas_zoo.export.runner import printable
-from bignas_zoo.measure.bench import Bench, BenchFile, BenchReport, Spread, bench
 from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
+
+if TYPE_CHECKING:
+    from bignas_zoo.measure.bench import Bench, BenchFile, BenchReport, Spread
 
 SUFFIXES = (".tflite", ".onnx")
 
@@ -62,6 +64,8 @@ def bench_command(
       bignas-zoo bench bignas-cifar10-s
       bignas-zoo bench model.tflite model-int8.tflite model.onnx --threads 1,2
     """  # noqa: D301  click reads the escape as "keep these lines"
+    from bignas_zoo.measure.bench import bench
+
     with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
         files = [file for number, t in enumerate(targets) for file in _files(t, family, Path(name) / str(number))]
         say(f"measuring {', '.join(f.label for f in files)}")
@@ -80,6 +84,9 @@ def bench_command(
 
 def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
     """Return the files of a file, a folder or a slice, which is exported into a folder first."""
+    from bignas_zoo.export.runner import printable
+    from bignas_zoo.measure.bench import BenchFile
+
     path = Path(target)
     if os.path.isdir(path):
         found = [BenchFile(p, printable(str(p)), _macs(path)) for p in _exports(path)]

@@ -130,6 +130,7 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
     """Do `read_image`'s work for a file or a stream of encoded bytes; `name` is for error messages."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source) as image:
                 rgb = upright(image).convert("RGB")
