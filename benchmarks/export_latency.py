@@ -177,7 +177,7 @@ def make(folder: Path, only: list[str]) -> None:
 
 def measure(folder: Path, only: list[str], rounds: int) -> dict[tuple[str, str], list[float]]:
     """Return the CPU milliseconds of each file in each round."""
-    from bignas_zoo.export.runner import LoadedFile
+    from bignas_zoo.runtime.runner import LoadedFile
 
     taken: dict[tuple[str, str], list[float]] = {}
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ gives, how it was proven, and on which images (normative: docs/FORMAT.md).
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -187,6 +188,13 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
     from bignas_zoo.export.gates import check
     from bignas_zoo.proving import make, prove
 
+    if (option.format, option.precision) == ("tflite", "int8") and "hard_swish" in json.dumps(
+        subject.description["space"]
+    ):
+        say(
+            f"{option.file}: hard_swish in int8 is slow on CPUs (XNNPACK does not take it; some five times the time of "
+            "swish): take --precision float16, or a space with swish or relu6"
+        )
     target = folder / option.file
     aside = folder / f"{option.file}{REJECTED}"
     say(f"{option.file}: converting")

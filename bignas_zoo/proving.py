@@ -209,7 +209,7 @@ def run_export(option: Export, path: Path, inputs: np.ndarray) -> tuple[np.ndarr
         Scores ``[n, classes]`` float32, and the runtime in words.
     """
     if option.format in ("tflite", "onnx"):
-        from bignas_zoo.export.runner import LoadedFile
+        from bignas_zoo.runtime.runner import LoadedFile
 
         with LoadedFile(path) as file:
             return file.run(inputs), file.ends.runtime

@@ -172,7 +172,7 @@ def _option(folder: Path | None, file: Path) -> Export:
 
 def _runs(file: Path) -> Check:
     """Load the file and run it on random inputs."""
-    from bignas_zoo.export.runner import describe_file, run_file
+    from bignas_zoo.runtime.runner import describe_file, run_file
 
     ends = describe_file(file)
     shape = [1 if size is None else size for size in ends.input.shape]

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bignas_zoo.errors import QualityError, UsageError
+from bignas_zoo.export.fold import pool_by_convolution
 from bignas_zoo.export.metadata import FileInfo, with_metadata
 from bignas_zoo.export.quantise import quantise
 from bignas_zoo.formats import Export
@@ -84,7 +85,11 @@ def convert(
         raise UsageError("export: a file that takes pixels needs the family's preprocess, to normalise them.")
     if options.precision == "int8" and images is None:
         raise UsageError("export: int8 needs images, to find the ranges of the activations; give training images.")
-    model = _converted(child, options, preprocess if options.takes_pixels else None)
+    model = _converted(
+        pool_by_convolution(child) if options.precision == "int8" else child,
+        options,
+        preprocess if options.takes_pixels else None,
+    )
     if options.precision == "int8":
         assert images is not None
         ends = (0.0, 255.0) if options.takes_pixels else None

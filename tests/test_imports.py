@@ -44,7 +44,7 @@ PURE = {
 #: Level of each part of the package; `root` is the package's own __init__.
 LEVEL = {
     **dict.fromkeys(PURE, "pure"),
-    **{part: part for part in ("models", "export", "recipes", "hub_cards", "measure", "cli")},
+    **{part: part for part in ("models", "export", "recipes", "runtime", "hub_cards", "measure", "cli")},
     "delivery": "zoo",
     "exporting": "zoo",
     "proving": "zoo",
@@ -54,7 +54,7 @@ LEVEL = {
     "slice_folder": "zoo",
     "": "root",
 }
-#: pure <- models <- {export, recipes} <- measure <- zoo <- cli; hub_cards reads the pure level only.
+#: pure <- models <- {export, recipes} <- measure <- zoo <- cli; hub_cards and runtime read the pure level only.
 BELOW = {
     "pure": {"pure"},
     "models": {"pure", "models"},
@@ -62,9 +62,10 @@ BELOW = {
     "recipes": {"pure", "models", "recipes"},
     "hub_cards": {"pure", "hub_cards"},
     "measure": {"pure", "models", "export", "recipes", "measure"},
-    "zoo": {"pure", "models", "export", "recipes", "hub_cards", "measure", "zoo"},
+    "runtime": {"pure", "runtime"},  # without Keras
+    "zoo": {"pure", "models", "export", "recipes", "runtime", "hub_cards", "measure", "zoo"},
     "root": {"pure", "export", "zoo"},
-    "cli": {"pure", "models", "export", "recipes", "hub_cards", "measure", "zoo", "cli", "root"},
+    "cli": {"pure", "models", "export", "recipes", "runtime", "hub_cards", "measure", "zoo", "cli", "root"},
 }
 HEAVY = ("numpy", "keras", "tensorflow", "PIL", "yaml", "rich", "jinja2", "jax", "matplotlib", "safetensors")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from conftest import TINY
@@ -12,6 +13,7 @@ from test_onnx import alive
 import bignas_zoo as bz
 from bignas_zoo import registry
 from bignas_zoo.errors import UsageError
+from bignas_zoo.export.fold import pool_by_convolution
 from bignas_zoo.export.parity import run_tflite
 from bignas_zoo.export.quantise import activation_ranges
 from bignas_zoo.export.tflite import convert
@@ -79,6 +81,19 @@ def test_ranges_are_those_of_numpy(child) -> None:
     whole = activation_ranges(convert(child), x, 100)
     np.testing.assert_allclose(whole[name], [x.min(), x.max()], rtol=1e-6)
     assert all(low <= high for low, high in whole.values())
+
+
+@pytest.mark.parametrize("size", [12, 14, 18, 20])
+def test_averages_by_convolution_are_the_same_function(size: int) -> None:
+    """Maps of every size occur: 14 px halves to 7, an odd map, whose average stays."""
+    net = alive(TINY.spec(resolution=size, depths=[1, 2, 2, 1], widths=[8, 8, 24, 32, 32, 32], kernels=[3, 5, 3, 3],
+                          expansions=[1, 2, 4, 2]))  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(4, size, size, 3)).astype("f4")
+    other = pool_by_convolution(net)
+    kept = [layer for layer in other.layers if isinstance(layer, keras.layers.AveragePooling2D)]
+    assert all(layer.input.shape[1] % 2 for layer in kept)
+    assert len(kept) < sum(isinstance(layer, keras.layers.AveragePooling2D) for layer in net.layers)
+    np.testing.assert_allclose(np.asarray(other(x)), np.asarray(net(x)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("io", ["float32", "int8", "uint8"])

@@ -16,7 +16,7 @@ from bignas_zoo.errors import BigNASError, LocalIOError
 from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
-    from bignas_zoo.measure.bench import Bench, BenchFile, BenchReport, Spread
+    from bignas_zoo.runtime.bench import Bench, BenchFile, BenchReport, Spread
 
 SUFFIXES = (".tflite", ".onnx")
 
@@ -64,7 +64,7 @@ def bench_command(
       bignas-zoo bench bignas-cifar10-s
       bignas-zoo bench model.tflite model-int8.tflite model.onnx --threads 1,2
     """  # noqa: D301  click reads the escape as "keep these lines"
-    from bignas_zoo.measure.bench import bench
+    from bignas_zoo.runtime.bench import bench
 
     with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
         files = [file for number, t in enumerate(targets) for file in _files(t, family, Path(name) / str(number))]
@@ -84,8 +84,8 @@ def bench_command(
 
 def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
     """Return the files of a file, a folder or a slice, which is exported into a folder first."""
-    from bignas_zoo.export.runner import printable
-    from bignas_zoo.measure.bench import BenchFile
+    from bignas_zoo.runtime.bench import BenchFile
+    from bignas_zoo.runtime.runner import printable
 
     path = Path(target)
     if os.path.isdir(path):

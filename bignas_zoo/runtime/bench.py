@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.export.runner import LoadedFile, Timings
 from bignas_zoo.provenance import machine, versions
+from bignas_zoo.runtime.runner import LoadedFile, Timings
 
 #: Without `runs`, a file is timed for about so many seconds, within these numbers of calls.
 SECONDS, FEWEST, MOST = 1.5, 20, 1000
@@ -218,7 +218,7 @@ def bench(
 
     Raises:
         UsageError: no files, or a number that is not allowed, or a file that takes another batch.
-        LocalIOError, IntegrityError, BigNASError: as `bignas_zoo.export.runner.describe_file`.
+        LocalIOError, IntegrityError, BigNASError: as `bignas_zoo.runtime.runner.describe_file`.
     """
     _check(files, threads, warmup, runs)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
