@@ -24,6 +24,7 @@ CHUNK = 1 << 20
 FOLDERS = {
     "slice.json": {"slice.json", "model.tflite", "model.safetensors", "labels.txt", "README.md", "manifest.json"},
     "family.json": {"family.json", "front.json", "metrics.jsonl", "supernet.safetensors", "bn"},
+    "saved_model.pb": {"saved_model.pb", "fingerprint.pb", "variables", "assets"},
 }
 TEMPORARY = ".bignas-tmp-"
 

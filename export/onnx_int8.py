@@ -64,6 +64,7 @@ def quantise(
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     graph = onnx.load_from_string(model)
+    outside = _left_float(graph)
     check_images(images, _image_shape(graph))
     ranges = activation_ranges(model, images, cover)
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
@@ -78,7 +79,7 @@ def quantise(
                 onnx.TensorProto.UINT8,
                 TensorsData(CalibrationMethod.MinMax, data),
                 [],
-                _left_float(graph),
+                outside,
                 list(QUANTISED),
                 {"OpTypesToExcludeOutputQuantization": list(CLASSIFIER)},
             )
@@ -135,7 +136,9 @@ def _left_float(model: onnx.ModelProto) -> list[str]:
     nodes = list(model.graph.node)
     kinds = [node.op_type for node in nodes]
     if "Conv" not in kinds or not {*CLASSIFIER} & {*kinds}:
-        raise QualityError("int8: the file has no convolution or no classifier; give one made by `to_onnx`.")
+        raise QualityError(
+            "int8: the file cannot be quantised: it has no convolution or no classifier. Give one that `to_onnx` made."
+        )
     begin, end = kinds.index("Conv"), max(i for i, kind in enumerate(kinds) if kind in CLASSIFIER)
     return [node.name for i, node in enumerate(nodes) if i < begin or i > end]
 
