@@ -265,6 +265,12 @@ def _ends(subject: Subject, option: Export) -> tuple[dict[str, Any], dict[str, A
 
 
 def _properties(subject: Subject, option: Export) -> dict[str, str]:
-    from bignas_zoo.export.onnx import properties
+    """Return what an ONNX file says of itself."""
+    from bignas_zoo.export.properties import properties
 
-    return properties(slice_folder.file_info(subject.description, pixels=option.takes_pixels))
+    info = slice_folder.file_info(subject.description)
+    return properties(
+        name=info.name, description=info.description, version=info.version, author=info.author, license=info.license,
+        class_names=info.class_names, preprocess=subject.preprocess, resolution=subject.resolution,
+        normalised_in_graph=option.normalize_in_graph, provenance=subject.description.get("provenance"),
+    )  # fmt: skip

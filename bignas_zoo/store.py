@@ -29,6 +29,7 @@ FOLDERS = {
         + EXPORT_NAME.pattern
     ),
     "family.json": re.compile(r"family\.json|front\.json|metrics\.jsonl|supernet\.safetensors|bn"),
+    "saved_model.pb": re.compile(r"saved_model\.pb|fingerprint\.pb|variables|assets"),
 }
 TEMPORARY = ".bignas-tmp-"
 

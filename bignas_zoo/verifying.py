@@ -197,9 +197,9 @@ def _described(file: Path, option: Export) -> Check:
             info = read_metadata(file.read_bytes())
             text = f"{info.name}: {len(info.class_names)} labels, mean {list(info.mean)}, std {list(info.std)}"
             return Check("metadata", True, text, {**asdict(info), "class_names": list(info.class_names)})
-        from bignas_zoo.export.onnx import read_properties
+        from bignas_zoo.export.properties import read_properties
 
-        found = read_properties(file.read_bytes())
+        found = read_properties(file)
         return Check("metadata", True, f"{found['name']}: {len(found['labels'])} labels", found)
     except IntegrityError as error:
         return Check("metadata", None, str(error))

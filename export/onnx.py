@@ -1,4 +1,4 @@
-"""Plain Keras child to an ONNX file: opset 17, batch norms folded, the same bytes every time.
+"""Plain Keras child to an ONNX file, float32 or int8: opset 17, batch norms folded, the same bytes every time.
 
 The module's name is the format's; within it the library is ``import onnx`` as everywhere (imports are absolute).
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 import onnxslim
 import tensorflow as tf
@@ -35,25 +36,27 @@ def to_onnx(
     path: Path | str,
     *,
     layout: str = "nhwc",
+    precision: str = "float32",
     preprocess: Preprocess | None = None,
     properties: Mapping[str, str] | None = None,
+    images: np.ndarray | None = None,
 ) -> int:
     """Convert a calibrated child and write the file atomically.
 
     Args:
-        child, layout, preprocess, properties: see `convert`.
+        child, layout, precision, preprocess, properties, images: see `convert`.
         path: the file to write.
 
     Returns:
         Its size in bytes.
 
     Raises:
-        UsageError: no such layout.
         LocalIOError: the file cannot be written.
-        QualityError: see `convert`.
+        UsageError, QualityError: see `convert`.
     """
-    Export("onnx", layout=layout)  # refuses what there is not
-    data = convert(child, layout=layout, preprocess=preprocess, properties=properties)
+    data = convert(
+        child, layout=layout, precision=precision, preprocess=preprocess, properties=properties, images=images
+    )
     atomic_write(Path(path), data)
     return len(data)
 
@@ -62,24 +65,43 @@ def convert(
     child: keras.Model,
     *,
     layout: str = "nhwc",
+    precision: str = "float32",
     preprocess: Preprocess | None = None,
     properties: Mapping[str, str] | None = None,
+    images: np.ndarray | None = None,
 ) -> bytes:
     """Convert a calibrated child to the bytes of an ONNX file.
 
     Args:
         child: from ``[batch, size, size, 3]`` to logits.
         layout: of the input ``image``: "nhwc" or "nchw".
+        precision: "float32", or "int8" (weights and activations, see `bignas_zoo.export.onnx_int8`).
         preprocess: if given, the file takes pixel values 0 to 255 and normalises them itself.
-        properties: what the file says of itself (``metadata_props``).
+        properties: what the file says of itself (``metadata_props``, see `bignas_zoo.export.properties`).
+        images: ``[n, size, size, 3]`` float32, as the file takes them (nhwc for either layout): for int8 at least
+            64 training images.
 
     Returns:
         The file: ``image`` float32 to ``scores`` float32 ``[batch, classes]`` (softmax).
 
     Raises:
         QualityError: the result is no valid ONNX model, or holds operations that should be gone.
-        UsageError: Keras runs on another backend than TensorFlow.
+        UsageError: no such layout or precision, images missing or too few, or Keras runs on another backend than
+            TensorFlow.
     """
+    Export("onnx", precision, layout=layout)  # refuses what there is not
+    if precision == "int8" and images is None:
+        raise UsageError("export: int8 needs images, to find the ranges of the activations; give training images.")
+    model = _converted(child, layout, preprocess, properties or {})
+    if precision != "int8":
+        return model
+    from bignas_zoo.export.onnx_int8 import quantise  # it builds on this module, and loads a second library
+
+    assert images is not None
+    return quantise(model, images)
+
+
+def _converted(child: keras.Model, layout: str, preprocess: Preprocess | None, properties: Mapping[str, str]) -> bytes:
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
             f"export: Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before the first import."
@@ -100,7 +122,7 @@ def convert(
             model = onnxslim.slim(model)
         except Exception as error:
             raise QualityError(f"ONNX conversion failed: {type(error).__name__}: {str(error)[:300]}") from error
-    return finish(_canonical(model), properties or {}, child.name)
+    return finish(canonical(model), properties, child.name)
 
 
 def finish(model: onnx.ModelProto, properties: Mapping[str, str], name: str) -> bytes:
@@ -125,8 +147,8 @@ def finish(model: onnx.ModelProto, properties: Mapping[str, str], name: str) -> 
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _canonical(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Number names in the order of the graph: converters count on from call to call."""
+def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Number names in the order of the graph, in place: converters count on from call to call."""
     graph = model.graph
     names = {value.name: value.name for value in [*graph.input, *graph.output]}
     for node in graph.node:

@@ -16,7 +16,7 @@ from test_runner import channel_means, mean_node, onnx_model, put
 import bignas_zoo as bz
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import UsageError
-from bignas_zoo.measure import bench as module
+from bignas_zoo.runtime import bench as module
 from bignas_zoo.runtime.bench import BenchFile, Spread, bench
 from bignas_zoo.runtime.runner import LoadedFile, Timings
 

@@ -282,3 +282,61 @@ def test_forged_options_are_refused(folder: Path) -> None:
     (folder / "exports.json").write_text(text)
     with pytest.raises(IntegrityError, match="what cannot be"):
         verify(folder / F16.file)
+
+
+# other formats
+
+
+@pytest.fixture(scope="module")
+def formats(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("formats") / "slice"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGNAS_ZOO_CACHE", str(cache))
+        wanted = [Export("onnx"), Export("onnx", layout="nchw", normalize_in_graph=True), Export("keras"),
+                  Export("saved_model")]  # fmt: skip
+        export_slice(NAME, wanted, output=folder)
+    return folder
+
+
+def test_onnx_keras_and_saved_model_are_proven_and_recorded(formats: Path) -> None:
+    found = entries(formats)
+    assert set(found) == {"model.onnx", "model-nchw-pixels.onnx", "model.keras", "saved_model"}
+    for entry in found.values():
+        assert entry["parity"]["max_abs"] <= 1e-4 * entry["parity"]["max_logit"]
+        assert entry["parity"]["top1_agreement"] == 1
+    assert found["model-nchw-pixels.onnx"]["input"]["shape"] == ["batch", 3, 20, 20]
+    assert found["model-nchw-pixels.onnx"]["input"]["values"] == "pixels 0 to 255"
+    assert found["model.keras"]["output"]["values"] == "logits"
+    files = found["saved_model"]["files"]
+    assert "saved_model/saved_model.pb" in files
+    assert found["saved_model"]["bytes"] == sum((formats / name).stat().st_size for name in files)
+
+
+def test_a_saved_model_is_kept_and_made_again_when_damaged(formats: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(formats, tmp_path / "slice"))
+    option = Export("saved_model")
+    assert export_slice(folder, [option])[0].cached
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"x")
+    assert not export_slice(folder, [option])[0].cached
+    assert export_slice(folder, [option])[0].cached
+    assert bz.get(NAME, output=folder).path == folder  # still a folder of ours
+
+
+def test_verify_reads_onnx_files_and_leaves_code_alone(formats: Path) -> None:
+    good = {"record": True, "runs": True, "metadata": True, "parity": True}
+    assert checks(formats / "model.onnx") == good
+    assert checks(formats / "model-nchw-pixels.onnx") == good
+    for name in ("model.keras", "saved_model"):
+        with pytest.raises(UsageError, match="can run its code"):
+            verify(formats / name)
+
+
+def test_int8_is_proven_on_real_images(folder: Path, shared_data: Path) -> None:
+    text = cli("export", folder, "--format", "tflite", "--format", "onnx", "--precision", "int8", "--images", shared_data,
+               "--json")  # fmt: skip
+    for entry in json.loads(text[text.index("{") :])["exports"]:
+        assert entry["accuracy"]["images"] == 2000
+        assert entry["accuracy"]["loss"] <= 1.0
+        assert entry["ranges"]["images"] == 1000
+        assert len(entry["ranges"]["pixels_sha256"]) == 64
+    assert checks(folder / "model-int8.tflite", images=shared_data)["parity"] is True

@@ -1,0 +1,74 @@
+"""Ranges of a network's activations on real images, by percentiles: what every int8 file needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bignas_zoo.errors import UsageError
+from bignas_zoo.export.quantise import BINS, LEAST_IMAGES, Ranges, _covered
+
+#: Gets the name of a tensor and some of its values, ``[...]`` float32.
+Tell = Callable[[str, np.ndarray], None]
+
+
+def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse images that ranges cannot be found on.
+
+    Args:
+        images: ``[n, size, size, 3]``.
+        shape: of one image, as the file takes it before any change of layout.
+
+    Raises:
+        UsageError: too few, of another shape, or not finite.
+    """
+    if images.ndim != 4 or images.shape[1:] != shape:
+        raise UsageError(
+            f"int8: images have the shape {list(images.shape)}; this file takes [n, {', '.join(map(str, shape))}]. "
+            "Resize them with the family's preprocess."
+        )
+    if len(images) < LEAST_IMAGES:
+        raise UsageError(
+            f"int8: {len(images)} images are too few to find the activations' ranges; give at least {LEAST_IMAGES} "
+            "training images with --images."
+        )
+    if not np.isfinite(images).all():
+        raise UsageError("int8: images hold values that are not finite; give real training images.")
+
+
+def covered_ranges(each_tensor: Callable[[Tell], None], cover: float) -> Ranges:
+    """Return the range of each tensor that leaves out ``100 - cover`` percent of its values at each end.
+
+    Two passes: the first finds the ends, the second a histogram between them, so that memory does not grow with
+    the number of images.
+
+    Args:
+        each_tensor: runs the network on all images and tells of every tensor, batch by batch; called twice.
+        cover: percent of the values within a range at either end, 50 to 100; 100 takes them all, in one pass.
+
+    Returns:
+        The lower and upper end by tensor name.
+
+    Raises:
+        UsageError: no such cover.
+    """
+    if not 50 < cover <= 100:
+        raise UsageError(f"int8: cover must be over 50 and at most 100 percent, got {cover}.")
+    ends: Ranges = {}
+
+    def widen(name: str, values: np.ndarray) -> None:
+        low, high = ends.get(name, (np.inf, -np.inf))
+        ends[name] = (min(low, float(values.min())), max(high, float(values.max())))
+
+    each_tensor(widen)
+    if cover == 100:
+        return ends
+    counts = {name: np.zeros(BINS, np.int64) for name in ends}
+
+    def count(name: str, values: np.ndarray) -> None:
+        low, high = ends[name]
+        counts[name] += np.histogram(values, BINS, (low, high if high > low else low + 1))[0]
+
+    each_tensor(count)
+    return {name: _covered(counts[name], *ends[name], cover) for name in ends}
