@@ -16,8 +16,7 @@ import onnxruntime
 
 from bignas_zoo.errors import QualityError
 from bignas_zoo.export.onnx import canonical, finish
-from bignas_zoo.export.quantise import COVER, Ranges
-from bignas_zoo.export.ranges import Tell, check_images, covered_ranges
+from bignas_zoo.export.ranges import COVER, Ranges, Tell, check_images, covered_ranges
 from bignas_zoo.quiet import quiet_native
 
 #: Operations with integer kernels, and those that only move values. Others, softmax among them, stay float.

@@ -7,6 +7,7 @@ have many of. Ranges that leave out one value in ten thousand at each end cost l
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,15 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bignas_zoo.errors import QualityError, UsageError
+from bignas_zoo.errors import QualityError
+from bignas_zoo.export.ranges import COVER, Ranges, check_images, covered_ranges
 from bignas_zoo.quiet import quiet_native
-
-#: Fewer images than this say too little about the ranges.
-LEAST_IMAGES = 64
-#: Percent of a tensor's values that lie below the upper end of its range, and above the lower one.
-COVER = 99.99
-BINS = 8192
-Ranges = dict[str, tuple[float, float]]
 
 
 def quantise(
@@ -50,16 +45,12 @@ def quantise(
         The int8 file.
 
     Raises:
-        UsageError: too few images.
+        UsageError: images too few or of another shape.
         QualityError: the file cannot be quantised.
     """
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
-    if len(images) < LEAST_IMAGES:
-        raise UsageError(
-            f"int8: {len(images)} images are too few to find the activations' ranges; give at least {LEAST_IMAGES} "
-            "training images with --images."
-        )
+    check_images(images, _shape(model))
     ranges = activation_ranges(model, images, cover)
     try:
         with _quiet():
@@ -83,35 +74,8 @@ def quantise(
 
 
 def activation_ranges(model: bytes, images: np.ndarray, cover: float) -> Ranges:
-    """Run a float32 file on images and return the range of each tensor that depends on them.
-
-    Two passes: the first finds the ends, the second a histogram between them, so that memory does not grow with
-    the number of images.
-    """
-    ends: Ranges = {}
-
-    def widen(name: str, values: np.ndarray) -> None:
-        low, high = ends.get(name, (np.inf, -np.inf))
-        ends[name] = (min(low, float(values.min())), max(high, float(values.max())))
-
-    _each_tensor(model, images, widen)
-    counts = {name: np.zeros(BINS, np.int64) for name in ends}
-
-    def count(name: str, values: np.ndarray) -> None:
-        low, high = ends[name]
-        counts[name] += np.histogram(values, BINS, (low, high if high > low else low + 1))[0]
-
-    if cover < 100:
-        _each_tensor(model, images, count)
-    return {name: _covered(counts[name], *ends[name], cover) if cover < 100 else ends[name] for name in ends}
-
-
-def _covered(counts: np.ndarray, low: float, high: float, cover: float) -> tuple[float, float]:
-    """Return the range that leaves out ``100 - cover`` percent of the values at each end."""
-    edges = np.linspace(low, high, BINS + 1)
-    below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
-    out = (100 - cover) / 100
-    return float(np.interp(out, below, edges)), float(np.interp(1 - out, below, edges))
+    """Run a float32 file on images and return the range of each tensor that depends on them."""
+    return covered_ranges(functools.partial(_each_tensor, model, images), cover)
 
 
 def _each_tensor(model: bytes, images: np.ndarray, tell: Callable[[str, np.ndarray], None]) -> None:
@@ -150,6 +114,13 @@ def _first(model: bytes, images: np.ndarray) -> np.ndarray:
 
     batch = int(Interpreter(model_content=model).get_input_details()[0]["shape"][0])
     return np.resize(images[:batch], (batch, *images.shape[1:])).astype(np.float32)
+
+
+def _shape(model: bytes) -> tuple[int, ...]:
+    """Return the shape of one image."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    return tuple(int(n) for n in Interpreter(model_content=model).get_input_details()[0]["shape"][1:])
 
 
 def _tensor_name(model: bytes) -> str:

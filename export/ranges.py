@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.export.quantise import BINS, LEAST_IMAGES, Ranges, _covered
+
+#: Fewer images than this say too little about the ranges.
+LEAST_IMAGES = 64
+#: Percent of a tensor's values that lie below the upper end of its range, and above the lower one.
+COVER = 99.99
+BINS = 8192
+Ranges = dict[str, tuple[float, float]]
 
 #: Gets the name of a tensor and some of its values, ``[...]`` float32.
 Tell = Callable[[str, np.ndarray], None]
@@ -68,7 +74,16 @@ def covered_ranges(each_tensor: Callable[[Tell], None], cover: float) -> Ranges:
 
     def count(name: str, values: np.ndarray) -> None:
         low, high = ends[name]
-        counts[name] += np.histogram(values, BINS, (low, high if high > low else low + 1))[0]
+        exact = values.astype(np.float64)  # float32 has no 8,192 steps in the range of a tensor that hardly changes
+        counts[name] += np.histogram(exact, BINS, (low, high if high > low else low + 1))[0]
 
     each_tensor(count)
     return {name: _covered(counts[name], *ends[name], cover) for name in ends}
+
+
+def _covered(counts: np.ndarray, low: float, high: float, cover: float) -> tuple[float, float]:
+    """Return the range that leaves out ``100 - cover`` percent of the values at each end."""
+    edges = np.linspace(low, high, BINS + 1)
+    below = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    out = (100 - cover) / 100
+    return float(np.interp(out, below, edges)), float(np.interp(1 - out, below, edges))

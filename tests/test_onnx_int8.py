@@ -19,6 +19,7 @@ from bignas_zoo import registry
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.onnx import convert
 from bignas_zoo.export.onnx_int8 import activation_ranges, quantise
+from bignas_zoo.export.ranges import covered_ranges
 from bignas_zoo.models.preprocess import Preprocess
 
 
@@ -120,6 +121,25 @@ def test_ranges_are_those_of_numpy(small) -> None:
     expected = scores(small, x)
     np.testing.assert_allclose(whole["scores"], [expected.min(), expected.max()], rtol=1e-4)
     assert found.keys() == whole.keys()
+
+
+def test_tensors_that_hardly_change_have_ranges() -> None:
+    above = np.nextafter(np.float32(1), np.float32(2))
+    values = {
+        "same": np.ones(100, "f4"),
+        "almost": np.array([1.0] * 50 + [above] * 50, "f4"),
+        "none": np.zeros(9, "f4"),
+    }
+
+    def each_tensor(tell) -> None:
+        for name, array in values.items():
+            tell(name, array)
+
+    found = covered_ranges(each_tensor, 99.0)
+    for name, array in values.items():
+        low, high = found[name]
+        assert abs(low - array.min()) <= 2e-4, name  # a bin, where a range of nothing is taken for one of 1
+        assert abs(high - array.max()) <= 2e-4, name
 
 
 def test_the_same_images_give_the_same_bytes(small) -> None:
