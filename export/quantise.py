@@ -19,6 +19,10 @@ from bignas_zoo.errors import QualityError
 from bignas_zoo.export.ranges import COVER, Ranges, check_images, covered_ranges
 from bignas_zoo.quiet import quiet_native
 
+#: Images that ranges are found on at once, as a call for each takes long; large ones come fewer at a time, because all
+#: their activations are kept.
+MOST_AT_ONCE, PIXELS_AT_ONCE = 50, 65_536
+
 
 def quantise(
     model: bytes,
@@ -86,11 +90,15 @@ def _each_tensor(model: bytes, images: np.ndarray, tell: Callable[[str, np.ndarr
         interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
     floats = [t for t in interpreter.get_tensor_details() if t["dtype"] == np.float32 and t["name"]]
-    batch = int(entry["shape"][0])
-    for start in range(0, len(images), batch):
-        group = images[start : start + batch]
-        full = np.resize(group, (batch, *group.shape[1:]))  # the last one repeats its images
-        interpreter.set_tensor(entry["index"], full.astype(np.float32))
+    height, width = entry["shape"][1:3]
+    size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
+    for start in range(0, len(images), size):
+        group = images[start : start + size].astype(np.float32)
+        if len(group) != interpreter.get_input_details()[0]["shape"][0]:
+            interpreter.resize_tensor_input(entry["index"], group.shape)
+            with _quiet():
+                interpreter.allocate_tensors()
+        interpreter.set_tensor(entry["index"], group)
         interpreter.invoke()
         for tensor in floats:
             try:
