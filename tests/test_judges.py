@@ -1,7 +1,7 @@
 """What libraries that are not ours make of files with our metadata: Task Library, MediaPipe, tflite-support.
 
 The slow tests need a Python with the library: named in BIGNAS_ZOO_TASK_LIBRARY_PYTHON and
-BIGNAS_ZOO_MEDIAPIPE_PYTHON, or this one.
+BIGNAS_ZOO_MEDIAPIPE_PYTHON, that of .judges (README, "Two commands"), or this one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from conftest import ROOT
 from PIL import Image
 from tiny_tflite import INFO, KINDS, build_all
 
@@ -26,7 +27,10 @@ from bignas_zoo.errors import BigNASError, LocalIOError, QualityError, UsageErro
 from bignas_zoo.export.judges import ask_mediapipe, ask_task_library, read_with_tflite_support
 from bignas_zoo.export.metadata import read_metadata, with_metadata
 from bignas_zoo.export.tflite import convert
+from bignas_zoo.exporting import export_slice
+from bignas_zoo.formats import Export
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.verifying import verify
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,9 @@ def test_a_python_without_the_library_says_what_to_install(tmp_path: Path, ask, 
 
 def python_with(variable: str, module: str) -> str:
     """Return a Python that has a library, or skip the test."""
-    python = os.environ.get(variable) or (sys.executable if importlib.util.find_spec(module) else None)
+    own = ROOT / ".judges" / "bin" / "python"  # what the README's command makes
+    python = os.environ.get(variable) or (str(own) if own.is_file() else None)
+    python = python or (sys.executable if importlib.util.find_spec(module) else None)
     if not python:
         pytest.skip(f"no {module} here: name a Python that has it in {variable}")
     return python
@@ -332,3 +338,36 @@ def test_judges_refuse_what_metadata_do_not_help(
     for ask, python in ((ask_task_library, task_python), (ask_mediapipe, mediapipe_python)):
         with pytest.raises(QualityError, match="m.tflite: refused by"):
             ask(tmp_path / "m.tflite", [tmp_path / "0.png"], python=python)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "judges"),
+    [
+        (Export(), ("task-library",)),
+        (Export(normalize_in_graph=True), ("task-library", "mediapipe")),
+        (Export(precision="int8", io="uint8"), ("task-library", "mediapipe")),
+    ],
+    ids=["float", "pixels", "uint8"],
+)
+def test_verify_asks_them_about_exported_files(
+    tmp_path: Path, shared_data: Path, task_python: str, mediapipe_python: str, option: Export, judges: tuple[str, ...]
+) -> None:
+    (made,) = export_slice("bignas-cifar10-s", [option], output=tmp_path / "s", images=shared_data)
+    report = verify(
+        made.path, judges=judges, images=shared_data,
+        pythons={"task-library": task_python, "mediapipe": mediapipe_python},
+    )  # fmt: skip
+    assert report.passed, report.to_json()
+    for check in report.checks[-len(judges) :]:
+        assert check.name in judges
+        assert check.figures["images"] >= 200
+        assert check.figures["agreement"] >= (0.9 if option.io == "uint8" else 0.99)
+
+
+@pytest.mark.slow
+def test_verify_says_how_to_satisfy_mediapipe(tmp_path: Path, shared_data: Path, mediapipe_python: str) -> None:
+    (made,) = export_slice("bignas-cifar10-s", output=tmp_path / "s")
+    report = verify(made.path, judges=["mediapipe"], images=shared_data, pythons={"mediapipe": mediapipe_python})
+    assert not report.passed
+    assert "--normalize-in-graph" in report.checks[-1].detail
