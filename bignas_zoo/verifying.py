@@ -240,7 +240,8 @@ def _judged(subject: Subject, option: Export, file: Path, judge: str, python: st
         try:
             verdict = ask(file, paths, python=python or os.environ.get(JUDGES[judge]))
         except QualityError as error:
-            return Check(judge, False, str(error))
+            cure = " Export it with --normalize-in-graph for MediaPipe." if "Per-channel" in str(error) else ""
+            return Check(judge, False, f"{error}{cure}")
     names = list(subject.description["class_names"])
     logits = np.asarray(subject.child(subject.preprocess.normalise(pixels), training=False))
     first = [image[0][0] if image else "" for image in verdict.classes]
