@@ -14,7 +14,6 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.export.gates import Accuracy
 from bignas_zoo.export.parity import Parity, compare
 from bignas_zoo.formats import Export
-from bignas_zoo.measure.evaluate import batch_for
 from bignas_zoo.measure.sample import Sample, read_sample
 from bignas_zoo.models.preprocess import Preprocess, resize
 from bignas_zoo.slice_folder import TFLITE, WEIGHTS
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Images that a file is compared on; random ones where there are no others.
 COMPARED, RANDOM = 256, 64
+#: Pixels that the Keras child is given at once (100 images of 32 px: a layer's activations are all in memory), and that a
+#: file is given in one go.
+PIXELS_AT_ONCE, INPUTS_AT_ONCE = 102_400, 20_480_000
 RANDOM_INPUTS = "random inputs (seed 0)"
 
 
@@ -192,9 +194,16 @@ def _ranges(subject: Subject, option: Export) -> np.ndarray:
 
 def _both(subject: Subject, option: Export, path: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the child's logits, the file's scores, and what ran it."""
-    logits = np.asarray(subject.child(subject.preprocess.normalise(pixels), training=False))
+    logits = child_logits(subject, pixels)
     scores, runtime = run_export(option, path, _given(subject, option, pixels))
     return logits, scores, runtime
+
+
+def child_logits(subject: Subject, pixels: np.ndarray) -> np.ndarray:
+    """Return the Keras child's logits of resized pixel values, ``[n, classes]``."""
+    size = max(1, PIXELS_AT_ONCE // subject.resolution**2)
+    parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+    return np.concatenate([np.asarray(subject.child(subject.preprocess.normalise(p), training=False)) for p in parts])
 
 
 def run_export(option: Export, path: Path, inputs: np.ndarray) -> tuple[np.ndarray, str]:
@@ -231,7 +240,7 @@ def _accuracy(subject: Subject, option: Export, path: Path) -> Accuracy | None:
     if test is None:
         return None
     right, ours = 0, 0
-    batch = 4 * batch_for(subject.resolution)
+    batch = max(1, INPUTS_AT_ONCE // subject.resolution**2)
     for start in range(0, len(test), batch):
         part = test.take(slice(start, start + batch))
         pixels = _pixels(part.pixels, subject.resolution, option)

@@ -231,6 +231,7 @@ def _compared(subject: Subject, option: Export, file: Path, say: Say) -> list[Ch
 def _judged(subject: Subject, option: Export, file: Path, judge: str, python: str | None, say: Say) -> Check:
     """Let a library of others classify real images, and compare with the Keras model."""
     from bignas_zoo.export import judges
+    from bignas_zoo.proving import child_logits
 
     ask: Callable[..., judges.Verdict]
     ask = judges.ask_task_library if judge == "task-library" else judges.ask_mediapipe
@@ -243,7 +244,7 @@ def _judged(subject: Subject, option: Export, file: Path, judge: str, python: st
             cure = " Export it with --normalize-in-graph for MediaPipe." if "Per-channel" in str(error) else ""
             return Check(judge, False, f"{error}{cure}")
     names = list(subject.description["class_names"])
-    logits = np.asarray(subject.child(subject.preprocess.normalise(pixels), training=False))
+    logits = child_logits(subject, pixels)
     first = [image[0][0] if image else "" for image in verdict.classes]
     unknown = sorted({*first} - {*names})
     same = float(np.mean([names[i] == name for i, name in zip(logits.argmax(-1), first, strict=True)]))
