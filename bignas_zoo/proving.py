@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Images that a file is compared on; random ones where there are no others.
 COMPARED, RANDOM = 256, 64
-#: Pixels that the Keras child is given at once (100 images of 32 px: a layer's activations are all in memory), and that a
-#: file is given in one go.
+#: Pixels that the Keras child is given at once (100 images of 32 px; a layer's activations are all in memory), and that
+#: a file is given in one go.
 PIXELS_AT_ONCE, INPUTS_AT_ONCE = 102_400, 20_480_000
 RANDOM_INPUTS = "random inputs (seed 0)"
 
