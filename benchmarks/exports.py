@@ -66,7 +66,8 @@ def table(folder: Path) -> None:
             ms = f"{time['cpu_ms']['median']:.3f}" if time else "–"
             cells = [
                 place.name.removeprefix("bignas-cifar10-"), f"`{entry['file']}`", f"{entry['bytes']:,}", error,
-                f"{100 * parity['top1_agreement']:.1f} %", f"{accuracy['top1']:.2f}", f"{0.0 - accuracy['loss']:+.2f}", ms,
+                f"{100 * parity['top1_agreement']:.1f} %", f"{accuracy['top1']:.2f}",
+                f"{0.0 - accuracy['loss']:+.2f}", ms,
             ]  # fmt: skip
             print("| " + " | ".join(cells) + " |")
             losses.setdefault(entry["file"], []).append(accuracy["loss"])
