@@ -189,7 +189,8 @@ def _same_files(target: Path, files: Mapping[str, Any]) -> bool:
     """Return whether a folder holds exactly these files already, and maybe what `export` added to them."""
     try:
         added = {p.name for p in target.iterdir()} - set(files)
-        if not all(name == slice_folder.EXPORTS_FILE or EXPORT_NAME.fullmatch(name) for name in added):
+        ours = (slice_folder.EXPORTS_FILE, *(n for n in added if n.startswith(store.TEMPORARY)))  # of an export killed
+        if not all(name in ours or EXPORT_NAME.fullmatch(name) for name in added):
             return False
         return all(store.sha256(target / name) == entry["sha256"] for name, entry in files.items())
     except (OSError, BigNASError):

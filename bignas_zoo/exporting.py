@@ -6,10 +6,12 @@ gives, how it was proven, and on which images (normative: docs/FORMAT.md).
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,12 +81,49 @@ def export_slice(
     Raises:
         UsageError: options that do not go together, or too few images.
         NotFoundError: no such slice, or it has no weights.
-        LocalIOError, IntegrityError: a folder, image or weight file cannot be used or is damaged.
+        LocalIOError, IntegrityError: a folder, image or weight file cannot be used or is damaged, or another process
+            exports into the folder.
         QualityError: a file missed its gate; it is kept beside as ``NAME.rejected``, and the others are made.
     """
     wanted = list(dict.fromkeys(exports))
     _check(wanted, images)
     folder = _folder(name, budget, family, output, force, say)
+    with _alone(folder, say):
+        return _export_all(folder, wanted, images, test_data, force, say)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, say: Say) -> Iterator[None]:
+    """Keep other exports away from a folder, and clear away what killed ones left; the lock is not in the folder.
+
+    Raises:
+        LocalIOError: another process exports into it.
+    """
+    locks = store.cache_root() / "locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        say(
+            f"{locks}: cannot be made ({error.strerror}); see to it yourself that one process alone exports to {folder}"
+        )
+        yield
+        return
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    with store.exclusive(locks / name, f"process {os.getpid()}", folder) as unlocked:
+        if unlocked:
+            say(unlocked)
+        store.remove_leftovers(folder)
+        yield
+
+
+def _export_all(
+    folder: Path,
+    wanted: list[Export],
+    images: str | Path | None,
+    test_data: str | Path | None,
+    force: bool,
+    say: Say,
+) -> list[Exported]:
     known = {str(entry["file"]): entry for entry in read_exports(folder)["exports"]}
     done: dict[Export, Exported] = {}
     for option in wanted:

@@ -124,7 +124,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, holder: str) -> Iterator[str | None]:
+def exclusive(path: Path, holder: str, place: Path | None = None) -> Iterator[str | None]:
     """Hold a lock file; the kernel frees it when this process ends, however it ends.
 
     The file itself stays: to remove it would let two processes hold locks on two files of one name.
@@ -132,6 +132,7 @@ def exclusive(path: Path, holder: str) -> Iterator[str | None]:
     Args:
         path: the lock file, made if missing.
         holder: who asks, written into the file for the message to others.
+        place: what the lock is for, in messages; by default the file's folder.
 
     Yields:
         None; or, in words, why nothing is locked: the file system or the platform has no locks. (Some
@@ -140,6 +141,7 @@ def exclusive(path: Path, holder: str) -> Iterator[str | None]:
     Raises:
         LocalIOError: another process holds it, or the file cannot be opened.
     """
+    place = place or path.parent
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -152,10 +154,10 @@ def exclusive(path: Path, holder: str) -> Iterator[str | None]:
         except BlockingIOError as error:
             other = file.read(200).decode("utf-8", "replace").strip() or "another process"
             raise LocalIOError(
-                f"{path.parent}: in use by {other}. Wait until it has ended, or choose another --output."
+                f"{place}: in use by {other}. Wait until it has ended, or choose another --output."
             ) from error
         except (OSError, ImportError) as error:
-            yield f"{path.parent}: no locks here ({error}); see to it yourself that only one process uses it"
+            yield f"{place}: no locks here ({error}); see to it yourself that only one process uses it"
             return
         file.truncate()
         file.write(holder.encode())

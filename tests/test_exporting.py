@@ -284,6 +284,27 @@ def test_forged_options_are_refused(folder: Path) -> None:
         verify(folder / F16.file)
 
 
+def test_two_exports_into_one_folder_do_not_mix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = tflite.convert
+
+    def convert(child, option, **rest):
+        with pytest.raises(LocalIOError, match=f"{folder}: in use by process"):
+            export_slice(folder, [Export(batch=2)])
+        return honest(child, option, **rest)
+
+    monkeypatch.setattr(tflite, "convert", convert)
+    export_slice(folder, [Export(batch=3)])
+    assert set(entries(folder)) == {"model-float16.tflite", "model-batch3.tflite"}
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(folder: Path) -> None:
+    (folder / ".bignas-tmp-x").mkdir()
+    (folder / ".bignas-tmp-x" / "model-int8.tflite").write_bytes(b"half")
+    assert bz.get(NAME, output=folder).path == folder
+    export_slice(folder, [F16])
+    assert not (folder / ".bignas-tmp-x").exists()
+
+
 # other formats
 
 
