@@ -134,8 +134,10 @@ def print_exports(found: Sequence[Exported]) -> None:
     )
     folder = found[0].path.parent
     click.echo(f"\nwritten to    {folder.absolute()}{' (were there)' if all(e.cached for e in found) else ''}")
-    if not any(e.entry["accuracy"] for e in found):
+    if any("random inputs" in e.entry["parity"]["inputs"] for e in found):
         click.echo("Note: give --images (and --test-data) to prove files on real images and measure their accuracy.")
+    elif not all(e.entry["accuracy"] for e in found):
+        click.echo("Note: no labels are known, so accuracy was not measured: name labelled images with --test-data.")
 
 
 def _row(exported: Exported) -> tuple[str, ...]:
