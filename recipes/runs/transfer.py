@@ -200,7 +200,9 @@ def collect_command(run: Path, folder: Path, data: Path | None) -> None:
 def restore_command(folder: Path, run: Path) -> None:
     """Make a run folder RUN of FOLDER, as `bignas-zoo family` and `bignas-zoo train` take it."""
     with error_exits():
-        click.echo(f"{run}: step {restore(folder, run):,}\nNext: bignas-zoo family {run} --data DATA")
+        step, steps = restore(folder, run), read_recipe(run / RECIPE_FILE).steps
+        following = f"family {run} --data DATA" if step == steps else f"train RECIPE --data DATA --output {run}"
+        click.echo(f"{run}: step {step:,} of {steps:,}\nNext: bignas-zoo {following}")
 
 
 if __name__ == "__main__":
