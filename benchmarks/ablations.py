@@ -43,6 +43,11 @@ RUNS: dict[str, dict[str, object]] = {
     "alone-smallest": {"alone": "smallest"},
     "alone-middle": {"alone": "middle"},
     "alone-biggest": {"alone": "biggest"},
+    # Not the paper's: what the networks that phones run faster cost in accuracy (export_latency.md).
+    "hard-swish": {"activation": "hard_swish"},
+    "relu6": {"activation": "relu6"},
+    "no-squeeze-excite": {"squeeze_excite": False},
+    "relu6-no-squeeze-excite": {"activation": "relu6", "squeeze_excite": False},
 }
 
 
