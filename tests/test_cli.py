@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 import bignas_zoo as bz
@@ -62,6 +63,7 @@ def test_show_json_has_the_same_keys_and_its_blocks_add_up() -> None:
     assert "stage7.layer1" in invoke("show", "bignas-m")
 
 
+@pytest.mark.slow
 def test_get_json_quiet_and_plain(tiny_family: Path, tmp_path: Path) -> None:
     data = json.loads(
         invoke("get", "--budget", "1GMACs", "--family", str(tiny_family), "--output", str(tmp_path / "a"), "--json")

@@ -118,6 +118,7 @@ def test_get_leaves_a_folder_with_exports_as_it_is_and_replaces_it_only_by_force
     assert not (folder / F16.file).exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_misses_its_gate_never_gets_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = (folder / F16.file).read_bytes()
     honest = tflite.convert
@@ -135,6 +136,7 @@ def test_a_file_that_misses_its_gate_never_gets_its_name(folder: Path, monkeypat
     assert not (folder / f"{F16.file}.rejected").exists()
 
 
+@pytest.mark.slow
 def test_the_others_are_made_though_one_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = tflite.convert
 
@@ -214,6 +216,7 @@ def test_every_name_that_an_export_can_have_is_known_as_one() -> None:
         assert not EXPORT_NAME.fullmatch(other)
 
 
+@pytest.mark.slow
 def test_get_exports_too(tmp_path: Path) -> None:
     text = cli("get", NAME, "--output", tmp_path / "s", "--precision", "float16", "--json")
     data = json.loads(text)
@@ -250,6 +253,7 @@ def test_a_changed_file_fails_by_its_record(folder: Path) -> None:
     assert "damaged or replaced" in text
 
 
+@pytest.mark.slow
 def test_another_slices_file_fails_by_its_scores(folder: Path, tmp_path: Path) -> None:
     """One whose record was forged: only what it computes gives it away."""
     child = bz.load(NAME)
@@ -352,6 +356,7 @@ def test_verify_reads_onnx_files_and_leaves_code_alone(formats: Path) -> None:
             verify(formats / name)
 
 
+@pytest.mark.slow
 def test_int8_is_proven_on_real_images(folder: Path, shared_data: Path) -> None:
     both = ("--format", "tflite", "--format", "onnx", "--precision", "int8")
     text = cli("export", folder, *both, "--images", shared_data, "--json")

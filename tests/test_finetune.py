@@ -122,6 +122,7 @@ def test_full_training_changes_every_weight(tuned: finetuning.FinetuneResult, pa
     assert new["classifier.kernel"].shape == (old["classifier.kernel"].shape[0], 3)
 
 
+@pytest.mark.slow
 def test_statistics_are_the_moments_of_the_training_images(tiny_family: Path, split: Path, tmp_path: Path) -> None:
     # The held-out images are a val split here, so that those trained on are known.
     folder = tmp_path / "data"

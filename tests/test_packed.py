@@ -157,6 +157,7 @@ def test_a_family_of_packed_images_alone_is_refused(
         family.make_family(tmp_path / "a.npz", tmp_path, test_data=None, say=lambda message: None)
 
 
+@pytest.mark.slow
 def test_the_command_packs_and_says_how_much(tmp_path: Path) -> None:
     """The recipe of one's own images on class folders, as it is typed."""
     for name in "ab":

@@ -54,6 +54,7 @@ def _types(interpreter) -> set[str]:
     return {op["op_name"] for op in interpreter._get_ops_details()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float16", "dynamic"])
 def test_smaller_weights_compute_almost_the_same(child, precision: str) -> None:
     data = convert(child, Export(precision=precision))
@@ -72,6 +73,7 @@ def test_pixels_are_normalised_in_the_graph(child) -> None:
     np.testing.assert_allclose(run_tflite(data, pixels(5)), scores(child, normalised(5)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ranges_are_those_of_numpy(child) -> None:
     x = normalised(80)
     ranges = activation_ranges(convert(child), x, 99.0)

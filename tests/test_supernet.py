@@ -119,6 +119,7 @@ def _gradients(
     return {k: np.asarray(tf.convert_to_tensor(g)) for k, g in run(Choice.of(spec).vector()).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [TINY, LAYERWISE], ids=lambda s: s.name)
 @pytest.mark.parametrize("branch", ["where", "cond"])
 @pytest.mark.parametrize(

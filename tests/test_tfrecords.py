@@ -293,6 +293,7 @@ def test_a_bad_record_is_named(tmp_path: Path, kind: str) -> None:
         assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     write(tmp_path / "train-0", GOOD)
     file = Path(write(tmp_path / "train-1", GOOD[:4]))

@@ -97,6 +97,7 @@ def test_a_second_get_comes_from_the_cache(tiny_family: Path, tmp_path: Path) ->
     assert (tmp_path / "a" / "model.tflite").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_noticed_and_made_again(tiny_family: Path, tmp_path: Path) -> None:
     bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "a")
     (entry,) = (store.cache_root() / "slices").iterdir()
@@ -113,6 +114,7 @@ def test_a_damaged_cache_is_noticed_and_made_again(tiny_family: Path, tmp_path: 
     assert (tmp_path / "b" / "model.tflite").read_bytes() == (tmp_path / "a" / "model.tflite").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_existing_output_is_never_overwritten_without_force(made: Path, tiny_family: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
@@ -234,6 +236,7 @@ def test_evaluate_counts_right_answers(tiny_family: Path, tmp_path: Path) -> Non
     assert result["top1"] == pytest.approx(100 * right / 12)
 
 
+@pytest.mark.slow
 def test_an_unwritable_cache_does_not_stop_a_get(
     tiny_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +259,7 @@ def test_a_hostile_slice_name_cannot_choose_the_output(tiny_family: Path, tmp_pa
         get_family(copy)
 
 
+@pytest.mark.slow
 def test_a_cached_get_still_notices_a_damaged_installation(tiny_family: Path, tmp_path: Path) -> None:
     copy = tmp_path / "family"
     shutil.copytree(tiny_family, copy)
