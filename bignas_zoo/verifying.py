@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,14 @@ class Check:
         passed: None where it could not be looked at.
         detail: what was found, in words.
         figures: the same as data.
+        file: name of the file that was looked at, where a whole folder was.
     """
 
     name: str
     passed: bool | None
     detail: str
     figures: Mapping[str, Any] = field(default_factory=dict)
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Verification:
     """All that was looked at.
 
     Attributes:
-        path: the file.
+        path: the file or slice folder.
         checks: in order.
     """
 
@@ -78,13 +80,14 @@ def verify(
     test_data: str | Path | None = None,
     say: Say = silent,
 ) -> Verification:
-    """Check an exported ``.tflite`` or ``.onnx`` file.
+    """Check an exported ``.tflite`` or ``.onnx`` file, or all files of a slice folder.
 
     In a slice folder its size and sha256 are compared with the recorded ones, and its scores with those of the Keras
     model. Any other file is run on random inputs, and its metadata are read.
 
     Args:
-        path: the file. A ``.keras`` file or a SavedModel can hold code that loading would run, so neither is checked.
+        path: the file or folder. A ``.keras`` file or a SavedModel can hold code that loading would run, so neither is
+            run; in a folder their bytes are compared with the record.
         judges: "task-library" and "mediapipe": libraries of others that must read and run the file.
         pythons: the Python to run each judge with; default: the one that BIGNAS_ZOO_TASK_LIBRARY_PYTHON or
             BIGNAS_ZOO_MEDIAPIPE_PYTHON names, else this one.
@@ -103,11 +106,16 @@ def verify(
     file = Path(path)
     if not os.path.lexists(file):
         raise NotFoundError(f"{file}: no such file. Name a file that `bignas-zoo get` or `export` made.")
+    _check_judges(judges, images, test_data)
+    if os.path.isfile(file / SLICE_FILE):
+        return _folder(file, lambda f: verify(
+            f, judges=judges, pythons=pythons, images=images, test_data=test_data, say=say
+        ))  # fmt: skip
     if file.is_dir() or file.suffix == ".keras":
         raise UsageError(
-            f"{file}: only .tflite and .onnx files are checked: loading a .keras file or SavedModel can run its code."
+            f"{file}: only slice folders and .tflite and .onnx files are checked: loading a .keras file or SavedModel "
+            "can run its code."
         )
-    _check_judges(judges, images, test_data)
     folder = file.parent if os.path.isfile(file.parent / SLICE_FILE) else None
     checks = [_recorded(folder, file)] if folder else []
     if any(check.passed is False for check in checks):
@@ -127,6 +135,35 @@ def verify(
             f"(no {SLICE_FILE} beside it)."
         )
     return Verification(file, tuple(checks))
+
+
+def _folder(folder: Path, look: Callable[[Path], Verification]) -> Verification:
+    """Check every file that a slice folder lists; those that can hold code by their bytes alone."""
+    checks = [_listed(folder)]
+    names = [TFLITE, *(entry["file"] for entry in slice_folder.read_exports(folder)["exports"])]
+    for name in dict.fromkeys(names):
+        file = folder / name
+        if not os.path.lexists(file):
+            found: tuple[Check, ...] = (Check("record", False, "is missing: export it again"),)
+        elif checks[0].passed and file.suffix in (".tflite", ".onnx"):
+            found = look(file).checks  # with damaged weights there is nothing to compare with
+        else:
+            found = (_recorded(folder, file),)
+        checks += [replace(check, file=name) for check in found]
+    return Verification(folder, tuple(checks))
+
+
+def _listed(folder: Path) -> Check:
+    """Compare the files of slice.json with their sizes and sha256."""
+    _, description = slice_folder.describe(folder)
+    wrong = []
+    for name, record in description["files"].items():
+        try:
+            store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix=slice_folder.REMAKE)
+        except IntegrityError as error:
+            wrong.append(str(error))
+    text = " ".join(wrong) or f"{', '.join(description['files'])}: size and sha256 are as recorded"
+    return Check("files", not wrong, text, file=SLICE_FILE)
 
 
 def _check_judges(judges: Sequence[str], images: Any, test_data: Any) -> None:

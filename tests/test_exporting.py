@@ -272,7 +272,7 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     cli("verify", tmp_path / "a.tflite", code=4)
     cli("verify", tmp_path / "none.tflite", code=3)
     (tmp_path / "b.keras").write_text("hello")
-    assert "only .tflite and .onnx" in cli("verify", tmp_path / "b.keras", code=2)
+    assert "only slice folders and .tflite and .onnx" in cli("verify", tmp_path / "b.keras", code=2)
     assert "name some with --images" in cli("verify", tmp_path / "a.tflite", "--with", "mediapipe", code=2)
 
 
@@ -354,6 +354,27 @@ def test_verify_reads_onnx_files_and_leaves_code_alone(formats: Path) -> None:
     for name in ("model.keras", "saved_model"):
         with pytest.raises(UsageError, match="can run its code"):
             verify(formats / name)
+
+
+@pytest.mark.slow
+def test_verify_checks_every_file_of_a_folder(formats: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(formats, tmp_path / "slice"))
+    report = verify(folder)
+    assert report.passed
+    found = {(check.file, check.name) for check in report.checks}
+    assert {("slice.json", "files"), ("model.tflite", "parity"), ("model.onnx", "parity")} <= found
+    assert {("model.keras", "record"), ("saved_model", "record")} <= found
+    assert not {("model.keras", "runs"), ("saved_model", "runs")} & found  # loading them could run code
+
+    data = bytearray((folder / "model.keras").read_bytes())
+    data[100] ^= 1
+    (folder / "model.keras").write_bytes(data)
+    (folder / "model.onnx").unlink()
+    (folder / "labels.txt").write_text("a")
+    text = cli("verify", folder, code=9)
+    failed = text[text.index("failed: ") :]
+    assert all(f"{what}" in failed for what in ("files of slice.json", "record of model.onnx", "record of model.keras"))
+    assert "saved_model" not in failed
 
 
 @pytest.mark.slow

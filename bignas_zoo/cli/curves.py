@@ -12,7 +12,7 @@ from bignas_zoo.cli.progress import speed
 
 @click.command("curves")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), help="Draw the curves into a .png or .svg file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the curves into a .png or .svg file.")
 @json_option
 def curves_command(run: Path, output: Path | None, as_json: bool) -> None:
     """Show the learning curves of RUN, the folder of a training run or of a family.

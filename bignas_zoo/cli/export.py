@@ -53,7 +53,7 @@ def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--layout", type=click.Choice(LAYOUTS), default="nhwc", help="Of ONNX inputs.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, help="Images a call of TFLite files.")
 @family_option
-@click.option("--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
 @click.option("--force", is_flag=True, help="Make files anew that are there, and replace a folder that differs.")
 @json_option
 def export_command(

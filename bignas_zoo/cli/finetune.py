@@ -22,7 +22,7 @@ from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FR
     help="Folder with one sub-folder of images a class, or with train/CLASS and val/CLASS, test/CLASS or both.",
 )
 @family_option
-@click.option("--output", type=click.Path(path_type=Path), help="Folder to make [default: the new slice's name].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make [default: the new slice's name].")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
 @click.option("--epochs", type=int, default=DEFAULTS.epochs, show_default=True, help="At most so many epochs.")
 @click.option(

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.option("--budget", metavar="BUDGET", help="E.g. 400MFLOPs, 5Mparams, 4MB, 'top1>=80', or several with commas.")
 @format_options
 @family_option
-@click.option("--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
 @json_option
-@click.option("--quiet", is_flag=True, help="Print the folder's path only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the folder's path only.")
 def get_command(
     name: str | None,
     budget: str | None,

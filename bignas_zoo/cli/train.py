@@ -19,7 +19,7 @@ TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from 
 @click.argument("recipe")
 @click.option("--data", help=DATA)
 @click.option("--test-data", help=TEST_DATA)
-@click.option("--output", type=click.Path(path_type=Path), help="The run's folder [default: runs/RECIPE].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run's folder [default: runs/RECIPE].")
 @click.option(
     "--engine",
     type=click.Choice(["auto", "tensorflow", "jax"]),

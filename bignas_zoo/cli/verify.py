@@ -14,7 +14,7 @@ MARKS = {True: "pass", False: "FAIL", None: "-"}
 
 
 @click.command("verify")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
 @click.option(
     "--with", "judges", type=click.Choice(("task-library", "mediapipe")), multiple=True,
     help="Let the TensorFlow Lite Task Library or MediaPipe Tasks read and run the file as well.",
@@ -33,8 +33,8 @@ def verify_command(
 ) -> None:
     """Check an exported FILE: record, metadata, and whether it computes what the Keras model does.
 
-    The file runs in a process of its own, so a damaged one ends in a message, not in a crash. Exit code 9 if a check
-    fails, 4 if the file cannot be run at all.
+    Of a slice FOLDER every file is checked. The file runs in a process of its own, so a damaged one ends in a
+    message, not in a crash. Exit code 9 if a check fails, 4 if the file cannot be run at all.
     """
     from bignas_zoo.verifying import verify
 
@@ -45,8 +45,11 @@ def verify_command(
     if as_json:
         print_json("verify", report.to_json())
     else:
+        width = max(len(check.file or "") for check in report.checks)
         for check in report.checks:
-            click.echo(f"{check.name:<13} {MARKS[check.passed]:<5} {check.detail}")
+            file_name = f"{check.file or '':<{width}}  " if width else ""
+            click.echo(f"{file_name}{check.name:<13} {MARKS[check.passed]:<5} {check.detail}")
     if not report.passed:
-        failed = ", ".join(check.name for check in report.checks if check.passed is False)
+        wrong = [check for check in report.checks if check.passed is False]
+        failed = ", ".join(f"{check.name} of {check.file}" if check.file else check.name for check in wrong)
         raise QualityError(f"{file}: failed: {failed}. Export the file again.")
