@@ -255,6 +255,19 @@ def test_a_damaged_image(class_folders: Path, damage: Callable[[bytes], bytes]) 
             read()
 
 
+def test_damaged_images_are_named_together(class_folders: Path) -> None:
+    """Who has many images does not want to learn of the bad ones one a try."""
+    total = len(list(class_folders.rglob("*.png")))
+    for i in range(7):
+        (class_folders / "dog" / f"bad{i}.png").write_bytes(b"no picture")
+    with pytest.raises(IntegrityError) as caught:
+        image_folder(class_folders, 16)
+    text = str(caught.value)
+    assert text.startswith(f"7 of {total + 7} images are damaged. ")
+    assert all(f"bad{i}.png" in text for i in range(5))
+    assert "bad5.png" not in text
+
+
 def test_unlabelled_images_are_spread_over_the_names(tmp_path: Path) -> None:
     for n in range(11):
         save(tmp_path / ("sub" if n > 6 else ".") / f"{n:02}.png", np.full((8, 8, 3), 10 * n, np.uint8))

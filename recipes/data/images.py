@@ -27,6 +27,8 @@ CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 CIFAR10_SIDE = 32
+#: How many damaged images an error names.
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,33 @@ def image_folder(
     files = [(path, label) for label, name in enumerate(names) if name in found for path in image_files(folder / name)]
     if limit is not None and len(files) > limit:
         files = [files[i] for i in np.linspace(0, len(files) - 1, limit).round().astype(int)]
-    pixels, labels = [read_image(path, crop_size) for path, _ in files], [label for _, label in files]
-    if not pixels:
+    if not files:
         raise LocalIOError(f"{folder}: no images found. Expected {folder.name}/CLASS/*{{{','.join(SUFFIXES)}}}.")
-    source = f"{folder.name} ({len(labels):,} images)"
-    return LabelledImages(np.stack(pixels), np.array(labels, np.int32), names, source)
+    labels = np.array([label for _, label in files], np.int32)
+    return LabelledImages(_read_all([path for path, _ in files], crop_size), labels, names, _source(folder, labels))
+
+
+def _source(folder: Path, labels: np.ndarray) -> str:
+    return f"{folder.name} ({len(labels):,} images)"
+
+
+def _read_all(files: list[Path], crop_size: int) -> np.ndarray:
+    """Decode images; where some are damaged, name them together, not one at each try."""
+    pixels = np.empty((len(files), crop_size, crop_size, 3), np.uint8)
+    damaged = []
+    for i, path in enumerate(files):
+        try:
+            pixels[i] = read_image(path, crop_size)
+        except IntegrityError as error:
+            damaged.append(error)
+    if len(damaged) > 1:
+        words = " ".join(str(error) for error in damaged[:NAMED])
+        raise IntegrityError(
+            f"{len(damaged)} of {len(files):,} images are damaged. {words}{' …' if len(damaged) > NAMED else ''}"
+        )
+    if damaged:
+        raise damaged[0]
+    return pixels
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -184,7 +208,7 @@ def unlabelled_images(folder: Path, crop_size: int, limit: int) -> np.ndarray:
     if not files:
         raise LocalIOError(f"{folder}: no images found (looked for {', '.join(SUFFIXES)}).")
     chosen = np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int)
-    return np.stack([read_image(files[i], crop_size) for i in chosen])
+    return _read_all([files[i] for i in chosen], crop_size)
 
 
 def split_holdout(data: LabelledImages, count: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
