@@ -257,13 +257,12 @@ def test_a_damaged_image(class_folders: Path, damage: Callable[[bytes], bytes]) 
 
 def test_damaged_images_are_named_together(class_folders: Path) -> None:
     """Who has many images does not want to learn of the bad ones one a try."""
-    total = len(list(class_folders.rglob("*.png")))
     for i in range(7):
         (class_folders / "dog" / f"bad{i}.png").write_bytes(b"no picture")
     with pytest.raises(IntegrityError) as caught:
         image_folder(class_folders, 16)
     text = str(caught.value)
-    assert text.startswith(f"7 of {total + 7} images are damaged. ")
+    assert text.startswith("7 of 11 images are damaged. ")
     assert all(f"bad{i}.png" in text for i in range(5))
     assert "bad5.png" not in text
 
