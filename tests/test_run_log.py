@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,26 @@ def test_at_once_raises_within_the_block_or_before_it() -> None:
             signal.raise_signal(signal.SIGTERM)
         with pytest.raises(PreemptedError), stop.at_once():
             raise AssertionError("not reached")
+
+
+def test_what_a_library_makes_of_the_stop_does_not_hide_it() -> None:
+    """TensorFlow's callbacks turn any Exception into one of their own; others swallow it."""
+
+    def wraps() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Exception as error:
+            raise ValueError("Error when tracing gradients") from error
+
+    def swallows() -> None:
+        with suppress(Exception):
+            signal.raise_signal(signal.SIGTERM)
+
+    for work in (wraps, swallows):
+        with stop_requests() as stop, pytest.raises(PreemptedError, match="^stopped on request"), stop.at_once():
+            work()
+    with stop_requests() as stop, pytest.raises(ValueError, match="own"), stop.at_once():
+        raise ValueError("its own")  # nobody asked to stop
 
 
 def test_a_second_signal_ends_at_once_but_not_within_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

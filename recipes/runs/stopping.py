@@ -47,11 +47,19 @@ class StopRequest:
         """Let a signal raise `error` inside this block: only around work that may be cut anywhere."""
         self._at_once = True
         try:
-            if self.requested:
-                raise self.error()
+            self._raise_if_requested()
             yield
+            self._raise_if_requested()  # a library swallowed it
+        except Exception as error:
+            if self.requested and not isinstance(error, PreemptedError):
+                raise self.error() from error  # a library, inside a callback, made another error of it
+            raise
         finally:
             self._at_once = False
+
+    def _raise_if_requested(self) -> None:
+        if self.requested:
+            raise self.error()
 
     def _ask(self, number: int, frame: Any) -> None:
         if not self.requested:
