@@ -81,7 +81,7 @@ def test_stored_statistics_come_from_training_images(shared_data: Path) -> None:
     from bignas_zoo.recipes.randomness import philox
 
     recipe = FAMILY.training["recipe"]
-    images, _ = split_holdout(cifar10(shared_data, "train"), recipe["holdout"], recipe["seed"])
+    images, _ = split_holdout(cifar10(shared_data, "train"), int(recipe["holdout"]), recipe["seed"])
     order = philox(recipe["seed"], "calibration").permutation(len(images))
     pixels = images.take(np.sort(order[: recipe["calibration_images"]])).pixels
     chosen = FAMILY.find("s")
