@@ -17,7 +17,14 @@ from typing import Any
 
 from bignas_zoo import registry, selection, slice_folder, store
 from bignas_zoo.budget import Budget
-from bignas_zoo.errors import BigNASError, LocalIOError, NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.errors import (
+    BigNASError,
+    IntegrityError,
+    LocalIOError,
+    NotFoundError,
+    NothingFitsError,
+    UsageError,
+)
 from bignas_zoo.formats import EXPORT_NAME
 from bignas_zoo.provenance import versions
 from bignas_zoo.registry import Family, Slice
@@ -105,12 +112,24 @@ def get(
                     f"'{chosen.name}': its file came out at {files[TFLITE]['bytes']:,} bytes, over {limit.text}."
                 )
         if not _same_files(target, files):
+            if force:
+                _say_what_goes(target, say)
             with store.new_folder(target, force=force) as folder:
                 for file in files:
                     store.copy(source / file, folder / file)
         parity = store.read_json(source / SLICE_FILE)["parity"]
     hint = selection.underuse(chosen, limits) if limits and name is None else None
     return GetResult(chosen, target.absolute(), files, parity, hint, cached)
+
+
+def _say_what_goes(target: Path, say: Say) -> None:
+    """Name the exports that go with a folder that is replaced."""
+    try:
+        names = [str(entry["file"]) for entry in slice_folder.read_exports(target)["exports"]]
+    except (IntegrityError, LocalIOError):
+        return  # nothing that could be named
+    if names:
+        say(f"{target}: replaced, and with it its exports {', '.join(names)}")
 
 
 def _choose(name: str | None, limits: Budget | None, family: str | Path | None) -> tuple[Family, Slice]:

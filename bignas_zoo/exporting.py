@@ -26,9 +26,12 @@ from bignas_zoo.slice_folder import EXPORTS_FILE, REJECTED, SLICE_FILE, TFLITE, 
 from bignas_zoo.zoo import Say, silent
 
 if TYPE_CHECKING:
+    from bignas_zoo.measure.sample import Sample
     from bignas_zoo.proving import Subject
 
 SCHEMA = slice_folder.EXPORTS_SCHEMA
+#: TFLite in float32.
+PLAIN = (Export(),)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Exported:
 
 def export_slice(
     name: str | Path | None = None,
-    exports: Iterable[Export] = (Export(),),
+    exports: Export | Iterable[Export] = PLAIN,
     *,
     budget: str | Budget | None = None,
     family: str | Path | None = None,
@@ -85,7 +88,7 @@ def export_slice(
             exports into the folder.
         QualityError: a file missed its gate; it is kept beside as ``NAME.rejected``, and the others are made.
     """
-    wanted = list(dict.fromkeys(exports))
+    wanted = _distinct(exports)
     _check(wanted, images)
     folder = _folder(name, budget, family, output, force, say)
     with _alone(folder, say):
@@ -116,6 +119,18 @@ def _alone(folder: Path, say: Say) -> Iterator[None]:
         yield
 
 
+def _distinct(exports: Export | Iterable[Export]) -> list[Export]:
+    """Return each export once; a single one may come as it is."""
+    found = [exports] if isinstance(exports, Export) else exports
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise UsageError(f"export: exports is {found!r:.40}; give bz.Export objects, e.g. [bz.Export('onnx')].")
+    listed = list(found)
+    for option in listed:
+        if not isinstance(option, Export):
+            raise UsageError(f"export: {option!r:.40} is no export; give bz.Export objects, e.g. [bz.Export('onnx')].")
+    return list(dict.fromkeys(listed))
+
+
 def _export_all(
     folder: Path,
     wanted: list[Export],
@@ -124,18 +139,20 @@ def _export_all(
     force: bool,
     say: Say,
 ) -> list[Exported]:
+    slice_folder.check_files(folder)
     known = {str(entry["file"]): entry for entry in read_exports(folder)["exports"]}
+    sample = _sample(folder, wanted, images, test_data, say)
     done: dict[Export, Exported] = {}
     for option in wanted:
-        found = _there(folder, option, known.get(option.file), anew=force, images=images)
-        if found:
+        found = _there(folder, option, known.get(option.file), anew=force)
+        if found and (sample is None or _proven_on(found.entry, sample)):
             done[option] = found
     failures: list[QualityError] = []
     missing = [option for option in wanted if option not in done]
     if missing:
         from bignas_zoo.proving import open_subject
 
-        subject = open_subject(folder, images, test_data, say)
+        subject = open_subject(folder, sample)
         for option in missing:
             try:
                 done[option] = _export(folder, subject, option, say)
@@ -144,6 +161,35 @@ def _export_all(
     if failures:
         raise QualityError("\n".join(str(error) for error in failures))
     return [done[option] for option in wanted]
+
+
+def _sample(
+    folder: Path, wanted: list[Export], images: str | Path | None, test_data: str | Path | None, say: Say
+) -> Sample | None:
+    """Read the images; refuse too few before anything is converted."""
+    if images is None and test_data is None:
+        return None
+    from bignas_zoo.export.ranges import LEAST_IMAGES
+    from bignas_zoo.proving import open_sample
+
+    sample = open_sample(folder, images, test_data, say)
+    count = len(sample.training) if sample else 0
+    if count < LEAST_IMAGES and any(option.precision in ("int8", "dynamic") for option in wanted):
+        raise UsageError(
+            f"export: {images}: {count} different image{'' if count == 1 else 's'} {'is' if count == 1 else 'are'} too "
+            f"few for int8 and dynamic; give at least {LEAST_IMAGES} training images with --images."
+        )
+    return sample
+
+
+def _proven_on(entry: Mapping[str, Any], sample: Sample) -> bool:
+    """Return whether an export was made of and proven on these images."""
+    labelled = sample.test.source if sample.test else None
+    return (
+        entry["parity"]["inputs"] == sample.source
+        and (entry["accuracy"] or {}).get("source") == labelled
+        and (entry["precision"] != "int8" or entry["ranges"] == sample.to_json())
+    )
 
 
 def _check(wanted: list[Export], images: str | Path | None) -> None:
@@ -174,9 +220,7 @@ def _folder(
     return get(text, budget=budget, family=family, output=output, force=force, say=say).path
 
 
-def _there(
-    folder: Path, option: Export, entry: Mapping[str, Any] | None, *, anew: bool, images: str | Path | None
-) -> Exported | None:
+def _there(folder: Path, option: Export, entry: Mapping[str, Any] | None, *, anew: bool) -> Exported | None:
     """Return an export that was made before of the folder's weights and is whole.
 
     Raises:
@@ -184,8 +228,6 @@ def _there(
     """
     path, description = folder / option.file, slice_folder.describe(folder)[1]
     if entry is None and option.file == TFLITE:
-        if images is not None:
-            return None  # `get` compared it on random inputs; now it can be on real ones
         entry = _base_entry(description)
     if entry is None and os.path.lexists(path):
         raise LocalIOError(f"{path}: exists, but was not made by this command. Move it away.")
@@ -246,17 +288,18 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
         except QualityError as error:
             _move(made, aside)
             raise QualityError(f"{option.file}: {error} It is kept as {aside}.") from error
+        entry = {
+            "file": option.file,
+            **_records(work, made),
+            **option.to_json(),
+            **proof.to_json(),
+            "weights_sha256": subject.weights_sha256,
+            "versions": versions(),
+            "machine": machine(),
+        }
+        # In this order: a record without its file is made anew, a file without a record would be somebody's.
+        record(folder, entry)
         _move(made, target)
-    entry = {
-        "file": option.file,
-        **_records(folder, target),
-        **option.to_json(),
-        **proof.to_json(),
-        "weights_sha256": subject.weights_sha256,
-        "versions": versions(),
-        "machine": machine(),
-    }
-    record(folder, entry)
     _remove(aside)
     return Exported(target, entry, False)
 

@@ -57,8 +57,8 @@ class Export:
                 f"export: {self.format} has no precision '{self.precision}'; "
                 f"allowed: {', '.join(FORMATS[self.format])}."
             )
-        if not 1 <= self.batch <= 1024:
-            raise UsageError(f"export: batch must be within 1 and 1024, got {self.batch}.")
+        if type(self.batch) is not int or not 1 <= self.batch <= 1024:
+            raise UsageError(f"export: batch must be a whole number from 1 to 1024, got {self.batch!r}.")
         if self.io != "float32" and (self.format, self.precision) != ("tflite", "int8"):
             raise UsageError(f"export: io '{self.io}' is for --format tflite --precision int8 only.")
         if self.layout != "nhwc" and self.format != "onnx":

@@ -6,7 +6,17 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("bignas-zoo", "tensorflow", "tensorflow-cpu", "keras", "jax", "numpy", "ai-edge-litert")
+PACKAGES = (
+    "bignas-zoo",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "jax",
+    "numpy",
+    "ai-edge-litert",
+    "onnx",
+    "onnxruntime",
+)
 
 
 def versions() -> dict[str, str]:

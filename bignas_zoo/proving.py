@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Subject:
         description: the content of slice.json.
         preprocess: the input contract.
         sample: real images, or None.
+        first_classes: what the child says of the test images, kept for the next export; by whether pixels were rounded.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Subject:
     description: Mapping[str, Any]
     preprocess: Preprocess
     sample: Sample | None
+    first_classes: dict[bool, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def resolution(self) -> int:
@@ -91,23 +93,31 @@ class Proof:
         }
 
 
-def open_subject(
+def open_sample(
     folder: Path, images: str | Path | None, test_data: str | Path | None, say: Callable[[str], None]
-) -> Subject:
-    """Load a slice folder's network, and the images.
+) -> Sample | None:
+    """Read the images that a slice folder's exports are to be proven on, None if none are named.
 
     Raises:
-        IntegrityError, LocalIOError: the folder or an image is damaged or cannot be read.
+        UsageError, IntegrityError, LocalIOError: slice.json or an image is damaged or unreadable, see `read_sample`.
+    """
+    place = images if images is not None else test_data
+    if place is None:
+        return None
+    _, description = slice_folder.describe(folder)
+    preprocess = Preprocess.from_json(description["preprocess"])
+    say(f"reading images from {place}")
+    return read_sample(place, test_data, preprocess, tuple(description["class_names"]))
+
+
+def open_subject(folder: Path, sample: Sample | None) -> Subject:
+    """Load a slice folder's network.
+
+    Raises:
+        IntegrityError, LocalIOError: the folder is damaged or cannot be read.
     """
     _, description, child = slice_folder.read(folder)
-    preprocess = Preprocess.from_json(description["preprocess"])
-    sample = None
-    if images is not None or test_data is not None:
-        place = images if images is not None else test_data
-        assert place is not None
-        say(f"reading images from {place}")
-        sample = read_sample(place, test_data, preprocess, tuple(description["class_names"]))
-    return Subject(folder, child, description, preprocess, sample)
+    return Subject(folder, child, description, Preprocess.from_json(description["preprocess"]), sample)
 
 
 def make(subject: Subject, option: Export, folder: Path) -> Path:
@@ -164,7 +174,7 @@ def prove(subject: Subject, option: Export, path: Path) -> Proof:
 def _compared(subject: Subject, option: Export) -> np.ndarray:
     """Return the pixel values to compare on, ``[n, resolution, resolution, 3]`` float32."""
     if subject.sample:
-        found = subject.sample.training
+        found = subject.sample.compared
         some = found[np.linspace(0, len(found) - 1, min(COMPARED, len(found))).round().astype(int)]
         return _pixels(some, subject.resolution, option)
     shape = (RANDOM, subject.resolution, subject.resolution, 3)
@@ -239,15 +249,19 @@ def _accuracy(subject: Subject, option: Export, path: Path) -> Accuracy | None:
     test = subject.sample.test if subject.sample else None
     if test is None:
         return None
-    right, ours = 0, 0
+    rounded = option.io == "uint8"
+    known, said, ours = rounded in subject.first_classes, [], 0
     batch = max(1, INPUTS_AT_ONCE // subject.resolution**2)
     for start in range(0, len(test), batch):
         part = test.take(slice(start, start + batch))
         pixels = _pixels(part.pixels, subject.resolution, option)
-        logits, scores, _ = _both(subject, option, path, pixels)
-        right += int((logits.argmax(-1) == part.labels).sum())
+        scores, _ = run_export(option, path, _given(subject, option, pixels))
         ours += int((scores.argmax(-1) == part.labels).sum())
-    count = len(test)
+        if not known:
+            said.append(child_logits(subject, pixels).argmax(-1))
+    if not known:
+        subject.first_classes[rounded] = np.concatenate(said)
+    right, count = int((subject.first_classes[rounded] == test.labels).sum()), len(test)
     return Accuracy(100 * right / count, 100 * ours / count, count, test.source)
 
 

@@ -122,8 +122,7 @@ def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
     """
     chosen, description = describe(folder)
     spec = chosen.spec
-    for name, (expected, size) in _listed(description).items():
-        store.verify(folder / name, expected, size=size, fix=REMAKE)
+    check_files(folder)
 
     from bignas_zoo.models.child import build_child, set_weights
     from bignas_zoo.models.weights import read_weights
@@ -131,6 +130,20 @@ def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
     child = build_child(spec)
     set_weights(child, spec, read_weights(folder / WEIGHTS))
     return spec, description, child
+
+
+def check_files(folder: Path) -> None:
+    """Compare the files that slice.json lists with their sizes and sha256, and the labels with its classes.
+
+    Raises:
+        IntegrityError: slice.json is not valid, or a file is missing or differs.
+    """
+    _, description = describe(folder)
+    for name, (expected, size) in _listed(description).items():
+        store.verify(folder / name, expected, size=size, fix=REMAKE)
+    names = (folder / LABELS).read_text("utf-8").splitlines()
+    if names != list(description["class_names"]):
+        raise IntegrityError(f"{folder / SLICE_FILE}: class_names are not those of {LABELS}. {REMAKE}")
 
 
 def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileInfo:

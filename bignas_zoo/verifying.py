@@ -117,16 +117,17 @@ def verify(
             "can run its code."
         )
     folder = file.parent if os.path.isfile(file.parent / SLICE_FILE) else None
-    checks = [_recorded(folder, file)] if folder else []
+    checks: list[Check] = [_recorded(folder, file)] if folder else []
     if any(check.passed is False for check in checks):
         return Verification(file, tuple(checks))
     option = _option(folder, file)
     checks += [_runs(file), _described(file, option)]
     if folder:
-        from bignas_zoo.proving import open_subject
+        from bignas_zoo.proving import open_sample, open_subject
 
-        subject = open_subject(folder, images, test_data, say)
-        checks += _compared(subject, option, file, say)
+        checks.append(_same_contract(folder, checks[-1]))
+        subject = open_subject(folder, open_sample(folder, images, test_data, say))
+        checks += _compared(subject, option, file, say, recorded=bool(_entry(folder, file)) or file.name == TFLITE)
         for judge in judges:
             checks.append(_judged(subject, option, file, judge, (pythons or {}).get(judge), say))
     elif judges or images is not None or test_data is not None:
@@ -134,6 +135,9 @@ def verify(
             f"{file}: --images and --with need the slice to compare with: the file must be in its slice folder "
             f"(no {SLICE_FILE} beside it)."
         )
+    else:
+        missing = f"not compared: no {SLICE_FILE} beside it to compare with"
+        checks = [Check("record", None, missing), *checks, Check("parity", None, missing)]
     return Verification(file, tuple(checks))
 
 
@@ -212,6 +216,10 @@ def _runs(file: Path) -> Check:
     from bignas_zoo.runtime.runner import describe_file, run_file
 
     ends = describe_file(file)
+    if f".{ends.format}" != file.suffix:
+        return Check(
+            "runs", False, f"its content is {ends.format}, its name says {file.suffix or 'nothing'}: rename it"
+        )
     shape = [1 if size is None else size for size in ends.input.shape]
     inputs = np.random.default_rng(0).integers(0, 256, [max(2, shape[0]), *shape[1:]]).astype(np.float32)
     scores = run_file(file, inputs)
@@ -239,10 +247,31 @@ def _described(file: Path, option: Export) -> Check:
         found = read_properties(file)
         return Check("metadata", True, f"{found['name']}: {len(found['labels'])} labels", found)
     except IntegrityError as error:
-        return Check("metadata", None, str(error))
+        absent = "holds no metadata" in str(error) or "is missing or no text" in str(error)
+        return Check("metadata", None if absent else False, str(error))
 
 
-def _compared(subject: Subject, option: Export, file: Path, say: Say) -> list[Check]:
+def _same_contract(folder: Path, described: Check) -> Check:
+    """Compare what a file says of labels and normalisation with slice.json."""
+    from bignas_zoo.export.properties import IN_GRAPH
+
+    _, description = slice_folder.describe(folder)
+    found, contract = described.figures, description["preprocess"]
+    if not found:
+        return Check("contract", None, "the file says nothing to compare with slice.json")
+    names = list(found.get("class_names") or found["labels"])
+    if names != list(description["class_names"]):
+        return Check("contract", False, "its labels are not the class_names of slice.json")
+    said = found.get("preprocess", found)
+    mean, std = said["mean"], said["std"]
+    inside = mean == IN_GRAPH or (list(mean) == [0.0] * 3 and list(std) == [1.0] * 3)
+    if not inside and not (np.allclose(mean, contract["mean"]) and np.allclose(std, contract["std"])):
+        text = f"it wants mean {list(mean)} and std {list(std)}, slice.json {contract['mean']} and {contract['std']}"
+        return Check("contract", False, text)
+    return Check("contract", True, "labels and normalisation are those of slice.json")
+
+
+def _compared(subject: Subject, option: Export, file: Path, say: Say, *, recorded: bool) -> list[Check]:
     """Compare with the Keras model, and hold the result against the gates of the precision."""
     from bignas_zoo.export.gates import check
     from bignas_zoo.proving import prove
@@ -258,8 +287,12 @@ def _compared(subject: Subject, option: Export, file: Path, say: Say) -> list[Ch
     text = f"{distance}, {parity.top1_agreement:.1%} of first classes equal on {parity.images} {parity.inputs}"
     if accuracy:
         text += f"; top-1 {accuracy.top1:.2f} % ({accuracy.float_top1:.2f} % in Keras) on {accuracy.images:,} images"
+    if subject.sample is None and (option.precision in ("int8", "dynamic") or not recorded):
+        advice = "on noise, which says little of this file: name real images with --images"
+        return [Check("parity", None, f"{text}; {advice}", proof.to_json())]
     try:
-        check(option.precision, parity, accuracy)
+        # Of a file that nobody recorded the precision is not known.
+        check(option.precision if recorded else "dynamic", parity, accuracy)
     except QualityError as error:
         return [Check("parity", False, str(error), proof.to_json())]
     return [Check("parity", True, text, proof.to_json())]

@@ -168,19 +168,24 @@ def main(load: Callable[[Path, SliceFiles], Classify], suffix: str, about: str) 
             raise UserError(f"--top is {given.top}; give 1 or more.", USAGE)
         files = SliceFiles.read(given.folder)
         classify = load(given.model or _find(given.folder, suffix), files)
-        found = {}
+        found, code = {}, 0
         for path in given.images:
-            scores = classify(files.pixels(path))
+            try:
+                scores = classify(files.pixels(path))
+            except UserError as error:  # the other images are good
+                print(f"Error: {error}", file=sys.stderr)
+                code = error.exit_code
+                continue
             order = np.argsort(-scores, kind="stable")
             found[str(path)] = [(files.labels[i], float(scores[i])) for i in order]
         _print(found, given)
+        return code
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         print(f"Error: {error}. Install what the first lines of this example name.", file=sys.stderr)
         return 1
-    return 0
 
 
 def _find(folder: Path, suffix: str) -> Path:

@@ -21,7 +21,6 @@ AGREEMENTS = {"float32": 0.99, "float16": 0.99}
 LOSS = 1.0
 #: Images that an accuracy needs to say anything about a point, and what is asked where there are no labels.
 LEAST_LABELLED, AGREEMENT_WITHOUT_LABELS = 200, 0.9
-REJECTED = "the file is not what was asked for and did not get its final name"
 
 
 @dataclass(frozen=True)
@@ -91,14 +90,14 @@ def check(precision: str, parity: Parity, accuracy: Accuracy | None = None) -> N
     """
     scores = parity.score_max_abs, parity.score_mean_abs
     if not np.isfinite(scores).all():
-        raise QualityError(f"{precision} export: scores are not numbers; {REJECTED}.")
+        raise QualityError(f"{precision} export: scores are not numbers.")
     if precision in TOLERANCES:
         allowed = TOLERANCES[precision] * parity.max_logit
         largest = np.nan if parity.max_abs is None else parity.max_abs
         if not largest <= allowed:
             raise QualityError(
                 f"{precision} export: logits differ from the Keras model's by up to {largest:.2e} "
-                f"(allowed {allowed:.2e}) on {parity.images} {parity.inputs}; {REJECTED}."
+                f"(allowed {allowed:.2e}) on {parity.images} {parity.inputs}."
             )
         _check_agreement(precision, parity, AGREEMENTS[precision])
         return
@@ -107,7 +106,7 @@ def check(precision: str, parity: Parity, accuracy: Accuracy | None = None) -> N
     elif accuracy.loss > LOSS:
         raise QualityError(
             f"{precision} export: top-1 falls from {accuracy.float_top1:.2f} to {accuracy.top1:.2f} % on "
-            f"{accuracy.images:,} {accuracy.source} (allowed loss {LOSS} points); {REJECTED}. Give more or "
+            f"{accuracy.images:,} {accuracy.source} (allowed loss {LOSS} points). Give more or "
             "more typical training images with --images, or take --precision float16."
         )
 
@@ -116,5 +115,5 @@ def _check_agreement(precision: str, parity: Parity, least: float) -> None:
     if parity.top1_agreement < least:
         raise QualityError(
             f"{precision} export: only {parity.top1_agreement:.1%} of {parity.images} {parity.inputs} get the Keras "
-            f"model's first class (at least {least:.0%} must); {REJECTED}."
+            f"model's first class (at least {least:.0%} must)."
         )

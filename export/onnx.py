@@ -98,7 +98,7 @@ def convert(
     from bignas_zoo.export.onnx_int8 import quantise  # it builds on this module, and loads a second library
 
     assert images is not None
-    return quantise(model, images)
+    return quantise(model, images, pixels=preprocess is not None)
 
 
 def _converted(child: keras.Model, layout: str, preprocess: Preprocess | None, properties: Mapping[str, str]) -> bytes:

@@ -36,6 +36,7 @@ def quantise(
     per_channel: bool = True,
     cover: float = COVER,
     reduce_range: bool = True,
+    pixels: bool = False,
 ) -> bytes:
     """Turn a float32 ONNX file of `bignas_zoo.export.onnx.convert` into one of int8.
 
@@ -51,6 +52,7 @@ def quantise(
         cover: percent of a tensor's values within its range at either end; 100 takes them all.
         reduce_range: weights of 7 bits: the kernels of x86 processors without VNNI add two products in 16 bits,
             which 8 bits overflow.
+        pixels: whether the file takes pixel values, 0 to 255.
 
     Returns:
         The int8 file.
@@ -64,7 +66,7 @@ def quantise(
 
     graph = onnx.load_from_string(model)
     outside = _left_float(graph)
-    check_images(images, _image_shape(graph))
+    check_images(images, _image_shape(graph), pixels=pixels)
     ranges = activation_ranges(model, images, cover)
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
     properties = {entry.key: entry.value for entry in graph.metadata_props}

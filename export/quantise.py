@@ -54,7 +54,7 @@ def quantise(
     """
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
-    check_images(images, _shape(model))
+    check_images(images, _shape(model), pixels=input_range is not None)
     ranges = activation_ranges(model, images, cover)
     try:
         with _quiet():

@@ -13,22 +13,31 @@ LEAST_IMAGES = 64
 #: Percent of a tensor's values that lie below the upper end of its range, and above the lower one.
 COVER = 99.99
 BINS = 8192
+#: Normalised pixels are within a few units of zero; whatever goes beyond this was not normalised.
+FARTHEST = 32.0
 Ranges = dict[str, tuple[float, float]]
 
 #: Gets the name of a tensor and some of its values, ``[...]`` float32.
 Tell = Callable[[str, np.ndarray], None]
 
 
-def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
+def check_images(images: np.ndarray, shape: tuple[int, ...], *, pixels: bool = False) -> None:
     """Refuse images that ranges cannot be found on.
 
     Args:
-        images: ``[n, size, size, 3]``.
+        images: ``[n, size, size, 3]`` float32.
         shape: of one image, as the file takes it before any change of layout.
+        pixels: whether the file takes pixel values, 0 to 255.
 
     Raises:
-        UsageError: too few, of another shape, or not finite.
+        UsageError: too few, of another shape or type, not finite, all of one value, or not normalised.
     """
+    if not isinstance(images, np.ndarray) or images.dtype not in (np.float32, np.float64):
+        kind = f"an array of {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+        raise UsageError(
+            f"int8: images are {kind}; give a float32 array [n, size, size, 3] as the file takes it (normalised, or "
+            "pixel values for one that normalises itself)."
+        )
     if images.ndim != 4 or images.shape[1:] != shape:
         raise UsageError(
             f"int8: images have the shape {list(images.shape)}; this file takes [n, {', '.join(map(str, shape))}]. "
@@ -41,6 +50,14 @@ def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
         )
     if not np.isfinite(images).all():
         raise UsageError("int8: images hold values that are not finite; give real training images.")
+    low, high = float(images.min()), float(images.max())
+    if low == high:
+        raise UsageError(f"int8: all values of the images are {low:g}; give real training images.")
+    if not pixels and max(-low, high) > FARTHEST:
+        raise UsageError(
+            f"int8: the images' values go from {low:g} to {high:g}; this file takes normalised images: "
+            "(pixel - mean) / std with the family's preprocess."
+        )
 
 
 def covered_ranges(each_tensor: Callable[[Tell], None], cover: float) -> Ranges:

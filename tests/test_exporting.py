@@ -162,7 +162,7 @@ def test_too_few_images_are_refused_before_anything_is_written(folder: Path, tmp
     for i in range(63):
         Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(tmp_path / "few" / f"{i}.png")
     text = cli("export", folder, "--precision", "int8", "--images", tmp_path / "few", code=2)
-    assert "63 images are too few" in text
+    assert "63 different images are too few" in text
     assert {p.name for p in folder.iterdir()} == {p.name for p in folder.iterdir() if "int8" not in p.name}
 
 
@@ -233,14 +233,14 @@ def checks(path: Path, **options) -> dict[str, bool | None]:
 
 
 def test_sound_files_pass(made: Path) -> None:
-    good = {"record": True, "runs": True, "metadata": True, "parity": True}
+    good = {"record": True, "runs": True, "metadata": True, "contract": True, "parity": True}
     assert checks(made / "model.tflite") == good
     assert checks(made / F16.file) == good
 
 
 def test_a_file_alone_is_run_and_read(made: Path, tmp_path: Path) -> None:
     shutil.copy(made / F16.file, tmp_path / "anything.tflite")
-    assert checks(tmp_path / "anything.tflite") == {"runs": True, "metadata": True}
+    assert checks(tmp_path / "anything.tflite") == {"record": None, "runs": True, "metadata": True, "parity": None}
     with pytest.raises(UsageError, match="must be in its slice folder"):
         verify(tmp_path / "anything.tflite", images=tmp_path)
 
@@ -263,7 +263,7 @@ def test_another_slices_file_fails_by_its_scores(folder: Path, tmp_path: Path) -
     data["exports"][0] |= {"bytes": (folder / F16.file).stat().st_size, "sha256": sha256(folder / F16.file)}
     (folder / "exports.json").write_text(json.dumps(data))
     found = checks(folder / F16.file)
-    assert found == {"record": True, "runs": True, "metadata": None, "parity": False}
+    assert found == {"record": True, "runs": True, "metadata": None, "contract": None, "parity": False}
     assert json.loads(cli("verify", folder / F16.file, "--json", code=9).split("\nError")[0])["passed"] is False
 
 
@@ -274,6 +274,39 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "b.keras").write_text("hello")
     assert "only slice folders and .tflite and .onnx" in cli("verify", tmp_path / "b.keras", code=2)
     assert "name some with --images" in cli("verify", tmp_path / "a.tflite", "--with", "mediapipe", code=2)
+
+
+def test_a_lone_file_says_what_was_not_compared(made: Path, tmp_path: Path) -> None:
+    lone = Path(shutil.copy(made / "model.tflite", tmp_path / "lone.tflite"))
+    assert checks(lone) == {"record": None, "runs": True, "metadata": True, "parity": None}
+    lone.write_bytes(lone.read_bytes() + bytes(7000))  # hides the labels, which are at the end
+    assert checks(lone)["metadata"] is False
+    named = Path(shutil.copy(made / "model.tflite", tmp_path / "named.onnx"))
+    assert checks(named)["runs"] is False
+
+
+def test_a_description_of_other_labels_or_pixels_is_noticed(made: Path, tmp_path: Path) -> None:
+    """model.tflite says of itself what it takes; slice.json cannot say otherwise."""
+    folder = Path(shutil.copytree(made, tmp_path / "s"))
+    path = folder / "slice.json"
+    honest = path.read_text("utf-8")
+    data = json.loads(honest)
+    data["class_names"] = [*data["class_names"][1:], data["class_names"][0]]
+    path.write_text(json.dumps(data))
+    for command in (("export", folder, "--precision", "float16"), ("verify", folder / "model.tflite")):
+        assert "class_names are not those of labels.txt" in cli(*command, code=4)
+    data = json.loads(honest)
+    data["preprocess"]["mean"] = [0, 0, 0]
+    path.write_text(json.dumps(data))
+    assert checks(folder / "model.tflite")["contract"] is False
+
+
+def test_what_is_no_list_of_exports_is_said(made: Path) -> None:
+    for wrong in ("onnx", 3, [None], ["onnx"]):
+        with pytest.raises(UsageError, match=r"give bz\.Export objects"):
+            export_slice(made, wrong)
+    with pytest.raises(UsageError, match="whole number from 1 to 1024"):
+        Export(batch=2.0)
 
 
 def test_a_judge_of_another_name_is_refused(made: Path) -> None:
@@ -348,7 +381,7 @@ def test_a_saved_model_is_kept_and_made_again_when_damaged(formats: Path, tmp_pa
 
 
 def test_verify_reads_onnx_files_and_leaves_code_alone(formats: Path) -> None:
-    good = {"record": True, "runs": True, "metadata": True, "parity": True}
+    good = {"record": True, "runs": True, "metadata": True, "contract": True, "parity": True}
     assert checks(formats / "model.onnx") == good
     assert checks(formats / "model-nchw-pixels.onnx") == good
     for name in ("model.keras", "saved_model"):
@@ -382,7 +415,7 @@ def test_int8_is_proven_on_real_images(folder: Path, shared_data: Path) -> None:
     both = ("--format", "tflite", "--format", "onnx", "--precision", "int8")
     text = cli("export", folder, *both, "--images", shared_data, "--json")
     for entry in json.loads(text[text.index("{") :])["exports"]:
-        assert entry["accuracy"]["images"] == 2000
+        assert entry["accuracy"]["images"] == 9500
         assert entry["accuracy"]["loss"] <= 1.0
         assert entry["ranges"]["images"] == 1000
         assert len(entry["ranges"]["pixels_sha256"]) == 64

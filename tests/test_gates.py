@@ -269,6 +269,6 @@ def test_wrong_quantisation_numbers_are_caught(child, sample, quantised, tmp_pat
 
 
 def test_ranges_from_useless_images_are_caught(child, sample: Sample, tmp_path: Path) -> None:
-    grey = np.full((64, *child.input_shape[1:]), 0.1, np.float32)
+    grey = np.random.default_rng(0).uniform(0.1, 0.101, (64, *child.input_shape[1:])).astype(np.float32)
     with pytest.raises(QualityError, match="int8 export"):
         verdict(child, sample, convert(child, Export(precision="int8"), images=grey), tmp_path)

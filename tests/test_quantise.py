@@ -126,6 +126,14 @@ def test_what_int8_needs(child) -> None:
         convert(child, Export(precision="int8"), images=normalised(63))
     with pytest.raises(UsageError, match="needs the family's preprocess"):
         convert(child, Export(precision="int8", io="uint8"), images=pixels(64))
+    for wrong, words in (
+        (pixels(64).astype(np.uint8), "images are an array of uint8; give a float32 array"),
+        (pixels(64).astype(np.float32), "takes normalised images"),
+        (np.zeros_like(normalised(64)), "all values of the images are 0"),
+        ([[1]], "images are a list"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            convert(child, Export(precision="int8"), images=wrong)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +142,7 @@ def test_what_int8_needs(child) -> None:
         ({"format": "tflit"}, "format is 'tflit'; allowed: tflite, onnx, keras, saved_model"),
         ({"format": "onnx", "precision": "float16"}, "onnx has no precision 'float16'; allowed: float32, int8"),
         ({"io": "uint8"}, "io 'uint8' is for --format tflite --precision int8 only"),
-        ({"batch": 0}, "batch must be within 1 and 1024, got 0"),
+        ({"batch": 0}, "batch must be a whole number from 1 to 1024, got 0"),
         ({"format": "onnx", "batch": 2}, "batch is for --format tflite only"),
         ({"layout": "nchw"}, "layout 'nchw' is for --format onnx only"),
         ({"format": "keras", "normalize_in_graph": True}, "the keras format is the plain child"),

@@ -9,7 +9,7 @@ import pytest
 import test_tfrecords as records
 from PIL import Image
 
-from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.measure.sample import read_sample
 from bignas_zoo.models.preprocess import Preprocess
 
@@ -73,8 +73,8 @@ def test_named_test_images_come_first(tmp_path: Path) -> None:
 
 
 def test_tfrecords_give_both(tmp_path: Path) -> None:
-    for split, size in (("train", 9), ("validation", 6)):
-        contents = [records.record(records.one_colour(7 * i % 27), i % 3) for i in range(size)]
+    for split, size, first in (("train", 9, 0), ("validation", 6, 9)):
+        contents = [records.record(records.one_colour(7 * (first + i) % 27), i % 3) for i in range(size)]
         records.write(tmp_path / f"{split}-00000-of-00001", contents)
     train, test = (str(tmp_path / f"{part}-*") for part in ("train", "validation"))
     found = read_sample(train, test, CONTRACT, NAMES)
@@ -105,3 +105,34 @@ def test_cifar10_is_split_as_it_comes(shared_data: Path) -> None:
     assert (len(found.training), len(found.test)) == (100, 50)
     with pytest.raises(IntegrityError, match="other classes"):
         read_sample(shared_data, None, CONTRACT, NAMES)
+
+
+def test_what_both_options_name_is_halved(tmp_path: Path) -> None:
+    """Accuracy is never measured on the images that gave the ranges."""
+    place = classes(tmp_path, 10)
+    found = read_sample(place, place / ".", CONTRACT, NAMES)
+    assert found.test
+    assert not set(colours(found.training)) & set(colours(found.test.pixels))
+    assert len(found.training) == len(found.test) == 15
+
+
+def test_test_images_among_the_others_are_left_out(tmp_path: Path) -> None:
+    labelled = classes(tmp_path / "labelled", 4)  # colours 0 to 11
+    found = read_sample(pictures(tmp_path / "all", 30), labelled, CONTRACT, NAMES)
+    assert colours(found.training) == list(range(12, 30))
+    with pytest.raises(UsageError, match="every image is also among the test images"):
+        read_sample(pictures(tmp_path / "same", 12), labelled, CONTRACT, NAMES)
+
+
+def test_copies_count_once(tmp_path: Path) -> None:
+    for i in range(9):
+        Image.new("RGB", (8, 8), (i % 2, 0, 0)).save(pictures(tmp_path, 0) / f"{i}.png")
+    assert colours(read_sample(tmp_path, None, CONTRACT, NAMES).training) == [0, 1]
+
+
+def test_without_labels_a_fifth_is_held_back_to_compare_on(tmp_path: Path) -> None:
+    found = read_sample(pictures(tmp_path / "many", 100), None, CONTRACT, NAMES)
+    assert colours(found.compared) == list(range(4, 100, 5))
+    assert colours(np.concatenate([found.training, found.compared])) == list(range(100))
+    few = read_sample(pictures(tmp_path / "few", 79), None, CONTRACT, NAMES)
+    assert len(few.training) == len(few.compared) == 79

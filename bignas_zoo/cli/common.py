@@ -63,8 +63,29 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
+class Interrupt:
+    """Ctrl-C, remembered: an exception raised while a library's callback runs gets lost there."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, *_: object) -> None:
+        """Handle the signal."""
+        self.came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the signal came."""
+        if self.came:
+            raise KeyboardInterrupt
+
+
+INTERRUPT = Interrupt()
+
+
 def say(message: str) -> None:
-    """Print a remark to stderr."""
+    """Print a remark to stderr; between two steps, so a lost Ctrl-C is noticed here."""
+    INTERRUPT.check()
     click.echo(message, err=True)
 
 

@@ -14,6 +14,7 @@ import click
 
 from bignas_zoo import __version__
 from bignas_zoo.cli.bench import bench_command
+from bignas_zoo.cli.common import INTERRUPT
 from bignas_zoo.cli.curves import curves_command
 from bignas_zoo.cli.evaluate import evaluate_command
 from bignas_zoo.cli.export import export_command
@@ -38,9 +39,13 @@ class _Group(click.Group):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         with contextlib.suppress(ValueError):  # only the main thread may
             signal.signal(signal.SIGTERM, _terminate)  # an exception, so that temporary files are removed
+            if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, INTERRUPT):
+                INTERRUPT.came = False
+                signal.signal(signal.SIGINT, INTERRUPT)
         try:
             super().main(*args, **kwargs)
             sys.stdout.flush()
+            INTERRUPT.check()
         except SystemExit as stopped:
             # Out of click's main comes an exit with 1 for a closed pipe only (here a success), or ours.
             sys.exit(0 if stopped.code == 1 else stopped.code)

@@ -51,8 +51,10 @@ class TFLite:
     def __init__(self, path: str, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
+        with open(path, "rb") as file:  # a path that is not UTF-8 is nothing the interpreter would take
+            content = file.read()
         mark_memory()
-        self.interpreter = Interpreter(model_path=path, num_threads=threads)
+        self.interpreter = Interpreter(model_content=content, num_threads=threads)
         self.interpreter.allocate_tensors()
         self.entries = self.interpreter.get_input_details()
         self.exits = self.interpreter.get_output_details()
