@@ -80,8 +80,9 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a cache of its own."""
+    """Give each test a cache and a folder of device tables of its own."""
     monkeypatch.setenv("BIGNAS_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("BIGNAS_ZOO_DEVICES", str(tmp_path_factory.mktemp("devices")))
 
 
 @pytest.fixture(scope="session")

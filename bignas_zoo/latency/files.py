@@ -1,0 +1,184 @@
+"""Device tables as files: ``bignas-zoo/device/1``, described in docs/FORMAT.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.formats import PRECISIONS
+from bignas_zoo.latency.keys import FIELDS, BlockKey
+from bignas_zoo.latency.table import DeviceTable, HeldOut, Measurement, Protocol
+from bignas_zoo.latency.validation import Validation, number
+from bignas_zoo.store import atomic_write, read_json
+
+SCHEMA = "bignas-zoo/device/1"
+#: Of a table's name, which budgets hold.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+COLUMNS = (*FIELDS, "count", "mean_ms", "std_ms")
+#: A reader refuses more; the largest table here has some 3,500 rows in half a megabyte.
+MOST_BYTES, MOST_ROWS = 32 << 20, 100_000
+TEXTS = ("source", "license", "coverage", "note")
+TIMES = ("wall", "thread_cpu", None)
+MOST_MS, MOST_TEXT = 1e7, 4000
+
+
+def read_table(path: Path) -> DeviceTable:
+    """Read a device's table.
+
+    Raises:
+        LocalIOError: there is no such file, or it cannot be read.
+        IntegrityError: it is too large, not JSON, or breaks a rule of docs/FORMAT.md.
+    """
+    try:
+        regular, size = path.is_file(), path.stat().st_size
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    if not regular:
+        raise LocalIOError(f"{path}: is not a file.")
+    if size > MOST_BYTES:
+        raise IntegrityError(f"{path}: not a device table: {size:,} bytes, allowed are {MOST_BYTES:,}.")
+    data = read_json(path)
+    try:
+        return from_json(data)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise IntegrityError(
+            f"{path}: not a valid device table ({type(error).__name__}: {str(error)[:300]}). "
+            "Measure it again (`bignas-zoo profile`), or get a whole copy; docs/FORMAT.md has the format."
+        ) from error
+
+
+def write_table(path: Path, table: DeviceTable) -> None:
+    """Write a table, one row a line.
+
+    Raises:
+        LocalIOError: the file cannot be written.
+    """
+    atomic_write(path, text(table).encode())
+
+
+def text(table: DeviceTable) -> str:
+    """Return a table as the text of its file."""
+    data = to_json(table)
+    lists = {name: data.pop(name) for name in ("in_overhead", "rows")}
+    head = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    body = "".join(f',\n  "{name}": {_lines(lists[name])}' for name in lists)
+    return f"{head}{body}\n}}\n"
+
+
+def _lines(rows: list[list[Any]]) -> str:
+    lines = ",\n".join("    " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    return f"[\n{lines}\n  ]" if rows else "[]"
+
+
+def to_json(table: DeviceTable) -> dict[str, Any]:
+    """Return a table as JSON data."""
+    return {
+        "schema": SCHEMA,
+        "name": table.name,
+        "protocol": table.protocol.to_json(),
+        **{name: getattr(table, name) for name in TEXTS},
+        "overhead_ms": table.overhead_ms,
+        "scale": table.scale,
+        "interpolation": {kind: dataclasses.asdict(errors) for kind, errors in table.interpolation.items()},
+        "validation": table.validation and table.validation.to_json(),
+        "columns": list(COLUMNS),
+        "in_overhead": [key.to_json() for key in sorted(table.in_overhead, key=BlockKey.to_json)],
+        "rows": [[*key.to_json(), m.count, m.mean_ms, m.std_ms] for key, m in table.rows.items()],
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> DeviceTable:
+    """Read a table from JSON data; raises KeyError, TypeError or ValueError."""
+    if data["schema"] != SCHEMA:
+        raise ValueError(f"schema is {data['schema']!r:.60}, this version reads {SCHEMA!r}")
+    if data["columns"] != list(COLUMNS):
+        raise ValueError(f"columns must be {', '.join(COLUMNS)}")
+    return DeviceTable(
+        name=name(data["name"]),
+        protocol=_protocol(data["protocol"]),
+        rows=_rows(data["rows"]),
+        overhead_ms=number(data["overhead_ms"], "overhead_ms", 0, MOST_MS),
+        scale=number(data["scale"], "scale", 1e-6, 1e6),
+        in_overhead=frozenset(BlockKey.from_json(key) for key in _list(data["in_overhead"], "in_overhead")),
+        interpolation={kind: _held_out(errors) for kind, errors in sorted(data["interpolation"].items())},
+        validation=None if data["validation"] is None else Validation.from_json(data["validation"]),
+        **{field: _text(data[field], field) for field in TEXTS},
+    )
+
+
+def name(value: Any) -> str:
+    """Check a device's name; raises ValueError."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError(f"name {value!r:.80} is not 1 to 64 letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _protocol(data: Mapping[str, Any]) -> Protocol:
+    known = [f.name for f in dataclasses.fields(Protocol)]
+    if sorted(data) != sorted(known):
+        raise ValueError(f"protocol must hold {', '.join(known)}")
+    for field in ("device", "runtime"):
+        if not _text(data[field], field):
+            raise ValueError(f"protocol's {field} is empty")
+    for field in ("version", "delegate", "clocks", "date"):
+        if data[field] is not None:
+            _text(data[field], field)
+    if data["precision"] not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")
+    if data["time"] not in TIMES:
+        raise ValueError("time must be wall, thread_cpu or null")
+    for field in ("threads", "batch"):
+        if not (field == "threads" and data[field] is None) and not (
+            type(data[field]) is int and 1 <= data[field] <= 65536
+        ):
+            raise ValueError(f"{field} must be a whole number above 0")
+    return Protocol(**data)
+
+
+def _rows(data: Any) -> dict[BlockKey, Measurement]:
+    rows: dict[BlockKey, Measurement] = {}
+    for i, row in enumerate(_list(data, "rows")):
+        if not isinstance(row, list) or len(row) != len(COLUMNS):
+            raise ValueError(f"row {i + 1} does not have {len(COLUMNS)} values")
+        try:
+            key = BlockKey.from_json(row[:-3])
+            measured = _measurement(*row[-3:])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"row {i + 1}: {error}") from error
+        if key in rows:
+            raise ValueError(f"row {i + 1} repeats {key}")
+        rows[key] = measured
+    if not rows:
+        raise ValueError("no rows")
+    return rows
+
+
+def _measurement(count: Any, mean: Any, std: Any) -> Measurement:
+    if count is not None and (type(count) is not int or not 1 <= count <= 10**12):
+        raise ValueError(f"count must be a whole number above 0 or null, got {count!r:.40}")
+    return Measurement(
+        number(mean, "mean_ms", 0, MOST_MS), None if std is None else number(std, "std_ms", 0, MOST_MS), count
+    )
+
+
+def _held_out(data: Mapping[str, Any]) -> HeldOut:
+    if type(data["rows"]) is not int:
+        raise ValueError("interpolation's rows must be a whole number")
+    return HeldOut(data["rows"], *(number(data[what], what, 0, 1e6) for what in ("mape", "p95", "worst")))
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) > MOST_ROWS:
+        raise ValueError(f"{what} must be a list of up to {MOST_ROWS:,}")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or len(value) > MOST_TEXT:
+        raise ValueError(f"{what} must be text of up to {MOST_TEXT:,} characters")
+    return value

@@ -1,0 +1,158 @@
+"""A device's latency table: measured blocks, with the protocol they were measured by."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bignas_zoo.errors import UsageError
+from bignas_zoo.latency.keys import BlockKey
+from bignas_zoo.latency.validation import Validation, percentile_95
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How times were measured. Two tables with another protocol are about different things.
+
+    Attributes:
+        device: hardware in words.
+        runtime, version: what ran the networks; the version is None if it is not published.
+        threads: of the runtime; None if it is not published.
+        delegate: what it handed work to, e.g. ``XNNPACK``; None if none or not published.
+        precision: "float32", "float16", "dynamic" or "int8".
+        batch: images a call; times are those of a call.
+        clocks: pinning and frequencies, in words; None if not published.
+        time: "wall" or "thread_cpu": which clock a time is of; None if not published.
+        date: of the measurement, or of its publication; not compared.
+    """
+
+    device: str
+    runtime: str
+    version: str | None
+    threads: int | None
+    delegate: str | None
+    precision: str
+    batch: int
+    clocks: str | None
+    time: str | None
+    date: str | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the protocol as JSON data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Return it in a line."""
+        threads = (
+            "threads not published" if self.threads is None else f"{self.threads} thread{'s'[: self.threads != 1]}"
+        )
+        runtime = " ".join(filter(None, (self.runtime, self.version)))
+        parts = [self.device, runtime, self.delegate, self.precision, threads, f"batch {self.batch}"]
+        return ", ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Time of a block.
+
+    Attributes:
+        mean_ms: of a call, in milliseconds.
+        std_ms: standard deviation over the calls or rounds; None if not published.
+        count: how many calls or rounds; None if not published.
+    """
+
+    mean_ms: float
+    std_ms: float | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Errors of interpolated rows, each one held out and predicted from its neighbours.
+
+    Attributes:
+        rows: how many could be.
+        mape, p95, worst: of the absolute relative error, as fractions.
+    """
+
+    rows: int
+    mape: float
+    p95: float
+    worst: float
+
+    @staticmethod
+    def of(errors: list[float]) -> HeldOut | None:
+        """Summarise absolute relative errors; None without any."""
+        if not errors:
+            return None
+        return HeldOut(len(errors), sum(errors) / len(errors), percentile_95(errors), max(errors))
+
+
+@dataclass(frozen=True)
+class DeviceTable:
+    """A table of blocks; a network takes ``overhead_ms + scale * sum of its blocks``.
+
+    Attributes:
+        name: what budgets call the device.
+        protocol: how it was measured.
+        rows: block to its time.
+        overhead_ms: what a network takes apart from its blocks.
+        scale: of the sum of blocks, fitted on whole networks; 1 if it never was.
+        in_overhead: blocks whose time is part of the overhead, so that they add nothing of their own.
+        interpolation: errors of held-out rows: "area", "channels"; a kind that is missing was not measured.
+        validation: errors on whole networks that no figure of the table was fitted on; None if there were none.
+        source, license, coverage, note: in words: who measured it, under which terms it is here, which blocks
+            of which spaces it holds, what else to know.
+    """
+
+    name: str
+    protocol: Protocol
+    rows: Mapping[BlockKey, Measurement]
+    overhead_ms: float = 0.0
+    scale: float = 1.0
+    in_overhead: frozenset[BlockKey] = frozenset()
+    interpolation: Mapping[str, HeldOut] = field(default_factory=dict)
+    validation: Validation | None = None
+    source: str = ""
+    license: str = ""
+    coverage: str = ""
+    note: str = ""
+
+    @functools.cached_property
+    def index(self) -> Any:
+        """Lookup with interpolation, built on first use."""
+        from bignas_zoo.latency.interpolation import Index
+
+        return Index(self.rows)
+
+    @functools.cached_property
+    def spread_known(self) -> bool:
+        """Whether every row has a standard deviation."""
+        return all(row.std_ms is not None for row in self.rows.values())
+
+    def merged(self, other: DeviceTable) -> DeviceTable:
+        """Return the table with another one's rows added; its own come first.
+
+        Raises:
+            UsageError: their protocols differ, or how rows become a network's time does.
+        """
+        check_same_protocol(self.name, self.protocol, other.name, other.protocol)
+        for what in ("overhead_ms", "scale", "in_overhead"):
+            if getattr(self, what) != getattr(other, what):
+                raise UsageError(f"latency: tables '{self.name}' and '{other.name}' have another {what}: never mixed.")
+        return dataclasses.replace(self, rows={**other.rows, **self.rows})
+
+
+def check_same_protocol(name: str, mine: Protocol, other_name: str, other: Protocol) -> None:
+    """Raise UsageError if two protocols differ, naming what differs; the date does not count."""
+    if mine == other:
+        return
+    pairs = {f.name: (getattr(mine, f.name), getattr(other, f.name)) for f in dataclasses.fields(mine) if f.compare}
+    differing = "; ".join(f"{k} {a!r} and {b!r}" for k, (a, b) in pairs.items() if a != b)
+    raise UsageError(
+        f"latency: '{name}' and '{other_name}' were measured by different protocols ({differing}), so their times are "
+        "never mixed. Use one table at a time, or measure both alike."
+    )
