@@ -67,7 +67,8 @@ class Validation:
         return Validation(
             networks=_count(data["networks"]),
             **{name: number(data[name], name, -1e6, 1e6) for name in FRACTIONS},
-            **{name: None if data[name] is None else number(data[name], name, -1.01, 1.01) for name in ("r", "rank")},
+            r=_correlation(data["r"]),
+            rank=_correlation(data["rank"]),
             source=str(data["source"]),
             pairs=tuple((number(p, "pairs", 0, 1e9), number(m, "pairs", 0, 1e9)) for p, m in pairs),
         )
@@ -89,6 +90,10 @@ def number(value: Any, what: str, least: float, most: float) -> float:
     if type(value) not in (int, float) or not least <= value <= most:
         raise ValueError(f"{what} must be a number from {least:g} to {most:g}, got {value!r:.40}")
     return float(value)
+
+
+def _correlation(value: Any) -> float | None:
+    return None if value is None else number(value, "r and rank", -1.01, 1.01)
 
 
 def _count(value: Any) -> int:
