@@ -211,9 +211,13 @@ def _both(subject: Subject, option: Export, path: Path, pixels: np.ndarray) -> t
 
 def child_logits(subject: Subject, pixels: np.ndarray) -> np.ndarray:
     """Return the Keras child's logits of resized pixel values, ``[n, classes]``."""
-    size = max(1, PIXELS_AT_ONCE // subject.resolution**2)
-    parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-    return np.concatenate([np.asarray(subject.child(subject.preprocess.normalise(p), training=False)) for p in parts])
+    return _in_parts(lambda part: subject.child(subject.preprocess.normalise(part), training=False), pixels)
+
+
+def _in_parts(model: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
+    """Call a model on images ``[n, height, width, 3]`` part by part: activations of all take gigabytes."""
+    size = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
+    return np.concatenate([np.asarray(model(images[i : i + size])) for i in range(0, len(images), size)])
 
 
 def run_export(option: Export, path: Path, inputs: np.ndarray) -> tuple[np.ndarray, str]:
@@ -236,13 +240,14 @@ def run_export(option: Export, path: Path, inputs: np.ndarray) -> tuple[np.ndarr
         import keras
 
         model = keras.saving.load_model(path, compile=False)
-        logits = np.asarray(model(inputs, training=False), np.float64)
+        logits = _in_parts(lambda part: model(part, training=False), inputs).astype(np.float64)
         top = np.exp(logits - logits.max(-1, keepdims=True))
         return top / top.sum(-1, keepdims=True), f"keras {keras.version()}"
     import tensorflow as tf
 
     signature = tf.saved_model.load(str(path)).signatures["classify"]
-    return signature(tf.constant(inputs, tf.float32))["scores"].numpy(), f"tensorflow {tf.__version__}"
+    scores = _in_parts(lambda part: signature(tf.constant(part, tf.float32))["scores"], inputs)
+    return scores, f"tensorflow {tf.__version__}"
 
 
 def _accuracy(subject: Subject, option: Export, path: Path) -> Accuracy | None:

@@ -12,10 +12,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 import bignas_zoo as bz
+from bignas_zoo import proving
 from bignas_zoo.cli.export import chosen_exports
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, QualityError, UsageError
 from bignas_zoo.export import tflite
+from bignas_zoo.export.keras_formats import to_keras, to_saved_model
 from bignas_zoo.export.metadata import read_metadata
 from bignas_zoo.exporting import export_slice
 from bignas_zoo.formats import EXPORT_NAME, FORMATS, Export
@@ -420,3 +422,28 @@ def test_int8_is_proven_on_real_images(folder: Path, shared_data: Path) -> None:
         assert entry["ranges"]["images"] == 1000
         assert len(entry["ranges"]["pixels_sha256"]) == 64
     assert checks(folder / "model-int8.tflite", images=shared_data)["parity"] is True
+
+
+@pytest.mark.parametrize("option", [Export("keras"), Export("saved_model")], ids=lambda o: o.format)
+def test_models_see_few_images_at_once(option: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The activations of all test images together would take gigabytes."""
+    keras = pytest.importorskip("keras")
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
+    path = tmp_path / option.file
+    if option.format == "keras":
+        to_keras(model, path)
+    else:
+        to_saved_model(model, path)
+    monkeypatch.setattr(proving, "PIXELS_AT_ONCE", 2 * 4 * 4)
+    seen: list[int] = []
+    whole = proving._in_parts
+    monkeypatch.setattr(
+        proving, "_in_parts", lambda run, images: whole(lambda p: (seen.append(len(p)), run(p))[1], images)
+    )
+    inputs = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype(np.float32)
+    scores, _ = proving.run_export(option, path, inputs)
+    assert seen == [2, 2, 1]
+    kernel, bias = model.get_weights()
+    logits = inputs.reshape(5, -1) @ kernel + bias
+    np.testing.assert_allclose(scores, np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), rtol=1e-5)
