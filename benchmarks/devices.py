@@ -35,6 +35,20 @@ SOURCES = {
     "tunas": "google-research/google-research at 0c1bbe5fc971a1de1a427debc814e66ab4f1e7fa, tunas/cost_model_data.py "
     "(Bender et al., CVPR 2020)",
 }
+MIT = """MIT, Copyright (c) {}
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated \
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the \
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit \
+persons to whom the Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the \
+Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE \
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR \
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR \
+OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."""
 NO_PROJECTION = (
     "No block has the 1x1 projection shortcut that the first layer of every stage has in this package's spaces, so no "
     "child of them is covered; such a slice is an error that names the blocks."
@@ -100,7 +114,7 @@ def tfnas(rows: list[dict[str, str]], device: str, protocol: Protocol, name: str
         in_overhead=ends("swish", mbconv(112, 32, 32, 16, 3, 1, "relu", 8)),
         interpolation=held_out(blocks),
         source=SOURCES["tfnas"],
-        license="MIT, Copyright (c) 2020 Aber Hu",
+        license=MIT.format("2020 Aber Hu"),
         coverage="224 px only. MBConv with k3 and k5, channels 16-24-40-80-112-192-320, expanded channels in steps "
         "of 8 to 8 times the input; without squeeze-excite, or with as many hidden channels as the input or twice that "
         "(BigNAS: a quarter); relu on maps of 112 and 56 px (but 56 > 28), swish after. " + NO_PROJECTION,

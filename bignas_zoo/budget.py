@@ -57,6 +57,11 @@ class Limit:
     device: str | None
     text: str
 
+    @property
+    def figure(self) -> str:
+        """The name of the figure it limits: the quantity, and for latency ``latency_ms@DEVICE``."""
+        return self.quantity if self.device is None else f"{self.quantity}@{self.device}"
+
     def allows(self, measured: float) -> bool:
         """Return whether a slice with this figure meets the limit."""
         # A float is compared as a float, so that 88.1 meets "88.1"; whole numbers are compared exactly.
@@ -96,9 +101,14 @@ class Budget:
         """Return the limits that do not hold for a slice; an unknown figure never holds.
 
         Args:
-            figures: quantity to value, e.g. ``{"macs": 17_000_000, "top1": 88.1}``.
+            figures: `Limit.figure` to value, e.g. ``{"macs": 17_000_000, "top1": 88.1, "latency_ms@pixel-6": 7.9}``.
         """
-        return tuple(limit for limit in self.limits if not _holds(limit, figures.get(limit.quantity)))
+        return tuple(limit for limit in self.limits if not _holds(limit, figures.get(limit.figure)))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that latencies are limited on, each once."""
+        return tuple(dict.fromkeys(limit.device for limit in self.limits if limit.device is not None))
 
     def __str__(self) -> str:
         return ", ".join(limit.text for limit in self.limits)
@@ -106,6 +116,8 @@ class Budget:
 
 def amount(quantity: str, value: float) -> str:
     """Return a figure with its unit, e.g. ``17.30 MMACs``."""
+    if quantity == "latency_ms":
+        return f"{value:.2f} ms"
     unit = {"macs": "MACs", "parameters": "params", "bytes": "B"}[quantity]
     for factor, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
         if value >= factor:

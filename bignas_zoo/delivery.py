@@ -10,10 +10,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bignas_zoo import registry, selection, slice_folder, store
 from bignas_zoo.budget import Budget
@@ -28,8 +28,12 @@ from bignas_zoo.errors import (
 from bignas_zoo.formats import EXPORT_NAME
 from bignas_zoo.provenance import versions
 from bignas_zoo.registry import Family, Slice
+from bignas_zoo.selection import Predictor
 from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
 from bignas_zoo.zoo import Say, check_files, cut, silent
+
+if TYPE_CHECKING:
+    from bignas_zoo.latency import DeviceTable
 
 MANIFEST = "manifest.json"
 
@@ -45,6 +49,8 @@ class GetResult:
         parity: the report of `bignas_zoo.export.parity`.
         hint: a remark on the choice, or None.
         cached: whether the files came from the cache.
+        latency: what it was predicted to take on the devices of the budget, one an entry as in slice.json; None
+            without any.
     """
 
     slice: Slice
@@ -53,6 +59,7 @@ class GetResult:
     parity: Mapping[str, Any]
     hint: str | None
     cached: bool
+    latency: Sequence[Mapping[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON data."""
@@ -65,6 +72,7 @@ class GetResult:
             "parity": dict(self.parity),
             "hint": self.hint,
             "cached": self.cached,
+            "latency": self.latency and [dict(entry) for entry in self.latency],
         }
 
 
@@ -75,6 +83,8 @@ def get(
     family: str | Path | None = None,
     output: str | Path | None = None,
     force: bool = False,
+    risk: str = "upper",
+    tables: Sequence[DeviceTable] = (),
     say: Say = silent,
 ) -> GetResult:
     """Choose a slice, cut it, and write it as a folder ready for the device.
@@ -87,6 +97,8 @@ def get(
         output: the folder to make; default: the slice's name in the current folder. One that
             already holds exactly these files is left as it is.
         force: replace an output folder that is already there and differs.
+        risk: what of a predicted latency must meet the budget: "upper", the upper end of its bar, or "mean".
+        tables: of devices of one's own, beside those known by name.
         say: told what is going on, a sentence at a time.
 
     Returns:
@@ -95,14 +107,16 @@ def get(
 
     Raises:
         UsageError: neither name nor budget is given, or the budget does not parse.
-        NotFoundError: no such slice or family, or it has no weights.
+        NotFoundError: no such slice or family, or it has no weights; no such device, or its table lacks blocks.
         NothingFitsError: no slice meets the budget.
         LocalIOError: the output folder exists and differs, or cannot be written.
         IntegrityError: a weight file is damaged.
         QualityError: the exported file does not compute what the Keras model does.
     """
     limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
-    home, chosen = _choose(name, limits, family)
+    predictor = Predictor.of(limits, risk=risk, tables=tables) if limits else Predictor(risk=risk)
+    home, chosen = _choose(name, limits, family, predictor)
+    latency = _latency(chosen, predictor)
     check_files(home, chosen)  # milliseconds; even a cached get must not hide a damaged installation
     target = Path(output) if output is not None else Path(chosen.name)
     with _finished(home, chosen, target, say, force=force) as (source, files, cached):
@@ -111,15 +125,17 @@ def get(
                 raise NothingFitsError(
                     f"'{chosen.name}': its file came out at {files[TFLITE]['bytes']:,} bytes, over {limit.text}."
                 )
+        description = {**store.read_json(source / SLICE_FILE), "latency": latency}
+        files = {**files, SLICE_FILE: store.record_bytes(store.json_bytes(description))}
         if not _same_files(target, files):
             if force:
                 _say_what_goes(target, say)
             with store.new_folder(target, force=force) as folder:
-                for file in files:
+                for file in files.keys() - {SLICE_FILE}:
                     store.copy(source / file, folder / file)
-        parity = store.read_json(source / SLICE_FILE)["parity"]
-    hint = selection.underuse(chosen, limits) if limits and name is None else None
-    return GetResult(chosen, target.absolute(), files, parity, hint, cached)
+                store.write_json(folder / SLICE_FILE, description)
+    hint = selection.underuse(chosen, limits, predictor) if limits and name is None else None
+    return GetResult(chosen, target.absolute(), files, description["parity"], hint, cached, latency)
 
 
 def _say_what_goes(target: Path, say: Say) -> None:
@@ -132,17 +148,38 @@ def _say_what_goes(target: Path, say: Say) -> None:
         say(f"{target}: replaced, and with it its exports {', '.join(names)}")
 
 
-def _choose(name: str | None, limits: Budget | None, family: str | Path | None) -> tuple[Family, Slice]:
+def _latency(chosen: Slice, predictor: Predictor) -> list[dict[str, Any]] | None:
+    """Return what slice.json says of predicted latencies."""
+    entries = []
+    for device, table in predictor.tables.items():
+        estimate = predictor.estimate(chosen, device)
+        entries.append(
+            {
+                "device": device,
+                "predicted_ms": estimate.latency_ms,
+                "low_ms": estimate.low_ms,
+                "high_ms": estimate.high_ms,
+                "risk": predictor.risk,
+                "notes": list(estimate.notes),
+                "protocol": table.protocol.to_json(),
+            }
+        )
+    return entries or None
+
+
+def _choose(
+    name: str | None, limits: Budget | None, family: str | Path | None, predictor: Predictor
+) -> tuple[Family, Slice]:
     if name is None:
         if limits is None:
             raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
         home = registry.get_family(family or registry.DEFAULT_FAMILY)
-        return home, selection.pick(home, limits)
+        return home, selection.pick(home, limits, predictor)
     home, chosen = registry.find_slice(name, family)
     if chosen.statistics is None:
         raise NotFoundError(registry.no_weights(chosen.name))
     if limits:
-        selection.check_fits(chosen, limits)
+        selection.check_fits(chosen, limits, predictor)
     return home, chosen
 
 

@@ -72,6 +72,7 @@ def write(
         "preprocess": dict(family.preprocess),
         "output": "softmax scores; model.safetensors and Keras give logits",
         "parity": parity.to_json(),
+        "latency": None,
         "provenance": dict(provenance or {"supernet_sha256": family.weights.sha256 if family.weights else None}),
         "versions": versions(),
         "license": "Apache-2.0",

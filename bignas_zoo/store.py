@@ -55,6 +55,11 @@ def record(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
+def record_bytes(data: bytes) -> dict[str, Any]:
+    """Return the identity that a file with these bytes has, see `record`."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
 def verify(path: Path, expected: str, *, size: int | None = None, fix: str) -> None:
     """Check a file's size and sha256 against the recorded ones.
 

@@ -7,6 +7,7 @@ norms are folded by the converter and no Flex operation is needed.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,33 @@ def convert(
     return with_metadata(model, info) if info else model
 
 
+def convert_part(part: keras.Model, options: Export, *, inputs: np.ndarray | None = None) -> bytes:
+    """Convert part of a network as it is, without the softmax that a child gets: to measure how long it takes.
+
+    Args:
+        part: from one map to one map or vector.
+        options: precision and batch; int8 takes and gives int8.
+        inputs: for int8 at least 64 maps, for the ranges of the activations.
+    """
+    int8 = options.precision == "int8"
+    part = pool_by_convolution(part) if int8 else part
+    model = _convert(lambda image: {OUTPUT: part(image, training=False)}, part, options)
+    if not int8:
+        return model
+    if inputs is None:
+        raise UsageError("export: int8 needs inputs, to find the ranges of the activations.")
+    return quantise(model, inputs, SIGNATURE, io="int8")
+
+
 def _converted(child: keras.Model, options: Export, preprocess: Preprocess | None) -> bytes:
     def classify(image: Any) -> Any:
         x = preprocess.normalise(image) if preprocess else image
         return {OUTPUT: tf.nn.softmax(child(x, training=False), name=OUTPUT)}
 
+    return _convert(classify, child, options)
+
+
+def _convert(classify: Callable[[Any], Any], child: keras.Model, options: Export) -> bytes:
     archive = keras.export.ExportArchive()
     archive.track(child)
     shape = (options.batch, *child.input_shape[1:])

@@ -267,7 +267,7 @@ def _front(family: Family, chosen_on: str, measured: Mapping[str, Sequence[tuple
     axes.margins(0.07)
     _log_axis(axes)
     figure.legend(loc="outside lower left", fontsize=8)
-    _place_labels(figure, axes, points, [pair for pairs in measured.values() for pair in pairs])
+    place_labels(figure, axes, points, [pair for pairs in measured.values() for pair in pairs])
     return figure
 
 
@@ -283,7 +283,7 @@ def _log_axis(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _place_labels(
+def place_labels(
     figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]], dots: Sequence[tuple[float, float]]
 ) -> None:
     """Write a name beside each point so that no two overlap, off the dots where there is room."""

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from latency_tables import table_of
 
 import bignas_zoo
+from bignas_zoo.latency import write_table
+from bignas_zoo.spaces import SPACES
 
 #: Folders of shipped code, and the packages they are.
 PACKAGES = {
@@ -61,7 +64,7 @@ BELOW = {
     "export": {"pure", "models", "export"},
     "recipes": {"pure", "models", "recipes"},
     "hub_cards": {"pure", "hub_cards"},
-    "measure": {"pure", "models", "export", "recipes", "measure"},
+    "measure": {"pure", "models", "export", "recipes", "runtime", "measure"},
     "runtime": {"pure", "runtime"},  # without Keras
     "zoo": {"pure", "models", "export", "recipes", "runtime", "hub_cards", "measure", "zoo"},
     "root": {"pure", "export", "zoo"},
@@ -221,6 +224,23 @@ def test_light_commands_load_no_tensors(command: list[str]) -> None:
         assert json.loads(out)["schema"].startswith("bignas-zoo/")
     else:
         assert "MACs" in out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["devices", "--json"],
+        ["devices", "xeon-6130-pytorch", "--json"],
+        ["list", "--device", "TABLE", "--json"],
+        ["show", "bignas-cifar10-s", "--device", "TABLE", "--json"],
+        ["latency", "bignas-cifar10-s", "--device", "TABLE", "--json"],
+    ],
+)
+def test_commands_on_latency_load_no_tensors(command: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "phone.json"
+    write_table(table, table_of(SPACES["bignas-cifar10"]))
+    command = [str(table) if part == "TABLE" else part for part in command]
+    test_light_commands_load_no_tensors(command)
 
 
 def test_all_is_sorted_and_every_name_resolves() -> None:

@@ -20,6 +20,7 @@ from bignas_zoo.latency.interpolation import Index, held_out
 from bignas_zoo.latency.table import HeldOut
 from bignas_zoo.plan import Block, plan_child
 from bignas_zoo.sampling import uniform_child
+from bignas_zoo.space import ChildSpec
 from bignas_zoo.spaces import SPACES
 from bignas_zoo.spaces.bignas import PAPER_MODELS
 
@@ -281,8 +282,8 @@ def test_many_networks_find_the_factor_of_each_kind() -> None:
     base = table_of(TINY, overhead_ms=1.0)
     factors = {"stem": 1.5, "head": 1.5, "classifier": 1.5, "mbconv k3": 1.5, "mbconv k5": 3.0}
 
-    def true(child: object) -> float:
-        estimate = predict(base, child)  # type: ignore[arg-type]
+    def true(child: ChildSpec) -> float:
+        estimate = predict(base, child)
         kinds = [f"mbconv k{b.key.kernel}" if b.key.kind == "mbconv" else b.key.kind for b in estimate.blocks]
         return 1.5 * estimate.overhead_ms + sum(factors[k] * b.ms for k, b in zip(kinds, estimate.blocks, strict=True))
 
@@ -294,6 +295,20 @@ def test_many_networks_find_the_factor_of_each_kind() -> None:
     assert new.validation is not None
     assert new.validation.networks == 20
     assert new.scale == 1.0
+
+
+def test_what_each_block_takes_more_is_found() -> None:
+    """As on a GPU at batch 1, where launches take most of the time: half the speed, and 5 ms a block."""
+    base = table_of(TINY)
+
+    def true(child: ChildSpec) -> float:
+        return 0.5 * predict(base, child).latency_ms + 5 * len(plan_child(child))
+
+    new = adapt(base, [(child, true(child)) for child in CHILDREN[:10]])
+    assert max(abs(predict(new, child).latency_ms / true(child) - 1) for child in CHILDREN[10:]) < 0.01
+    alone = adapt(base, [(child, 5.0 * len(plan_child(child))) for child in CHILDREN[:10]])
+    errors = [abs(predict(alone, child).latency_ms / (5 * len(plan_child(child))) - 1) for child in CHILDREN[10:]]
+    assert max(errors) < 0.1  # a factor has a least value
 
 
 def test_adapt_refuses_nonsense() -> None:

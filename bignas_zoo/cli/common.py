@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from bignas_zoo.errors import NotFoundError
 from bignas_zoo.registry import Slice, families
+
+if TYPE_CHECKING:
+    from bignas_zoo.latency import Estimate
 
 MACS_NOTE = "MACs are multiply-adds counted once; mobile papers call the same count FLOPs."
 
@@ -24,6 +28,25 @@ class SliceName(click.ParamType):  # type: ignore[type-arg]
 
         names = [s.name for f in families() for s in f.slices]
         return [CompletionItem(n) for n in names if n.startswith(incomplete)]
+
+
+class DeviceName(click.ParamType):  # type: ignore[type-arg]
+    """A device's name, completed by the shell."""
+
+    name = "device"
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[Any]:
+        """Return the names that begin with what was typed."""
+        from click.shell_completion import CompletionItem
+
+        from bignas_zoo.latency.devices import list_devices
+
+        return [CompletionItem(n) for n in list_devices() if n.startswith(incomplete)]
+
+
+def device_option(help_text: str, *, required: bool = False) -> Callable[[Any], Any]:
+    """Add ``--device``."""
+    return click.option("--device", type=DeviceName(), metavar="NAME|FILE", required=required, help=help_text)
 
 
 def family_option(command: Any) -> Any:
@@ -99,3 +122,30 @@ def accuracy(chosen: Slice) -> str:
     if chosen.top1 is None:
         return "-"
     return f"{chosen.top1:.2f}" if chosen.statistics else f"({chosen.top1:.1f})"
+
+
+def estimates(device: str | None, slices: Sequence[Slice]) -> tuple[list[Estimate | None], str | None]:
+    """Predict slices on a device.
+
+    Returns:
+        A prediction for each, None without a device or where its table lacks blocks; and the first such case in words.
+    """
+    if device is None:
+        return [None] * len(slices), None
+    from bignas_zoo.latency import find_device, predict
+
+    table = find_device(device)
+    found: list[Estimate | None] = []
+    problem = None
+    for chosen in slices:
+        try:
+            found.append(predict(table, chosen.spec))
+        except NotFoundError as error:
+            found.append(None)
+            problem = problem or f"{chosen.name}: {error}"
+    return found, problem
+
+
+def bar(estimate: Estimate) -> str:
+    """Return a predicted latency with its bar, e.g. ``7.95 (7.60 to 8.30)``."""
+    return f"{estimate.latency_ms:,.2f} ({estimate.low_ms:,.2f} to {estimate.high_ms:,.2f})"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,14 +12,34 @@ from bignas_zoo import delivery
 from bignas_zoo.budget import amount
 from bignas_zoo.cli.common import MACS_NOTE, SliceName, family_option, json_option, print_json, say
 from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
+from bignas_zoo.selection import RISKS
 
 if TYPE_CHECKING:
     from bignas_zoo.exporting import Exported
+    from bignas_zoo.latency import DeviceTable
 
 
 @click.command("get")
 @click.argument("name", type=SliceName(), required=False)
-@click.option("--budget", metavar="BUDGET", help="E.g. 400MFLOPs, 5Mparams, 4MB, 'top1>=80', or several with commas.")
+@click.option(
+    "--budget",
+    metavar="BUDGET",
+    help="E.g. 400MFLOPs, 5Mparams, 4MB, 8ms@DEVICE, 'top1>=80', or several with commas.",
+)
+@click.option(
+    "--risk",
+    type=click.Choice(RISKS),
+    default=RISKS[0],
+    show_default=True,
+    help="What of a predicted latency must meet the budget: the upper end of its bar, or its mean.",
+)
+@click.option(
+    "--device-table",
+    "device_tables",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A device's table of your own, so that the budget can name it.",
+)
 @format_options
 @family_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
@@ -29,6 +49,8 @@ if TYPE_CHECKING:
 def get_command(
     name: str | None,
     budget: str | None,
+    risk: str,
+    device_tables: tuple[Path, ...],
     formats: Sequence[str],
     precisions: Sequence[str],
     images: str | None,
@@ -53,6 +75,8 @@ def get_command(
         family=family,
         output=output,
         force=force,
+        risk=risk,
+        tables=_tables(device_tables),
         say=(lambda message: None) if silent else say,
     )
     found: list[Exported] = []
@@ -75,6 +99,14 @@ def get_command(
             print_exports(found)
 
 
+def _tables(paths: Sequence[Path]) -> list[DeviceTable]:
+    if not paths:
+        return []
+    from bignas_zoo.latency import read_table
+
+    return [read_table(path) for path in paths]
+
+
 def _print(result: delivery.GetResult) -> None:
     chosen, parity = result.slice, result.parity
     size = result.files["model.tflite"]["bytes"]
@@ -83,6 +115,7 @@ def _print(result: delivery.GetResult) -> None:
         ("slice", f"{chosen.name} (family {chosen.family})"),
         ("MACs", f"{amount('macs', chosen.macs)} at {chosen.spec.resolution} px"),
         ("parameters", f"{chosen.parameters:,}"),
+        *((f"on {entry['device']}", _latency(entry)) for entry in result.latency or ()),
         ("model.tflite", f"{size:,} bytes, float32"),
         ("top-1", top1),
         (
@@ -95,3 +128,11 @@ def _print(result: delivery.GetResult) -> None:
     if result.hint:
         click.echo(f"\nNote: {result.hint}")
     click.echo(f"\n{MACS_NOTE}")
+
+
+def _latency(entry: Mapping[str, Any]) -> str:
+    protocol = entry["protocol"]
+    return (
+        f"{entry['predicted_ms']:.2f} ms predicted ({entry['low_ms']:.2f} to {entry['high_ms']:.2f}), "
+        f"{protocol['runtime']}, {protocol['precision']}, {protocol['threads'] or '?'} threads"
+    )

@@ -16,11 +16,14 @@ from bignas_zoo import __version__
 from bignas_zoo.cli.bench import bench_command
 from bignas_zoo.cli.common import INTERRUPT
 from bignas_zoo.cli.curves import curves_command
+from bignas_zoo.cli.devices import devices_command
 from bignas_zoo.cli.evaluate import evaluate_command
 from bignas_zoo.cli.export import export_command
 from bignas_zoo.cli.finetune import finetune_command
 from bignas_zoo.cli.get import get_command
+from bignas_zoo.cli.latency import latency_command
 from bignas_zoo.cli.list import list_command
+from bignas_zoo.cli.profile import profile_command
 from bignas_zoo.cli.show import show_command
 from bignas_zoo.cli.train import family_command, train_command
 from bignas_zoo.cli.verify import verify_command
@@ -121,6 +124,9 @@ for _command in (
     evaluate_command,
     export_command,
     bench_command,
+    devices_command,
+    latency_command,
+    profile_command,
     finetune_command,
     train_command,
     family_command,

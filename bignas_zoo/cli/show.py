@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,9 @@ from bignas_zoo.cli.common import (
     MACS_NOTE,
     SliceName,
     accuracy,
+    bar,
+    device_option,
+    estimates,
     family_option,
     json_option,
     millions,
@@ -26,12 +30,14 @@ from bignas_zoo.zoo import find
 @click.command("show")
 @click.argument("name", type=SliceName())
 @family_option
+@device_option("Add what it is predicted to take there.")
 @json_option
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the architecture into a .png or .svg file.")
-def show_command(name: str, family: str | None, as_json: bool, plot: Path | None) -> None:
+def show_command(name: str, family: str | None, device: str | None, as_json: bool, plot: Path | None) -> None:
     """Show one slice (or slice folder): cost, accuracy, and its blocks."""
     chosen = find(name, family)
     blocks = plan_child(chosen.spec)
+    (estimate,), problem = estimates(device, [chosen])
     if plot:
         from bignas_zoo.hub_cards.plots import plot_architectures
 
@@ -39,7 +45,8 @@ def show_command(name: str, family: str | None, as_json: bool, plot: Path | None
         say(f"drawn: {plot}")
     if as_json:
         rows = [{**asdict(b), "macs": sum(op.macs for op in b.ops)} for b in blocks]
-        extra = {"peak_activation_bytes": cost.peak_activation_bytes(chosen.spec)}
+        extra: dict[str, Any] = {} if device is None else {"latency": estimate and estimate.to_json()}
+        extra |= {"peak_activation_bytes": cost.peak_activation_bytes(chosen.spec)}
         print_json("show", {**chosen.to_json(), **extra, "child": chosen.spec.to_json(), "blocks": rows})
         return
     click.echo(f"{chosen.name}: {millions(chosen.macs)} MMACs, {millions(chosen.parameters)} M parameters, ", nl=False)
@@ -47,6 +54,10 @@ def show_command(name: str, family: str | None, as_json: bool, plot: Path | None
     click.echo(f"measured on: {chosen.top1_source}")
     if chosen.statistics is None:
         click.echo("weights: none published; train the space to have them")
+    if estimate:
+        click.echo(f"on {estimate.device}: {bar(estimate)} ms predicted; `bignas-zoo latency` has it block by block")
+    if problem:
+        say(problem)
     click.echo(f"peak activation memory: {cost.peak_activation_bytes(chosen.spec) / 1e6:.2f} MB float32, batch 1\n")
     print_table(
         ("block", ">input px", ">channels", ">kernel", ">stride", "shortcut", ">MMACs", ">M params"),

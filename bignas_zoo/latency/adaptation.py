@@ -1,13 +1,15 @@
 """A table for another device from a few whole networks measured there (few-shot adaptation).
 
-First one factor for everything, then factors for the overhead and for kinds of blocks, held near that one factor by a
-ridge prior: with one network only the common factor moves, with many each kind finds its own.
+First one factor for everything and one time that each block takes more (launches, on a GPU at batch 1 most of the
+time); then factors for the overhead and for kinds of blocks, held near that one factor by a ridge prior: with one
+network only the common factor moves, with many each kind finds its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from bignas_zoo.errors import UsageError
 from bignas_zoo.latency.keys import BlockKey, Network
@@ -15,15 +17,56 @@ from bignas_zoo.latency.prediction import Estimate, predict
 from bignas_zoo.latency.table import DeviceTable, Measurement, Protocol
 from bignas_zoo.latency.validation import Validation
 
-#: How far kinds of blocks go apart from one device to another, and how far one measured network is off: standard
-#: deviations, relative. Chosen once from the ratios of Pixel 1 tables (0.07 to 0.15 a block); not fitted to a device.
-PRIOR, NOISE = 0.2, 0.03
+#: How far kinds of blocks go apart from one device to another, how much of a network's time launches may take, and how
+#: far one measured network is off: standard deviations, relative. The first is chosen from the ratios of Pixel 1 tables
+#: (0.07 to 0.15 a block); none is fitted to a device.
+PRIOR, LAUNCHES, NOISE = 0.2, 0.5, 0.03
 LEAST_FACTOR = 0.05
 OVERHEAD = "overhead"
 #: Fewer networks than this say nothing of the table's error.
 FEWEST_TO_VALIDATE = 5
 
 Measured = tuple[Network, float]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A network's predicted time before the adaptation.
+
+    Attributes:
+        groups: milliseconds by kind of block, and of the overhead.
+        blocks: how many blocks have a time of their own.
+    """
+
+    groups: Mapping[str, float]
+    blocks: int
+
+    @property
+    def total(self) -> float:
+        """All milliseconds."""
+        return sum(self.groups.values())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What turns a table into another device's.
+
+    Attributes:
+        factors: of each group.
+        other: factor of groups that no network had.
+        each_ms: what every block takes more.
+    """
+
+    factors: Mapping[str, float]
+    other: float
+    each_ms: float
+
+    def predict(self, parts: Parts) -> float:
+        """Return the new time of a network in milliseconds."""
+        return (
+            sum(self.factors.get(name, self.other) * ms for name, ms in parts.groups.items())
+            + self.each_ms * parts.blocks
+        )
 
 
 def adapt(
@@ -51,9 +94,8 @@ def adapt(
     if not all(isinstance(ms, int | float) and 0 < ms < float("inf") for ms in times):
         raise UsageError(f"adapt: times must be milliseconds above zero, got {times}.")
     parts = [_parts(predict(table, network)) for network, _ in measured]
-    factors = fit(parts, times)
     return dataclasses.replace(
-        _scaled(table, factors),
+        _fitted(table, fit(parts, times)),
         name=name or f"{table.name[:56]}-adapted",
         protocol=protocol or table.protocol,
         validation=_left_out(parts, times),
@@ -66,33 +108,45 @@ def group(key: BlockKey) -> str:
     return f"mbconv k{key.kernel}" if key.kind == "mbconv" else key.kind
 
 
-def fit(parts: Sequence[Mapping[str, float]], times: Sequence[float]) -> dict[str, float]:
-    """Return a factor for each group that best explains measured times.
+def fit(parts: Sequence[Parts], times: Sequence[float]) -> Fit:
+    """Return what best explains measured times, by least squares of relative errors.
 
     Args:
-        parts: of each network, its predicted milliseconds by group.
-        times: what each took.
+        parts: of each network.
+        times: what each took, in milliseconds.
     """
-    names = sorted({name for part in parts for name in part})
-    common = _common([sum(part.values()) for part in parts], times)
+    common, each = _common(parts, times)
+    names = sorted({name for part in parts for name in part.groups})
     # In units of the measured time, so that errors are relative; unknown are departures from the common factor.
-    rows = [[common * part.get(name, 0.0) / ms for name in names] for part, ms in zip(parts, times, strict=True)]
-    left = [1 - sum(row) for row in rows]
-    ridge = (NOISE / PRIOR) ** 2
-    matrix = [
-        [sum(row[i] * row[j] for row in rows) + (ridge if i == j else 0.0) for j in range(len(names))]
-        for i in range(len(names))
-    ]
-    right = [sum(row[i] * rest for row, rest in zip(rows, left, strict=True)) for i in range(len(names))]
-    return {
-        name: common * max(LEAST_FACTOR, 1 + change) for name, change in zip(names, solve(matrix, right), strict=True)
-    }
+    rows = [[common * p.groups.get(name, 0.0) / ms for name in names] for p, ms in zip(parts, times, strict=True)]
+    left = [1 - sum(row) - each * p.blocks / ms for row, p, ms in zip(rows, parts, times, strict=True)]
+    changes = _ridge(rows, left, [(NOISE / PRIOR) ** 2] * len(names))
+    return Fit(
+        {name: common * max(LEAST_FACTOR, 1 + change) for name, change in zip(names, changes, strict=True)},
+        common,
+        each,
+    )
 
 
-def _common(predicted: Sequence[float], times: Sequence[float]) -> float:
-    """Return the factor with the least squared relative error."""
-    ratios = [p / t for p, t in zip(predicted, times, strict=True)]
-    return sum(ratios) / sum(r * r for r in ratios)
+def _common(parts: Sequence[Parts], times: Sequence[float]) -> tuple[float, float]:
+    """Return one factor for all blocks, and the milliseconds that each block takes more."""
+    unit = sum(times) / sum(p.blocks for p in parts) if any(p.blocks for p in parts) else 1.0
+    rows = [[p.total / ms, unit * p.blocks / ms] for p, ms in zip(parts, times, strict=True)]
+    factor, each = _ridge(rows, [1.0] * len(rows), [0.0, (NOISE / LAUNCHES) ** 2])
+    least = LEAST_FACTOR * sum(times) / sum(p.total for p in parts)
+    if each < 0:
+        return _ridge([row[:1] for row in rows], [1.0] * len(rows), [0.0])[0], 0.0
+    if factor < least:  # nearly all of the time is launches
+        rest = [1 - least * row[0] for row in rows]
+        return least, unit * _ridge([row[1:] for row in rows], rest, [0.0])[0]
+    return factor, each * unit
+
+
+def _ridge(rows: Sequence[Sequence[float]], right: Sequence[float], penalties: Sequence[float]) -> list[float]:
+    """Return the least-squares solution with a penalty on the square of each unknown."""
+    size = range(len(penalties))
+    matrix = [[sum(r[i] * r[j] for r in rows) + (penalties[i] if i == j else 0.0) for j in size] for i in size]
+    return solve(matrix, [sum(r[i] * value for r, value in zip(rows, right, strict=True)) for i in size])
 
 
 def solve(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
@@ -110,36 +164,33 @@ def solve(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[flo
     return solution
 
 
-def _parts(estimate: Estimate) -> dict[str, float]:
-    parts = {OVERHEAD: estimate.overhead_ms} if estimate.overhead_ms else {}
-    for block in estimate.blocks:
-        parts[group(block.key)] = parts.get(group(block.key), 0.0) + block.ms
-    return {name: ms for name, ms in parts.items() if ms > 0}
+def _parts(estimate: Estimate) -> Parts:
+    groups = {OVERHEAD: estimate.overhead_ms} if estimate.overhead_ms else {}
+    own = [block for block in estimate.blocks if block.source != "in overhead"]
+    for block in own:
+        groups[group(block.key)] = groups.get(group(block.key), 0.0) + block.ms
+    return Parts(groups, len(own))
 
 
-def _scaled(table: DeviceTable, factors: Mapping[str, float]) -> DeviceTable:
-    """Apply factors; a group that no network had takes the mean of the others."""
-    other = sum(factors.values()) / len(factors)
-
+def _fitted(table: DeviceTable, found: Fit) -> DeviceTable:
     def row(key: BlockKey, m: Measurement) -> Measurement:
-        factor = table.scale * factors.get(group(key), other)
-        return Measurement(m.mean_ms * factor, None if m.std_ms is None else m.std_ms * factor, m.count)
+        factor = table.scale * found.factors.get(group(key), found.other)
+        return Measurement(m.mean_ms * factor + found.each_ms, None if m.std_ms is None else m.std_ms * factor, m.count)
 
     return dataclasses.replace(
         table,
         rows={key: row(key, m) for key, m in table.rows.items()},
-        overhead_ms=table.overhead_ms * factors.get(OVERHEAD, other),
+        overhead_ms=table.overhead_ms * found.factors.get(OVERHEAD, found.other),
         scale=1.0,
     )
 
 
-def _left_out(parts: Sequence[Mapping[str, float]], times: Sequence[float]) -> Validation | None:
-    """Predict each network by factors fitted to the others."""
+def _left_out(parts: Sequence[Parts], times: Sequence[float]) -> Validation | None:
+    """Predict each network by what was fitted to the others."""
     if len(times) < FEWEST_TO_VALIDATE:
         return None
-    pairs = []
-    for i, (part, ms) in enumerate(zip(parts, times, strict=True)):
-        factors = fit([*parts[:i], *parts[i + 1 :]], [*times[:i], *times[i + 1 :]])
-        other = sum(factors.values()) / len(factors)
-        pairs.append((sum(factors.get(name, other) * value for name, value in part.items()), ms))
+    pairs = [
+        (fit([*parts[:i], *parts[i + 1 :]], [*times[:i], *times[i + 1 :]]).predict(part), ms)
+        for i, (part, ms) in enumerate(zip(parts, times, strict=True))
+    ]
     return Validation.of(pairs, "each network of the adaptation, predicted from the others")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 
+from bignas_zoo.latency.interpolation import STEP, WIDEST
 from bignas_zoo.latency.keys import BlockKey
 from bignas_zoo.latency.table import DeviceTable
 from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.space import ChildSpec, SearchSpace, StageSpace
 
 
 @dataclass(frozen=True)
@@ -40,36 +41,36 @@ def space_blocks(space: SearchSpace, resolutions: Iterable[int] | None = None) -
 
 def _covering(space: SearchSpace, resolutions: tuple[int, ...]) -> Iterator[ChildSpec]:
     """Give children of full depth that together have every pair of neighbouring widths with every other choice."""
-    most = max(
-        len(values) for values in (space.stem_widths, space.head_widths, *(stage.widths for stage in space.stages))
-    )
+    places = _width_choices(space)
+    most = [max((len(widths) for widths in places[turn::2]), default=1) for turn in (0, 1)]
     kernels = range(max(len(stage.kernels) for stage in space.stages))
     expansions = range(max(len(stage.expansions) for stage in space.stages))
-    for resolution, here, there, kernel, expansion in product(
-        resolutions, range(most), range(most), kernels, expansions
-    ):
-        yield _child(space, resolution, (here, there), kernel, expansion)
+    for even, odd in product(range(most[0]), range(most[1])):
+        chosen = [widths[(even, odd)[i % 2] % len(widths)] for i, widths in enumerate(places)]
+        for resolution, kernel, expansion in product(resolutions, kernels, expansions):
+            yield _child(space, resolution, chosen, kernel, expansion)
 
 
-def _child(space: SearchSpace, resolution: int, turns: tuple[int, int], kernel: int, expansion: int) -> ChildSpec:
-    """Return a child whose widths take two positions in turns, stage by stage or, if they may, layer by layer."""
-    place = 0
+def _width_choices(space: SearchSpace) -> list[tuple[int, ...]]:
+    """Return the allowed widths of stem, stages (or their layers, if each has its own) and head, in order."""
+    inner = [stage.widths for stage in space.stages for _ in range(_widths_of(stage))]
+    return [space.stem_widths, *inner, space.head_widths]
 
-    def width(allowed: tuple[int, ...]) -> int:
-        nonlocal place
-        place += 1
-        return allowed[turns[place % 2] % len(allowed)]
 
-    widths: list[int | list[int]] = [width(space.stem_widths)]
+def _widths_of(stage: StageSpace) -> int:
+    return stage.depths[-1] if stage.layerwise_widths else 1
+
+
+def _child(space: SearchSpace, resolution: int, widths: list[int], kernel: int, expansion: int) -> ChildSpec:
+    """Return a child of full depth from widths in the order of `_width_choices`."""
+    stem, *inner, head = widths
+    grouped: list[int | list[int]] = []
     for stage in space.stages:
-        if stage.layerwise_widths:
-            widths.append([width(stage.widths) for _ in range(stage.depths[-1])])
-        else:
-            widths.append(width(stage.widths))
-    widths.append(width(space.head_widths))
+        mine, inner = inner[: _widths_of(stage)], inner[_widths_of(stage) :]
+        grouped.append(mine if stage.layerwise_widths else mine[0])
     return space.spec(
         resolution=resolution,
-        widths=widths,
+        widths=[stem, *grouped, head],
         depths=[stage.depths[-1] for stage in space.stages],
         kernels=[stage.kernels[kernel % len(stage.kernels)] for stage in space.stages],
         expansions=[stage.expansions[expansion % len(stage.expansions)] for stage in space.stages],
@@ -88,3 +89,44 @@ def coverage(table: DeviceTable, keys: Iterable[BlockKey]) -> Coverage:
         else:
             missing += 1
     return Coverage(measured, interpolated, missing)
+
+
+def thinned_blocks(space: SearchSpace, most: int) -> dict[BlockKey, Block]:
+    """Return blocks to measure so that those of every child can be had, measured or interpolated.
+
+    Args:
+        space: the space.
+        most: about how many; the first of these is taken that holds no more, else the last: every block at every
+            trained size; at the least, middle and largest size; that with the ends of each range of widths.
+
+    Returns:
+        Keys, and a block for each. Sizes that may be deployed unseen lie between those measured.
+    """
+    sizes = sorted({*space.resolutions, *space.unseen_resolutions})
+    ends = (sizes[0], sizes[len(sizes) // 2], sizes[-1])
+    narrow = _ends_of_widths(space)
+    choices = ((space, (*space.resolutions, sizes[0], sizes[-1])), (space, ends), (narrow, ends))
+    found: dict[BlockKey, Block] = {}
+    for chosen, resolutions in choices:
+        found = space_blocks(chosen, dict.fromkeys(sorted(resolutions)))
+        if len(found) <= most:
+            break
+    return found
+
+
+def _ends_of_widths(space: SearchSpace) -> SearchSpace:
+    return replace(
+        space,
+        stem_widths=_spread(space.stem_widths),
+        head_widths=_spread(space.head_widths),
+        stages=tuple(replace(stage, widths=_spread(stage.widths)) for stage in space.stages),
+    )
+
+
+def _spread(widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the first and the last width, and as few between them as interpolation needs."""
+    kept = [widths[0]]
+    for width, after in pairwise(widths):
+        if after > max(kept[-1] * WIDEST["channels"], kept[-1] + STEP) and width != kept[-1]:
+            kept.append(width)
+    return tuple(dict.fromkeys((*kept, widths[-1])))

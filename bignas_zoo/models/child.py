@@ -19,7 +19,7 @@ from bignas_zoo.models.elastic import ACTIVATIONS
 from bignas_zoo.models.slicing import child_shapes
 from bignas_zoo.models.weights import check_shapes
 from bignas_zoo.plan import Block, Op, plan_child
-from bignas_zoo.space import ChildSpec
+from bignas_zoo.space import ChildSpec, SearchSpace
 
 KERAS_ACTIVATIONS = {"swish": "silu", "hard_swish": "hard_silu"}
 
@@ -39,33 +39,56 @@ def build_child(spec: ChildSpec) -> keras.Model:
         if block.kind == "classifier":
             x = layers.GlobalAveragePooling2D(name="pool")(x)
             x = layers.Dense(block.cout, name=block.name)(x)
-        elif block.kind == "mbconv":
-            x = _mbconv(x, block, spec)
         else:
-            (op,) = block.ops
-            x = _activation(_conv(x, op, spec, block.stride), block.activation, op.name)
+            x = _block(x, block, spec.space)
     return keras.Model(images, x, name=re.sub(r"\W", "_", f"{spec.space.name}_child"))
 
 
-def _mbconv(x: Any, block: Block, spec: ChildSpec) -> Any:
+def build_block(block: Block, space: SearchSpace) -> keras.Model:
+    """Build one block alone with fresh weights, to be measured.
+
+    Args:
+        block: of a plan.
+        space: that it is from.
+
+    Returns:
+        A model from ``[batch, size_in, size_in, cin]`` float32 to the block's output; that of the classifier takes the
+        pooled features as a map of one pixel.
+    """
+    x = features = keras.Input((block.size_in, block.size_in, block.cin), name="image", dtype="float32")
+    if block.kind == "classifier":
+        y = layers.Dense(block.cout, name=block.name)(layers.Flatten(name="flat")(x))
+    else:
+        y = _block(x, block, space)
+    return keras.Model(features, y, name="block")
+
+
+def _block(x: Any, block: Block, space: SearchSpace) -> Any:
+    if block.kind == "mbconv":
+        return _mbconv(x, block, space)
+    (op,) = block.ops
+    return _activation(_conv(x, op, space, block.stride), block.activation, op.name)
+
+
+def _mbconv(x: Any, block: Block, space: SearchSpace) -> Any:
     named = {op.name.rpartition(".")[2]: op for op in block.ops}
     y = x
     if block.expands:
         op = named["expand"]
-        y = _activation(_conv(y, op, spec), block.activation, op.name)
+        y = _activation(_conv(y, op, space), block.activation, op.name)
     op = named["depthwise"]
-    y = _activation(_conv(y, op, spec, block.stride), block.activation, op.name)
+    y = _activation(_conv(y, op, space, block.stride), block.activation, op.name)
     if block.squeeze_excite:
         se, squeeze, excite = block.squeeze_excite, named["squeeze"], named["excite"]
         g = layers.GlobalAveragePooling2D(keepdims=True, name=f"{squeeze.name}.pool")(y)
         g = layers.Conv2D(squeeze.cout, 1, name=squeeze.name)(g)
         g = layers.Conv2D(excite.cout, 1, name=excite.name)(_activation(g, se.activation, squeeze.name))
         y = layers.Multiply(name=f"{excite.name}.scale")([y, _activation(g, se.gate, excite.name)])
-    y = _conv(y, named["project"], spec)
+    y = _conv(y, named["project"], space)
     if block.shortcut == "project":
         if block.stride == 2:
             x = layers.AveragePooling2D(2, 2, "same", name=f"{block.name}.shortcut.pool")(x)
-        x = _conv(x, named["shortcut"], spec)
+        x = _conv(x, named["shortcut"], space)
     elif block.cin != block.cout:
         x = _resize_channels(x, block)
     return layers.Add(name=f"{block.name}.add")([x, y])
@@ -81,13 +104,13 @@ def _resize_channels(x: Any, block: Block) -> Any:
     return layers.ZeroPadding2D(change, form, name=f"{name}.pad")(x)
 
 
-def _conv(x: Any, op: Op, spec: ChildSpec, stride: int = 1) -> Any:
+def _conv(x: Any, op: Op, space: SearchSpace, stride: int = 1) -> Any:
     if op.kind == "depthwise":
         x = layers.DepthwiseConv2D(op.kernel, stride, "same", use_bias=False, name=op.name)(x)
     else:
         x = layers.Conv2D(op.cout, op.kernel, stride, "same", use_bias=False, name=op.name)(x)
     if op.batch_norm:
-        x = layers.BatchNormalization(epsilon=spec.space.bn_epsilon, name=f"{op.name}.bn")(x)
+        x = layers.BatchNormalization(epsilon=space.bn_epsilon, name=f"{op.name}.bn")(x)
     return x
 
 

@@ -149,15 +149,16 @@ class LoadedFile:
         path: of a .tflite or .onnx file.
         threads: that the runtime uses.
         timeout: seconds that each request may take.
+        classifier: whether anything but an image classifier is refused; part of one can only be timed.
 
     Raises:
         As `describe_file`.
     """
 
-    def __init__(self, path: Path | str, *, threads: int = 1, timeout: float = 600) -> None:
+    def __init__(self, path: Path | str, *, threads: int = 1, timeout: float = 600, classifier: bool = True) -> None:
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads must be within 1 and 1024, got {threads}.")
-        self.path, self.timeout = Path(path), timeout
+        self.path, self.timeout, self._classifier = Path(path), timeout, classifier
         format_ = file_format(self.path)
         self._runtime = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}[format_]
         self._process = subprocess.Popen(
@@ -250,7 +251,7 @@ class LoadedFile:
     def _ends(self, format_: str, told: dict[str, Any]) -> FileEnds:
         inputs, outputs = ([_end(e) for e in told[key]] for key in ("inputs", "outputs"))
         problem = _not_a_classifier(inputs, outputs)
-        if problem:
+        if problem and (self._classifier or problem != SHAPE):
             has = f"{told['inputs_count']} inputs: {_list(inputs)}; {told['outputs_count']} outputs: {_list(outputs)}"
             raise UsageError(
                 f"{self.path}: not an image classifier ({problem}). It has {has}. A classifier takes images of rank 4 "
@@ -360,11 +361,14 @@ def _end(told: dict[str, Any]) -> End:
     return End(printable(told["name"]), shape, printable(told["dtype"]), scale, zero)
 
 
+SHAPE = "of another shape"
+
+
 def _not_a_classifier(inputs: list[End], outputs: list[End]) -> str | None:
     if len(inputs) != 1 or len(outputs) != 1:
         return "one input and one output are expected"
     if len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
-        return "of another shape"
+        return SHAPE
     if inputs[0].dtype not in TYPES or outputs[0].dtype not in TYPES:
         return "of another type"
     return None if 0 not in inputs[0].shape else "it takes no images"

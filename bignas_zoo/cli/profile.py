@@ -1,0 +1,125 @@
+"""``bignas-zoo profile``: the latency table of this machine, or of a phone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bignas_zoo.cli.common import say
+from bignas_zoo.cli.devices import describe
+from bignas_zoo.cli.progress import image_progress
+from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
+from bignas_zoo.formats import PRECISIONS
+from bignas_zoo.latency.devices import own_folder
+from bignas_zoo.latency.files import NAME
+
+if TYPE_CHECKING:
+    from bignas_zoo.latency import DeviceTable, Protocol
+    from bignas_zoo.measure.profile_files import AdbMeter, LocalMeter
+    from bignas_zoo.space import SearchSpace
+
+
+@click.command("profile")
+@click.argument("name")
+@click.option("--space", required=True, metavar="SPACE|FAMILY", help="Whose blocks to measure.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of the runtime.")
+@click.option("--blocks", type=click.IntRange(10), default=300, show_default=True, help="Measure about so many.")
+@click.option("--fit", type=click.IntRange(0, 1000), default=30, show_default=True, help="Networks to fit.")
+@click.option("--networks", type=click.IntRange(0, 1000), default=100, show_default=True, help="Others to check on.")
+@click.option(
+    "--rounds", type=click.IntRange(2, 1000), default=9, show_default=True, help="Times each file has a turn."
+)
+@click.option("--adb", "serial", metavar="SERIAL", help="Measure on this phone, by TFLite's benchmark_model there.")
+@click.option("--device-name", help="With --adb: the phone in words.")
+@click.option("--runtime-version", help="With --adb: the version of benchmark_model.")
+@click.option("--cores", metavar="MASK", help="With --adb: cores to run on, for taskset, e.g. f0.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for the table [that of your own devices].")
+def profile_command(
+    name: str,
+    space: str,
+    precision: str,
+    threads: int,
+    blocks: int,
+    fit: int,
+    networks: int,
+    rounds: int,
+    serial: str | None,
+    device_name: str | None,
+    runtime_version: str | None,
+    cores: str | None,
+    output: Path | None,
+) -> None:
+    """Measure the latency table NAME of this machine, or of a phone, and check it on random networks.
+
+    The table goes to NAME.json, what was measured to NAME.log.jsonl, the picture of predicted against measured times to
+    NAME.png. The same command goes on after an interruption. No phone was at hand: --adb is tested on recorded output.
+    """
+    from bignas_zoo import store
+    from bignas_zoo.latency import write_table
+    from bignas_zoo.measure.profile import Plan, coverage_text, profile
+    from bignas_zoo.measure.profile_files import AdbMeter, LocalMeter, TFLiteBuilder
+
+    if not NAME.fullmatch(name):
+        raise UsageError(f"profile: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
+    chosen = _space(space)
+    meter: AdbMeter | LocalMeter
+    protocol: Protocol
+    if serial is None:
+        meter = LocalMeter(threads, rounds)
+        protocol = meter.protocol(precision)
+    else:
+        meter = AdbMeter(serial, threads, cores=cores)
+        protocol = meter.protocol(precision, device_name or "", runtime_version)
+    folder = output or own_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalIOError(f"{folder}: cannot be created ({error.strerror}).") from error
+    plan = Plan(chosen, blocks, fit, networks)
+    with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
+        if problem:
+            say(problem)
+        with image_progress("measuring") as report:
+            table = profile(
+                plan, name, protocol, folder, meter=meter, builder=TFLiteBuilder(chosen, precision), say=say,
+                report=report,
+            )  # fmt: skip
+        table = dataclasses.replace(
+            table,
+            source="`bignas-zoo profile`, on the device",
+            license="Apache-2.0",
+            coverage=coverage_text(chosen, len(table.rows)),
+            note=f"Fitted to {fit} random children. A block's time is the median over rounds, less that of a file that "
+            "computes almost nothing.",
+        )
+        write_table(folder / f"{name}.json", table)
+    describe(table)
+    _picture(table, folder / f"{name}.png")
+    say(f"written: {folder / f'{name}.json'}")
+
+
+def _space(name: str) -> SearchSpace:
+    from bignas_zoo.registry import get_family
+    from bignas_zoo.spaces import get_space
+
+    try:
+        return get_space(name)
+    except NotFoundError:
+        return get_family(name).space
+
+
+def _picture(table: DeviceTable, path: Path) -> None:
+    if table.validation is None:
+        return
+    from bignas_zoo.hub_cards.latency_plots import plot_validation
+
+    try:
+        plot_validation(table.validation, table.name, path)
+    except UsageError as error:  # matplotlib is an extra
+        say(f"not drawn: {error}")
+    else:
+        say(f"drawn: {path}")

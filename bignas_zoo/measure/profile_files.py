@@ -1,0 +1,185 @@
+"""Files to be profiled, and what measures them: this machine in processes of its own, or a phone through adb."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bignas_zoo.errors import UsageError
+from bignas_zoo.formats import Export
+from bignas_zoo.latency import Measurement, Protocol
+from bignas_zoo.plan import Block
+from bignas_zoo.provenance import machine, versions
+from bignas_zoo.runtime import adb
+from bignas_zoo.runtime.runner import LoadedFile
+from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.store import atomic_write
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+#: Calls of one round: about so many seconds' worth, within these numbers.
+SECONDS, FEWEST, MOST = 0.05, 3, 200
+MAPS = 64  # random inputs that int8 ranges are found on
+
+
+@dataclass(frozen=True)
+class TFLiteBuilder:
+    """Makes TFLite files with random weights: speed does not depend on them.
+
+    Attributes:
+        space: that blocks are from.
+        precision: of the files.
+    """
+
+    space: SearchSpace
+    precision: str = "float32"
+
+    def block(self, block: Block, path: Path) -> None:
+        """Write the file of a block, from map to map."""
+        from bignas_zoo.models.child import build_block
+
+        self._part(build_block(block, self.space), path)
+
+    def floor(self, path: Path) -> None:
+        """Write the file of a dense layer from one channel to one."""
+        import keras
+
+        pixel = keras.Input((1, 1, 1), name="image")
+        self._part(keras.Model(pixel, keras.layers.Dense(1)(keras.layers.Flatten()(pixel))), path)
+
+    def network(self, spec: ChildSpec, path: Path) -> None:
+        """Write the file of a child, as `export` would."""
+        import keras
+
+        from bignas_zoo.export.tflite import convert
+        from bignas_zoo.models.child import build_child
+
+        child = build_child(spec)
+        maps = _maps(child.input_shape) if self.precision == "int8" else None
+        atomic_write(path, convert(child, Export("tflite", self.precision), images=maps))
+        keras.backend.clear_session()
+
+    def _part(self, part: keras.Model, path: Path) -> None:
+        import keras
+
+        from bignas_zoo.export.tflite import convert_part
+
+        maps = _maps(part.input_shape) if self.precision == "int8" else None
+        atomic_write(path, convert_part(part, Export("tflite", self.precision), inputs=maps))
+        keras.backend.clear_session()
+
+
+def _maps(shape: tuple[Any, ...]) -> np.ndarray:
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal((MAPS, *shape[1:]), np.float32)
+
+
+@dataclass(frozen=True)
+class LocalMeter:
+    """Measures on this machine, files in turns, each in a process of its own.
+
+    With one thread it takes the CPU time of the calling thread, which other work on the machine disturbs less than the
+    wall clock; with several the wall clock.
+
+    Attributes:
+        threads: of the runtime.
+        rounds: of each file.
+    """
+
+    threads: int = 1
+    rounds: int = 9
+
+    def measure(self, files: Sequence[Path]) -> list[Measurement]:
+        """Return the median over the rounds of each round's median, and the deviation over the rounds."""
+        with ExitStack() as stack:
+            loaded = [stack.enter_context(LoadedFile(f, threads=self.threads, classifier=False)) for f in files]
+            calls = [self._calls(file) for file in loaded]
+            rounds: list[list[float]] = [[] for _ in loaded]
+            for number in range(self.rounds):
+                for i in random.Random(number).sample(range(len(loaded)), len(loaded)):
+                    rounds[i].append(self._round(loaded[i], calls[i]))
+        return [Measurement(statistics.median(r), _deviation(r), len(r)) for r in rounds]
+
+    def _calls(self, file: LoadedFile) -> int:
+        first = file.time(3, warmup=2)
+        return max(FEWEST, min(MOST, round(SECONDS * 1e9 / max(min(first.wall), 1))))
+
+    def _round(self, file: LoadedFile, calls: int) -> float:
+        taken = file.time(calls, warmup=1)
+        return statistics.median(taken.thread if self.threads == 1 else taken.wall) / 1e6
+
+    def protocol(self, precision: str) -> Protocol:
+        """Return what the table says of this."""
+        return Protocol(
+            device=machine(),
+            runtime="LiteRT (ai-edge-litert)",
+            version=versions().get("ai-edge-litert"),
+            threads=self.threads,
+            delegate="XNNPACK",
+            precision=precision,
+            batch=1,
+            clocks="not pinned",
+            time="thread_cpu" if self.threads == 1 else "wall",
+            date=datetime.date.today().isoformat(),
+        )
+
+
+@dataclass(frozen=True)
+class AdbMeter:
+    """Measures on a phone with TFLite's benchmark_model; never tried on one, see `runtime.adb`.
+
+    Attributes:
+        serial: of the phone.
+        threads: of the interpreter.
+        runs: calls a file.
+        cores: mask for taskset, or None.
+        binary: where benchmark_model is on the phone.
+    """
+
+    serial: str
+    threads: int = 1
+    runs: int = 50
+    cores: str | None = None
+    binary: str = adb.BINARY
+
+    def measure(self, files: Sequence[Path]) -> list[Measurement]:
+        """Return the time of each file, one after the other."""
+        adb.run(["adb", "-s", self.serial, "shell", "mkdir", "-p", adb.FOLDER])
+        return [self._measure(file) for file in files]
+
+    def _measure(self, file: Path) -> Measurement:
+        adb.run(adb.push_command(self.serial, file))
+        command = adb.benchmark_command(
+            self.serial, file.name, threads=self.threads, runs=self.runs, cores=self.cores, binary=self.binary
+        )
+        return adb.parse(adb.run(command))
+
+    def protocol(self, precision: str, device: str, version: str | None) -> Protocol:
+        """Return what the table says of this; `device` and `version` are the user's words."""
+        if not device:
+            raise UsageError("profile: a phone needs --device-name, e.g. 'Pixel 6, big cores'.")
+        return Protocol(
+            device=device,
+            runtime="TFLite benchmark_model",
+            version=version,
+            threads=self.threads,
+            delegate="XNNPACK",
+            precision=precision,
+            batch=1,
+            clocks=f"taskset {self.cores}" if self.cores else "not pinned",
+            time="wall",
+            date=datetime.date.today().isoformat(),
+        )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
