@@ -125,15 +125,19 @@ def get(
                 raise NothingFitsError(
                     f"'{chosen.name}': its file came out at {files[TFLITE]['bytes']:,} bytes, over {limit.text}."
                 )
-        description = {**store.read_json(source / SLICE_FILE), "latency": latency}
+        made = store.read_json(source / SLICE_FILE)
+        there = _already_there(target, files, made)
+        description = {**made, "latency": _rows(there, latency)}
         files = {**files, SLICE_FILE: store.record_bytes(store.json_bytes(description))}
-        if not _same_files(target, files):
+        if there is None:
             if force:
                 _say_what_goes(target, say)
             with store.new_folder(target, force=force) as folder:
                 for file in files.keys() - {SLICE_FILE}:
                     store.copy(source / file, folder / file)
                 store.write_json(folder / SLICE_FILE, description)
+        elif there != description:
+            store.write_json(target / SLICE_FILE, description)
     hint = selection.underuse(chosen, limits, predictor) if limits and name is None else None
     return GetResult(chosen, target.absolute(), files, description["parity"], hint, cached, latency)
 
@@ -241,13 +245,26 @@ def _fill_cache(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
         store.write_json(new / MANIFEST, dict(files))
 
 
-def _same_files(target: Path, files: Mapping[str, Any]) -> bool:
-    """Return whether a folder holds exactly these files already, and maybe what `export` added to them."""
+def _already_there(target: Path, files: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the slice.json of a folder that holds exactly these files already, and maybe what `export` added.
+
+    Predicted latencies do not count: the same slice may have been asked for by another budget.
+    """
     try:
         added = {p.name for p in target.iterdir()} - set(files)
         ours = (slice_folder.EXPORTS_FILE, *(n for n in added if n.startswith(store.TEMPORARY)))  # of an export killed
         if not all(name in ours or EXPORT_NAME.fullmatch(name) for name in added):
-            return False
-        return all(store.sha256(target / name) == entry["sha256"] for name, entry in files.items())
-    except (OSError, BigNASError):
-        return False
+            return None
+        if any(store.sha256(target / n) != entry["sha256"] for n, entry in files.items() if n != SLICE_FILE):
+            return None
+        there = dict(store.read_json(target / SLICE_FILE))
+        _rows(there, None)
+    except (OSError, BigNASError, ValueError, KeyError, TypeError):
+        return None
+    return there if {**there, "latency": None} == {**made, "latency": None} else None
+
+
+def _rows(there: Mapping[str, Any] | None, new: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Return predicted latencies: those that are there, each device's replaced by a new one if there is one."""
+    rows = {row["device"]: row for row in [*(there["latency"] or () if there else ()), *(new or ())]}
+    return list(rows.values()) or None

@@ -12,10 +12,10 @@ from conftest import TINY
 from latency_tables import PHONE, table_of, time_of
 
 import bignas_zoo as bz
-from bignas_zoo import selection
+from bignas_zoo import selection, store
 from bignas_zoo.budget import Budget, amount
 from bignas_zoo.cli.main import main
-from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.errors import LocalIOError, NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, write_table
 from bignas_zoo.plan import plan_child
 from bignas_zoo.registry import Slice
@@ -139,6 +139,36 @@ def test_get_records_what_was_predicted(phone: DeviceTable, family: bz.Family, t
     assert json.loads((tmp_path / "plain" / "slice.json").read_text("utf-8"))["latency"] is None
     assert plain.files["slice.json"]["sha256"] != result.files["slice.json"]["sha256"]
     assert bz.load(tmp_path / "out").count_params() > 0
+
+
+def test_the_same_slice_by_another_budget_is_the_same_folder(
+    phone: DeviceTable, family: bz.Family, tmp_path: Path
+) -> None:
+    write_table(tmp_path / "devices" / "other.json", dataclasses.replace(phone, name="other", overhead_ms=3.0))
+    out = tmp_path / "out"
+    chosen = max(family.slices, key=milliseconds)
+    name, limit = chosen.name, 2 * milliseconds(chosen, 3.0)
+
+    def rows() -> dict[str, float]:
+        found = json.loads((out / "slice.json").read_text("utf-8"))["latency"] or []
+        return {row["device"]: row["predicted_ms"] for row in found}
+
+    bz.get(name, family=family.folder, output=out)
+    assert rows() == {}
+    (out / "exports.json").write_text('{"schema": "bignas-zoo/exports/1", "exports": []}')
+    for device, overhead in (("phone", 2.0), ("other", 3.0)):
+        result = bz.get(name, budget=f"{limit}ms@{device}", family=family.folder, output=out)
+        assert [row["device"] for row in result.latency or ()] == [device]
+        assert rows()[device] == pytest.approx(milliseconds(chosen, overhead))
+        assert result.files["slice.json"]["sha256"] == store.sha256(out / "slice.json")
+    assert list(rows()) == ["phone", "other"]
+    bz.get(name, family=family.folder, output=out)
+    assert list(rows()) == ["phone", "other"]
+    assert (out / "exports.json").exists()
+    description = json.loads((out / "slice.json").read_text("utf-8"))
+    store.write_json(out / "slice.json", {**description, "latency": "no list"})
+    with pytest.raises(LocalIOError, match="exists already"):
+        bz.get(name, family=family.folder, output=out)
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
