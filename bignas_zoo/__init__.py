@@ -17,6 +17,7 @@ from bignas_zoo.exporting import export_slice
 from bignas_zoo.finetuning import finetune
 from bignas_zoo.formats import Export
 from bignas_zoo.registry import Family, Slice, get_family, list_slices
+from bignas_zoo.searching import search_family, search_for
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces import get_space
 from bignas_zoo.zoo import evaluate, load, slice_and_calibrate, train
@@ -46,6 +47,8 @@ __all__ = [
     "load",
     "macs",
     "parameters",
+    "search_family",
+    "search_for",
     "slice_and_calibrate",
     "to_onnx",
     "to_tflite",

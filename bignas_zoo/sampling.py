@@ -120,3 +120,34 @@ def mutate(spec: ChildSpec, key: Key, rate: float = 0.1, *, unseen_resolutions: 
         tuple(stages),
         redraw(spec.head_width, space.head_widths, ("head",)),
     )
+
+
+def crossover(first: ChildSpec, second: ChildSpec, key: Key, share: float = 0.5) -> ChildSpec:
+    """Mix two children: resolution, stem, head and each stage come whole from one of them.
+
+    Args:
+        first, second: the parents, of one space.
+        key: names the draw.
+        share: probability of each part to come from `second`, in [0, 1].
+
+    Returns:
+        A child of the same space; it may equal a parent.
+
+    Raises:
+        UsageError: the parents are of different spaces, or `share` is not a probability.
+    """
+    if first.space != second.space:
+        raise UsageError(f"crossover: '{first.space.name}' and '{second.space.name}' are different spaces.")
+    if not 0 <= share <= 1:
+        raise UsageError(f"crossover: share must be within 0 and 1, got {share!r}.")
+
+    def pick(one: T, other: T, *what: int | str) -> T:
+        return other if uniform((*key, "second", *what)) < share else one
+
+    return ChildSpec(
+        first.space,
+        pick(first.resolution, second.resolution, "resolution"),
+        pick(first.stem_width, second.stem_width, "stem"),
+        tuple(pick(a, b, "stage", i) for i, (a, b) in enumerate(zip(first.stages, second.stages, strict=True))),
+        pick(first.head_width, second.head_width, "head"),
+    )

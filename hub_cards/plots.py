@@ -95,7 +95,7 @@ def plot_front(family: Family, path: Path) -> None:
         IntegrityError: front.json is missing, damaged, or not the recorded one.
         LocalIOError: the file cannot be written.
     """
-    write_drawing(path, lambda: _front(family, *_read_front(family)))
+    write_drawing(path, lambda: _front(family, *read_front(family)))
 
 
 def plot_curve(family: Family, path: Path) -> None:
@@ -248,7 +248,10 @@ def _front(family: Family, chosen_on: str, measured: Mapping[str, Sequence[tuple
     axes = figure.add_subplot()
     for origin, color, title in (
         ("random", LIGHT_BLUE, "random children"),
+        ("grid", LIGHT_BLUE, "children of the coarse grid"),
         ("mutation", BLUE, "mutated children"),
+        ("crossover", GREEN, "crossovers"),
+        ("earlier", GREY, "slices of before the search"),
         ("corner", INK, "smallest and biggest child"),
     ):
         pairs = measured.get(origin, ())
@@ -265,13 +268,13 @@ def _front(family: Family, chosen_on: str, measured: Mapping[str, Sequence[tuple
     axes.set_xlabel("MACs (multiply-adds, millions)")
     axes.set_ylabel("top-1 %")
     axes.margins(0.07)
-    _log_axis(axes)
+    log_axis(axes)
     figure.legend(loc="outside lower left", fontsize=8)
     place_labels(figure, axes, points, [pair for pairs in measured.values() for pair in pairs])
     return figure
 
 
-def _log_axis(axes: Axes) -> None:
+def log_axis(axes: Axes) -> None:
     """Make x logarithmic with plain numbers: 1, 2, 5, 10, or every whole step on a short range."""
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -354,7 +357,7 @@ def mark_sandwich(panels: Sequence[Axes], step: int) -> None:
         panels[0].annotate(text, (step, 0.02), (offset, 0), **where, ha=side, fontsize=8, color=GREY)
 
 
-def _read_front(family: Family) -> tuple[str, dict[str, list[tuple[float, float]]]]:
+def read_front(family: Family) -> tuple[str, dict[str, list[tuple[float, float]]]]:
     """Return which images the children were measured on, and by origin their MMACs and top-1 in percent."""
     path = _recorded(family, "front")
     try:

@@ -105,11 +105,11 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from bignas_zoo import spaces
     from bignas_zoo.measure.family import Trained, write_family
-    from bignas_zoo.measure.front import Measured
     from bignas_zoo.models.supernet import initial_weights
     from bignas_zoo.recipes.data import LabelledImages
     from bignas_zoo.recipes.recipe import Recipe
     from bignas_zoo.sampling import uniform_child
+    from bignas_zoo.search.children import Measured
 
     generator = np.random.default_rng(0)
 

@@ -53,6 +53,7 @@ LEVEL = {
     "proving": "zoo",
     "verifying": "zoo",
     "finetuning": "zoo",
+    "searching": "zoo",
     "zoo": "zoo",
     "slice_folder": "zoo",
     "": "root",

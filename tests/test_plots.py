@@ -199,7 +199,7 @@ def test_front_names_every_slice_and_says_on_which_images(family: Family, tmp_pa
 
 
 def test_labels_of_the_front_do_not_overlap(family: Family) -> None:
-    figure = plots._front(family, *plots._read_front(family))
+    figure = plots._front(family, *plots.read_front(family))
     boxes = [t.get_window_extent() for t in figure.axes[0].texts]
     assert len(boxes) == len(SHORT_NAMES)
     assert [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])] == []

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bignas_zoo.errors import NotFoundError
 from bignas_zoo.registry import Slice, families
+from bignas_zoo.selection import RISKS
 
 if TYPE_CHECKING:
-    from bignas_zoo.latency import Estimate
+    from bignas_zoo.latency import DeviceTable, Estimate
 
+MOST_WORKERS = 1_024
 MACS_NOTE = "MACs are multiply-adds counted once; mobile papers call the same count FLOPs."
+
+
+class Workers(click.ParamType):  # type: ignore[type-arg]
+    """A number of processes, or the address of a Dask scheduler."""
+
+    name = "workers"
+
+    def convert(self, value: object, param: object, ctx: object) -> int | str:
+        """Return a number, or text with ``://``."""
+        text = str(value)
+        if "://" in text:
+            return text
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:5]) <= MOST_WORKERS:
+            raise click.BadParameter(
+                f"{text[:80]!r} is neither a number from 1 to {MOST_WORKERS} nor an address such as tcp://HOST:8786."
+            )
+        return int(text)
 
 
 class SliceName(click.ParamType):  # type: ignore[type-arg]
@@ -47,6 +67,37 @@ class DeviceName(click.ParamType):  # type: ignore[type-arg]
 def device_option(help_text: str, *, required: bool = False) -> Callable[[Any], Any]:
     """Add ``--device``."""
     return click.option("--device", type=DeviceName(), metavar="NAME|FILE", required=required, help=help_text)
+
+
+def risk_option(command: Any) -> Any:
+    """Add ``--risk``."""
+    return click.option(
+        "--risk",
+        type=click.Choice(RISKS),
+        default=RISKS[0],
+        show_default=True,
+        help="What of a predicted latency must meet the budget: the upper end of its bar, or its mean.",
+    )(command)
+
+
+def device_tables_option(command: Any) -> Any:
+    """Add ``--device-table``."""
+    return click.option(
+        "--device-table",
+        "device_tables",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        help="A device's table of your own, so that the budget can name it.",
+    )(command)
+
+
+def read_tables(paths: Sequence[Path]) -> list[DeviceTable]:
+    """Read what ``--device-table`` names."""
+    if not paths:
+        return []
+    from bignas_zoo.latency import read_table
+
+    return [read_table(path) for path in paths]
 
 
 def family_option(command: Any) -> Any:

@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bignas_zoo import delivery
-from bignas_zoo.budget import amount
-from bignas_zoo.cli.common import MACS_NOTE, SliceName, family_option, json_option, print_json, say
+from bignas_zoo import delivery, searching
+from bignas_zoo.budget import Budget, amount
+from bignas_zoo.cli.common import (
+    MACS_NOTE,
+    SliceName,
+    Workers,
+    device_tables_option,
+    family_option,
+    json_option,
+    print_json,
+    read_tables,
+    risk_option,
+    say,
+)
 from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
-from bignas_zoo.selection import RISKS
+from bignas_zoo.cli.progress import search_progress
+from bignas_zoo.registry import DEFAULT_FAMILY
+from bignas_zoo.searching import ON_DEMAND_CHILDREN
 
 if TYPE_CHECKING:
     from bignas_zoo.exporting import Exported
-    from bignas_zoo.latency import DeviceTable
 
 
 @click.command("get")
@@ -26,19 +38,17 @@ if TYPE_CHECKING:
     metavar="BUDGET",
     help="E.g. 400MFLOPs, 5Mparams, 4MB, 8ms@DEVICE, 'top1>=80', or several with commas.",
 )
+@risk_option
+@device_tables_option
+@click.option("--search", is_flag=True, help="Search the supernet for a child made for exactly this budget (minutes).")
+@click.option("--data", help="With --search: the images of the family's recipe, as for `train`.")
 @click.option(
-    "--risk",
-    type=click.Choice(RISKS),
-    default=RISKS[0],
-    show_default=True,
-    help="What of a predicted latency must meet the budget: the upper end of its bar, or its mean.",
+    "--children",
+    type=click.IntRange(8, 1_000_000),
+    help=f"With --search: to measure at most [default: {ON_DEMAND_CHILDREN}].",
 )
 @click.option(
-    "--device-table",
-    "device_tables",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="A device's table of your own, so that the budget can name it.",
+    "--workers", type=Workers(), metavar="N|ADDRESS", help="With --search: as for `search`, e.g. 2 processes."
 )
 @format_options
 @family_option
@@ -51,6 +61,10 @@ def get_command(
     budget: str | None,
     risk: str,
     device_tables: tuple[Path, ...],
+    search: bool,
+    data: str | None,
+    children: int | None,
+    workers: int | str | None,
     formats: Sequence[str],
     precisions: Sequence[str],
     images: str | None,
@@ -69,6 +83,18 @@ def get_command(
     """
     silent = quiet or as_json
     exports = chosen_exports(formats, precisions, normalize_in_graph)
+    tables = read_tables(device_tables)
+    _check_search(search, name, budget, data, children, workers)
+    if search:
+        with search_progress(silent=silent) as report:
+            made = searching.search_for(
+                family or DEFAULT_FAMILY, str(budget), str(data), children=children or ON_DEMAND_CHILDREN,
+                workers=workers, risk=risk, tables=tables, test_data=test_data,
+                say=(lambda message: None) if silent else say, report=report,
+            )  # fmt: skip
+        # A least accuracy was met on the held-out images, which choose; on the reported ones it may be missed.
+        family, (chosen,) = str(made.path), made.chosen.values()
+        name, budget = chosen.name, ",".join(limit.text for limit in Budget.parse(str(budget)).upper) or None
     result = delivery.get(
         name,
         budget=budget,
@@ -76,7 +102,7 @@ def get_command(
         output=output,
         force=force,
         risk=risk,
-        tables=_tables(device_tables),
+        tables=tables,
         say=(lambda message: None) if silent else say,
     )
     found: list[Exported] = []
@@ -99,12 +125,21 @@ def get_command(
             print_exports(found)
 
 
-def _tables(paths: Sequence[Path]) -> list[DeviceTable]:
-    if not paths:
-        return []
-    from bignas_zoo.latency import read_table
-
-    return [read_table(path) for path in paths]
+def _check_search(
+    search: bool,
+    name: str | None,
+    budget: str | None,
+    data: str | None,
+    children: int | None,
+    workers: int | str | None,
+) -> None:
+    if not search:
+        given = {"--data": data, "--children": children, "--workers": workers}
+        for option, value in given.items():
+            if value is not None:
+                raise click.UsageError(f"{option} belongs to --search.")
+    elif name is not None or budget is None or data is None:
+        raise click.UsageError("--search needs --budget and --data, and no slice's name.")
 
 
 def _print(result: delivery.GetResult) -> None:

@@ -24,6 +24,7 @@ from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.latency import latency_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.profile import profile_command
+from bignas_zoo.cli.search import search_command
 from bignas_zoo.cli.show import show_command
 from bignas_zoo.cli.train import family_command, train_command
 from bignas_zoo.cli.verify import verify_command
@@ -131,6 +132,7 @@ for _command in (
     train_command,
     family_command,
     curves_command,
+    search_command,
     verify_command,
 ):
     main.add_command(_command)

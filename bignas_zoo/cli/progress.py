@@ -96,3 +96,37 @@ def _lines() -> Callable[[Any], None]:
         last[:] = [now, p.step]
 
     return update
+
+
+@contextmanager
+def search_progress(*, silent: bool = False) -> Iterator[Callable[[Any], None]]:
+    """Yield a callback for `search.rounds.Progress`: children done, children a minute, time left, the last child."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    if silent:
+        yield lambda p: None
+        return
+    began, fresh, last = time.monotonic(), [0], [0.0]
+
+    def text(p: Any) -> str:
+        fresh[0] += p.fresh
+        speed = 60 * fresh[0] / max(time.monotonic() - began, 1e-9)
+        left = f", {(p.children - p.done) / speed:.0f} min left" if fresh[0] > 1 else ""
+        child = f"{p.child.macs / 1e6:.2f} MMACs {p.child.top1:.2f} % ({p.child.origin})"
+        return f"{child}, {speed:.1f} a minute{left}"
+
+    if sys.stderr.isatty():
+        columns = (TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda p: bar.update(task, description=text(p), completed=p.done, total=p.children)
+        return
+
+    def line(p: Any) -> None:
+        what, now = text(p), time.monotonic()
+        if now - last[0] >= LINE_EVERY_SECONDS or p.done == p.children:
+            click.echo(f"child {p.done}/{p.children}: {what}", err=True)
+            last[0] = now
+
+    yield line

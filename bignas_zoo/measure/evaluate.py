@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from bignas_zoo.cost import FLOAT32_BYTES
 from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.elastic import Execution, Moments
 from bignas_zoo.models.preprocess import Preprocess
@@ -27,6 +28,8 @@ BATCH = 500
 #: Pixels of a calibration batch: 2,000 images of 32 px, or 64 of 179 px.
 CALIBRATION_PIXELS = 2_048_000
 LEAST_IMAGES = 64
+#: Resized images that are kept between children, over all resolutions; at least those of the last one are.
+CACHE_BYTES = 1 << 30
 
 
 class Evaluator:
@@ -37,6 +40,8 @@ class Evaluator:
         weights: the supernet's, name to array.
         preprocess: the input contract.
         calibration: ``[n, crop, crop, 3]`` uint8 training images.
+        cache_bytes: bound on resized calibration images kept; with more, those of the resolution that was not wanted
+            for longest are made again.
     """
 
     def __init__(
@@ -45,11 +50,13 @@ class Evaluator:
         weights: dict[str, np.ndarray],
         preprocess: Preprocess,
         calibration: np.ndarray,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.space, self.preprocess = space, preprocess
         self.weights = {name: ops.convert_to_tensor(value, "float32") for name, value in weights.items()}
         self.calibration = calibration
-        self._chunks: dict[int, list[Any]] = {}
+        self._cache_bytes = cache_bytes
+        self._chunks: dict[int, list[Any]] = {}  # by resolution, the one wanted last at the end
         # One wrapper each: the compiler keeps a graph for each resolution it meets.
         self._calibrate, self._classify = compiled(self._moments), compiled(self._predict)
 
@@ -65,14 +72,21 @@ class Evaluator:
         return 100.0 * right / len(images)
 
     def _statistics(self, resolution: int, choice: Any) -> dict[str, tuple[Any, Any]]:
-        if resolution not in self._chunks:
-            size = max(LEAST_IMAGES, CALIBRATION_PIXELS // resolution**2)
-            whole = max(1, len(self.calibration) // size)  # chunks of one size, none smaller than the least
-            self._chunks[resolution] = [
-                self.preprocess.inputs(part, resolution) for part in np.array_split(self.calibration, whole)
-            ]
-        found = [self._calibrate(self.weights, x, choice) for x in self._chunks[resolution]]
+        found = [self._calibrate(self.weights, x, choice) for x in self._inputs(resolution)]
         return found[0] if len(found) == 1 else _average(found)
+
+    def _inputs(self, resolution: int) -> list[Any]:
+        """Return the calibration images at a resolution, in chunks of one size, none smaller than the least."""
+        chunks = self._chunks.pop(resolution, None)
+        if chunks is None:
+            size = max(LEAST_IMAGES, CALIBRATION_PIXELS // resolution**2)
+            whole = max(1, len(self.calibration) // size)
+            room = self._cache_bytes // (FLOAT32_BYTES * 3 * len(self.calibration)) - resolution**2
+            while self._chunks and sum(r**2 for r in self._chunks) > room:
+                del self._chunks[next(iter(self._chunks))]
+            chunks = [self.preprocess.inputs(part, resolution) for part in np.array_split(self.calibration, whole)]
+        self._chunks[resolution] = chunks
+        return chunks
 
     def _moments(self, weights: Any, x: Any, vector: Any) -> Any:
         choice = Choice.from_vector(self.space, vector)

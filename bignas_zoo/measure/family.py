@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ import keras
 import numpy as np
 
 from bignas_zoo import store
-from bignas_zoo.errors import NotFoundError, SpaceError, UsageError
+from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.measure.evaluate import BATCH, Evaluator, child_top1
-from bignas_zoo.measure.front import Measured, measure_front, name_members, pareto, thin
 from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
@@ -37,12 +36,20 @@ from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.registry import FAMILY_FILE, SCHEMA
-from bignas_zoo.space import ChildSpec
+from bignas_zoo.search import rounds
+from bignas_zoo.search.children import Candidate, Measured
+from bignas_zoo.search.costs import figures
+from bignas_zoo.search.evolution import Evolution
+from bignas_zoo.search.front import name_members, pareto, thin
+from bignas_zoo.search.log import Log, measured_to_json
+from bignas_zoo.space import ChildSpec, SearchSpace
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
 FRONT_FILE, SUPERNET_FILE, MEASURED_FILE = "front.json", "supernet.safetensors", "measured.jsonl"
 NOTES_FILE, RECIPE_FILE = "notes.txt", "recipe.json"
 CURVE_CALIBRATION = 1_000
+#: Part of the digest that logged measurements are found by; another way of measuring needs another name.
+PROTOCOL = "population moments of the calibration images; top-1 of the held-out ones"
 Say = Callable[[str], None]
 
 
@@ -203,33 +210,39 @@ def measure(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:
     Returns:
         All measurements.
     """
-    recipe = run.recipe
-    evaluator = Evaluator(recipe.search_space, run.rounded, run.preprocess, run.calibration)
-    of = _fingerprint(run)
-    known = _known(log, of, recipe)
-    lines = [json.dumps({**_measured_to_json(m), "of": of}) for m in known]
-    if known:
-        say(f"{len(known)} of {recipe.front_children} children are measured already")
+    recipe, space = run.recipe, run.recipe.search_space
+    evaluator = Evaluator(space, run.rounded, run.preprocess, run.calibration)
+    kept = Log.open(log, fingerprint(run), space, say, others="drop")
+    if kept.known:
+        say(f"{len(kept.known)} children are measured already")
 
-    def keep(m: Measured, done: int) -> None:
-        if m not in known:
-            lines.append(json.dumps({**_measured_to_json(m), "of": of}))
-            store.atomic_write(log, "".join(f"{line}\n" for line in lines).encode())
-        say(f"child {done}/{recipe.front_children}: {m.macs / 1e6:.2f} MMACs, {m.top1:.2f} % held out")
+    def tell(p: rounds.Progress) -> None:
+        say(f"child {p.done}/{p.children}: {p.child.macs / 1e6:.2f} MMACs, {p.child.top1:.2f} % held out")
 
-    return measure_front(
-        recipe.search_space,
-        lambda spec: round(evaluator.top1(spec, run.holdout), 4),
-        recipe.front_children,
-        recipe.seed,
-        known,
-        keep,
+    return rounds.search(
+        Evolution(space, (), figures, recipe.seed, population=recipe.front_children // 2),
+        rounds.each(lambda spec: accuracy(evaluator, spec, run.holdout)),
+        figures,
+        children=recipe.front_children,
+        start=corners(space),
+        log=kept,
+        report=tell,
     )
 
 
-def _fingerprint(run: Trained) -> str:
-    """Return a digest of everything a measurement depends on: weights, calibration and held-out images."""
-    digest = hashlib.sha256()
+def accuracy(evaluator: Evaluator, spec: ChildSpec, images: LabelledImages) -> float:
+    """Return a child's accuracy in percent as it is stored: four digits after the point."""
+    return round(evaluator.top1(spec, images), 4)
+
+
+def corners(space: SearchSpace) -> list[Candidate]:
+    """Return both ends of a space, which are slices of every family."""
+    return [Candidate(space.smallest, "corner"), Candidate(space.biggest, "corner")]
+
+
+def fingerprint(run: Trained) -> str:
+    """Return a digest of everything a measurement depends on: weights, images, and how it is made."""
+    digest = hashlib.sha256(PROTOCOL.encode() + json.dumps(run.preprocess.to_json()).encode())
     for name, value in sorted(run.weights.items()):
         digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
     for array in (run.calibration, run.holdout.pixels, run.holdout.labels):
@@ -237,29 +250,16 @@ def _fingerprint(run: Trained) -> str:
     return digest.hexdigest()[:16]
 
 
-def _known(log: Path, of: str, recipe: Recipe) -> list[Measured]:
-    """Return the measurements of a log that still hold; what is damaged or of other weights is made again."""
-    known = []
-    for line in log.read_bytes().splitlines() if log.is_file() else []:
-        try:
-            record = json.loads(line)
-            if record["of"] == of:
-                known.append(_measured_from_json(record, recipe))
-        except (ValueError, KeyError, TypeError, RecursionError, SpaceError):
-            continue
-    return known
-
-
-def _measured_to_json(m: Measured) -> dict[str, Any]:
-    return {"spec": m.spec.to_json(), "macs": m.macs, "holdout_top1": m.top1, "origin": m.origin}
-
-
-def _measured_from_json(data: dict[str, Any], recipe: Recipe) -> Measured:
-    spec = ChildSpec.from_json(data["spec"], recipe.search_space)
-    return Measured(spec, data["holdout_top1"], data["origin"])
-
-
-def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say: Say) -> Path:
+def write_family(
+    run: Trained,
+    measured: tuple[Measured, ...],
+    folder: Path,
+    say: Say,
+    *,
+    keep: Sequence[Measured] = (),
+    only: Mapping[str, Measured] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a family's folder: weights, named slices with statistics, front, description.
 
     Each slice is cut from the rounded weights, calibrated, and measured on the test images, which no
@@ -270,12 +270,16 @@ def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say
         measured: the front's children, both corners among them.
         folder: the family's folder; a family already there is replaced once the new one is complete.
         say: told of each slice.
+        keep: children that are slices even where the front would leave them out.
+        only: name to child, where these alone are to be slices.
+        training: how the family was made, for its description; by default, by this run.
 
     Returns:
         The folder.
     """
     recipe, space = run.recipe, run.recipe.search_space
-    members = name_members(recipe.name, space, thin(pareto(measured)), measured)
+    inner = sorted(dict.fromkeys((*thin(pareto(measured)), *keep)), key=lambda m: (m.macs, m.top1))
+    members = only or name_members(recipe.name, space, inner, measured)
     with store.new_folder(folder, force=True, marker=FAMILY_FILE) as new:
         (new / "bn").mkdir()
         write_weights(new / SUPERNET_FILE, run.weights, {"family": recipe.name})
@@ -283,7 +287,7 @@ def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say
         front = {
             "schema": FRONT_SCHEMA,
             "chosen_on": f"{len(run.holdout):,} training images held out of training",
-            "measured": [_measured_to_json(m) for m in measured],
+            "measured": [measured_to_json(m) for m in measured],
         }
         store.write_json(new / FRONT_FILE, front)
         store.atomic_write(new / METRICS, run.metrics)
@@ -298,20 +302,25 @@ def write_family(run: Trained, measured: tuple[Measured, ...], folder: Path, say
             "weights": _record(new, SUPERNET_FILE),
             "front": _record(new, FRONT_FILE),
             "metrics": _record(new, METRICS),
-            "training": {
-                "recipe": recipe.to_json(),
-                "images": len(run.images),
-                "held_out": len(run.holdout),
-                "calibration_images": len(run.calibration),
-                "machine": machine(),
-                "versions": versions(),
-                "command": "bignas-zoo train RECIPE --data FOLDER --output RUN",
-                "notes": run.notes,
-            },
+            "training": dict(training) if training is not None else _training(run),
             "slices": sorted(slices, key=lambda s: str(s["name"])),
         }
         store.write_json(new / FAMILY_FILE, description)
     return folder
+
+
+def _training(run: Trained) -> dict[str, Any]:
+    """Return how a family was made: the record of its run."""
+    return {
+        "recipe": run.recipe.to_json(),
+        "images": len(run.images),
+        "held_out": len(run.holdout),
+        "calibration_images": len(run.calibration),
+        "machine": machine(),
+        "versions": versions(),
+        "command": "bignas-zoo train RECIPE --data FOLDER --output RUN",
+        "notes": run.notes,
+    }
 
 
 def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: Say) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""Measure children in several processes of this machine; results come in the order asked for.
+
+A local worker is a process with a pipe. It is started anew when it dies, and its child is measured again; it ends when
+its parent does, however that ends, because its pipe closes. That, and ending a worker in the middle of a child
+(Ctrl-C), is what `concurrent.futures` does not offer. Nothing heavy is imported here: a worker loads what its
+measurement needs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from bignas_zoo.errors import BigNASError, UsageError
+from bignas_zoo.space import ChildSpec
+
+#: How often a child may lose its worker before the search gives up.
+ATTEMPTS = 3
+Measure = Callable[[ChildSpec], float]
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Any
+    task: int | None = None
+
+
+class LocalWorkers:
+    """A pool of processes, each of which makes its measurement once and then measures children.
+
+    Attributes:
+        restarts: how many workers died and were replaced.
+    """
+
+    def __init__(self, count: int, make: Callable[..., Measure], *arguments: Any) -> None:
+        """Start the processes.
+
+        Args:
+            count: how many, at least 1.
+            make: a function of a module, called in each process; returns what measures a child.
+            arguments: of `make`; they are sent to the process.
+        """
+        if count < 1:
+            raise UsageError(f"workers: must be at least 1, got {count}.")
+        self._context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+        self._make, self._arguments = make, arguments
+        self.restarts = self._tasks = 0
+        self._workers = [self._start() for _ in range(count)]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids."""
+        return tuple(w.process.pid for w in self._workers)
+
+    def __call__(self, specs: Sequence[ChildSpec]) -> Iterator[float]:
+        """Yield the accuracies of children, in their order.
+
+        Raises:
+            BigNASError: several workers in turn died over the same child; or what the measurement raised.
+        """
+        first, self._tasks = self._tasks, self._tasks + len(specs)  # answers to an earlier, abandoned call are ignored
+        waiting, done, lost = list(range(len(specs)))[::-1], dict[int, float](), [0] * len(specs)
+        for due in range(len(specs)):
+            while due not in done:
+                for worker in self._workers:
+                    if worker.task is None and waiting:
+                        self._send(worker, first + waiting[-1], specs[waiting.pop()])
+                for worker in self._ready():
+                    index = worker.task - first if worker.task is not None else -1
+                    result = self._receive(worker)
+                    if result is None and index >= 0:
+                        lost[index] += 1
+                        if lost[index] == ATTEMPTS:
+                            raise BigNASError(
+                                f"search: {ATTEMPTS} workers in turn died over the same child, {specs[index]}. "
+                                "Memory may be short: give fewer --workers."
+                            )
+                        waiting.append(index)
+                    elif result is not None and index >= 0:
+                        done[index] = result
+            yield done.pop(due)
+
+    def close(self) -> None:
+        """End all processes, also in the middle of a child."""
+        for worker in self._workers:
+            worker.pipe.close()
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
+        self._workers = []
+
+    def __enter__(self) -> LocalWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        arguments = (theirs, self._make, self._arguments)
+        process = self._context.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.pipe.close()
+        worker.process.kill()
+        worker.process.join()
+        self.restarts += 1
+        self._workers[self._workers.index(worker)] = self._start()
+
+    def _send(self, worker: _Worker, task: int, spec: ChildSpec) -> None:
+        worker.task = task
+        with suppress(OSError):  # it died; noticed when its answer is read
+            worker.pipe.send(spec)
+
+    def _ready(self) -> list[_Worker]:
+        busy = {w.pipe: w for w in self._workers if w.task is not None}
+        return [busy[pipe] for pipe in multiprocessing.connection.wait(list(busy))]  # type: ignore[index]
+
+    def _receive(self, worker: _Worker) -> float | None:
+        """Return an accuracy; None, and a new worker, where this one died."""
+        try:
+            kind, value = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._replace(worker)
+            return None
+        worker.task = None
+        if kind == "error":
+            raise value
+        if kind == "bug":
+            raise RuntimeError(f"in a worker: {value[0]}") from RuntimeError(value[1])
+        return float(value)
+
+
+def _work(pipe: Any, make: Callable[..., Measure], arguments: tuple[Any, ...]) -> None:
+    """Measure children until the pipe closes: the body of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    measure = None
+    with suppress(EOFError, OSError):
+        while True:
+            spec = pipe.recv()
+            try:
+                measure = measure or make(*arguments)
+                answer: tuple[str, Any] = ("top1", measure(spec))
+            except BigNASError as error:
+                answer = ("error", error)
+            except Exception as error:  # noqa: BLE001  the parent raises it
+                answer = ("bug", (f"{type(error).__name__}: {error}", traceback.format_exc()))
+            pipe.send(answer)
