@@ -16,6 +16,7 @@ from bignas_zoo.errors import BigNASError
 from bignas_zoo.exporting import export_slice
 from bignas_zoo.finetuning import finetune
 from bignas_zoo.formats import Export
+from bignas_zoo.hub.pushing import push, push_family
 from bignas_zoo.registry import Family, Slice, get_family, list_slices
 from bignas_zoo.searching import search_family, search_for
 from bignas_zoo.space import ChildSpec, SearchSpace
@@ -47,6 +48,8 @@ __all__ = [
     "load",
     "macs",
     "parameters",
+    "push",
+    "push_family",
     "search_family",
     "search_for",
     "slice_and_calibrate",

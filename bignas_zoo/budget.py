@@ -19,6 +19,7 @@ the same here.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,12 +118,18 @@ class Budget:
 def amount(quantity: str, value: float) -> str:
     """Return a figure with its unit, e.g. ``17.30 MMACs``."""
     if quantity == "latency_ms":
-        return f"{value:.2f} ms"
+        return f"{milliseconds(value)} ms"
     unit = {"macs": "MACs", "parameters": "params", "bytes": "B"}[quantity]
     for factor, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
         if value >= factor:
             return f"{value / factor:.2f} {prefix}{unit}"
     return f"{value:.0f} {unit}"
+
+
+def milliseconds(value: float) -> str:
+    """Return milliseconds with two decimals, or three significant digits where that is more: 7.95, 0.0127."""
+    decimals = 2 if value >= 1 or value <= 0 else min(6, 2 - math.floor(math.log10(value)))
+    return f"{value:,.{decimals}f}"
 
 
 def _holds(limit: Limit, figure: float | None) -> bool:

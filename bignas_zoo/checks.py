@@ -8,6 +8,8 @@ from typing import Any
 from bignas_zoo.errors import SpaceError
 
 WIDTH_STEP = 8
+#: Far above any network; what a file of others asks for must not take the machine's memory.
+MOST_CHOICES, MOST_STAGES, MOST_DEPTH, MOST = 1_024, 64, 256, 1 << 20
 
 
 def choice(what: str, value: Any, allowed: tuple[int, ...], where: str) -> None:
@@ -27,13 +29,17 @@ def one_of(what: str, value: object, allowed: tuple[object, ...]) -> None:
 
 
 def at_least(what: str, value: object, least: int) -> None:
-    """Refuse what is not a whole number of at least `least`."""
+    """Refuse what is not a whole number of at least `least`, or beyond all sense."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise SpaceError(f"{what}: must be a whole number of at least {least}, got {value!r}.")
+        raise SpaceError(f"{what}: must be a whole number of at least {least}, got {value!r:.80}.")
+    if value > MOST:
+        raise SpaceError(f"{what}: must be at most {MOST:,}, got {value!r:.80}.")
 
 
 def ascending(what: str, values: tuple[int, ...]) -> None:
-    """Refuse an empty list, and one that does not rise from 1 or above."""
+    """Refuse an empty list, one that does not rise from 1 or above, and one that is too long."""
+    if len(values) > MOST_CHOICES:
+        raise SpaceError(f"{what}: must be at most {MOST_CHOICES:,} choices, got {len(values):,}.")
     for value in values:
         at_least(what, value, 1)
     if not values or any(a >= b for a, b in itertools.pairwise(values)):

@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo import registry, selection, slice_folder, store
+from bignas_zoo import leftovers, registry, selection, slice_folder, store
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import (
     BigNASError,
@@ -85,12 +83,13 @@ def get(
     force: bool = False,
     risk: str = "upper",
     tables: Sequence[DeviceTable] = (),
+    verify_key: str | Path | None = None,
     say: Say = silent,
 ) -> GetResult:
     """Choose a slice, cut it, and write it as a folder ready for the device.
 
     Args:
-        name: of a slice; or None to let `budget` choose.
+        name: of a slice; ``hf://ORG/NAME[@REVISION]`` for one of the Hub; or None to let `budget` choose.
         budget: e.g. ``"400MFLOPs"``; the most accurate slice within it is taken. Together with
             `name` it is checked instead.
         family: where to look: a name, or a folder made by `train`. Default: the embedded family.
@@ -99,6 +98,7 @@ def get(
         force: replace an output folder that is already there and differs.
         risk: what of a predicted latency must meet the budget: "upper", the upper end of its bar, or "mean".
         tables: of devices of one's own, beside those known by name.
+        verify_key: file of the Ed25519 public key that must have signed a slice of the Hub.
         say: told what is going on, a sentence at a time.
 
     Returns:
@@ -112,13 +112,27 @@ def get(
         LocalIOError: the output folder exists and differs, or cannot be written.
         IntegrityError: a weight file is damaged.
         QualityError: the exported file does not compute what the Keras model does.
+        AuthError, NetworkError: the Hub does not give it.
     """
+    if name is not None and name.startswith("hf://"):
+        from bignas_zoo.hub.using import get_from_hub
+
+        if family is not None:
+            raise UsageError(f"get: '{name}' is on the Hub, so it is not looked for in a family. Leave out --family.")
+        return get_from_hub(
+            name, budget=budget, output=output, force=force, risk=risk, tables=tables, verify_key=verify_key, say=say
+        )
+    if verify_key is not None:
+        raise UsageError(
+            "get: a key verifies what was pushed to the Hub: name hf://ORG/NAME, or leave out --verify-key."
+        )
     limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
     predictor = Predictor.of(limits, risk=risk, tables=tables) if limits else Predictor(risk=risk)
     home, chosen = _choose(name, limits, family, predictor)
     latency = _latency(chosen, predictor)
     check_files(home, chosen)  # milliseconds; even a cached get must not hide a damaged installation
     target = Path(output) if output is not None else Path(chosen.name)
+    store.tidy_up(target)
     with _finished(home, chosen, target, say, force=force) as (source, files, cached):
         for limit in limits.limits if limits else ():
             if limit.quantity == "bytes" and not limit.allows(files[TFLITE]["bytes"]):
@@ -127,7 +141,7 @@ def get(
                 )
         made = store.read_json(source / SLICE_FILE)
         there = _already_there(target, files, made)
-        description = {**made, "latency": _rows(there, latency)}
+        description = store.sealed({**made, "latency": _rows(there, latency)})
         files = {**files, SLICE_FILE: store.record_bytes(store.json_bytes(description))}
         if there is None:
             if force:
@@ -193,14 +207,16 @@ def _finished(
 ) -> Iterator[tuple[Path, dict[str, Any], bool]]:
     """Yield a folder with the slice's files, from the cache or made now; their records; and which."""
     entry = store.cache_root() / "slices" / _cache_key(family, chosen)
-    files = verified(entry)
-    if files is not None:
-        yield entry, files, True
-        return
+    leftovers.remove(entry.parent)
+    with leftovers.held(entry):
+        files = verified(entry)
+        if files is not None:
+            leftovers.mark_used(entry)
+            yield entry, files, True
+            return
     store.check_free(target, force=force)  # before the long work, not after it
     say(f"cutting {chosen.name} and exporting it to TFLite; the first time takes some seconds")
-    with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
-        folder = Path(name)
+    with store.scratch_folder() as folder:
         slice_folder.write(folder, family, chosen, cut(family, chosen))
         files = {p.name: store.record(p) for p in sorted(folder.iterdir())}
         try:
@@ -215,6 +231,7 @@ def _cache_key(family: Family, chosen: Slice) -> str:
     assert family.weights
     assert chosen.statistics
     facts = [
+        slice_folder.SCHEMA,
         versions(),
         chosen.to_json(),
         chosen.spec.to_json(),
@@ -222,6 +239,8 @@ def _cache_key(family: Family, chosen: Slice) -> str:
         chosen.statistics.sha256,
         list(family.class_names),
         dict(family.preprocess),
+        dict(family.training),
+        [s.to_json() for s in family.slices],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
@@ -229,20 +248,38 @@ def _cache_key(family: Family, chosen: Slice) -> str:
 def verified(entry: Path) -> dict[str, Any] | None:
     """Return the records of a cache entry's files, or None if it is missing or damaged."""
     try:
-        files: dict[str, Any] = store.read_json(entry / MANIFEST)
-        for name, expected in files.items():
-            store.verify(entry / Path(name).name, expected["sha256"], fix="")
-        return files if SLICE_FILE in files else None
-    except (BigNASError, KeyError, TypeError, AttributeError):
+        return check_entry(entry)
+    except BigNASError:
         return None
 
 
+def check_entry(entry: Path) -> dict[str, Any]:
+    """Check every file of a cache entry; return their records.
+
+    Raises:
+        IntegrityError: a file is missing or damaged, or the list of them is.
+        LocalIOError: it cannot be read.
+    """
+    path = entry / MANIFEST
+    data = store.read_json(path)
+    try:
+        store.check_seal(data)
+        files: dict[str, Any] = data["files"]
+        records = {Path(name).name: (str(e["sha256"]), int(e["bytes"])) for name, e in files.items()}
+        if SLICE_FILE not in records:
+            raise ValueError(f"it does not list {SLICE_FILE}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{path}: not a valid list of files ({type(error).__name__}: {error}).") from error
+    for name, (digest, size) in records.items():
+        store.verify(entry / name, digest, size=size, fix="")
+    return files
+
+
 def _fill_cache(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
-    shutil.rmtree(entry, ignore_errors=True)  # whatever is there did not verify
-    with store.new_folder(entry, force=True) as new:
+    with store.new_folder(entry, force=True, marker=None) as new:  # whatever is there did not verify
         for file in files:
             store.copy(folder / file, new / file)
-        store.write_json(new / MANIFEST, dict(files))
+        store.write_json(new / MANIFEST, store.sealed({"files": dict(files)}))
 
 
 def _already_there(target: Path, files: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -258,10 +295,12 @@ def _already_there(target: Path, files: Mapping[str, Any], made: Mapping[str, An
         if any(store.sha256(target / n) != entry["sha256"] for n, entry in files.items() if n != SLICE_FILE):
             return None
         there = dict(store.read_json(target / SLICE_FILE))
+        store.check_seal(there)
         _rows(there, None)
     except (OSError, BigNASError, ValueError, KeyError, TypeError):
         return None
-    return there if {**there, "latency": None} == {**made, "latency": None} else None
+    aside = {"latency": None, store.SEAL: None}
+    return there if {**there, **aside} == {**made, **aside} else None
 
 
 def _rows(there: Mapping[str, Any] | None, new: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

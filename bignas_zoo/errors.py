@@ -8,6 +8,8 @@
     ├── NotFoundError           3   no such name
     │   └── NothingFitsError        no slice within the budget
     ├── IntegrityError          4   a file is not what the registry says, or unsafe
+    ├── NetworkError            5   the Hub cannot be reached, fails, or answers nonsense
+    ├── AuthError               6   the Hub wants a token, or this one may not do that
     ├── LocalIOError            7   a folder or file of this machine cannot be used
     ├── TrainingStoppedError    8   the loss is not a number
     ├── QualityError            9   a result missed its gate; nothing was published
@@ -60,6 +62,18 @@ class IntegrityError(BigNASError):
     """A file is damaged, truncated, unsafe, or not the one that was recorded."""
 
     exit_code = 4
+
+
+class NetworkError(BigNASError):
+    """The Hub cannot be reached, fails, changed meanwhile, or answers what cannot be understood."""
+
+    exit_code = 5
+
+
+class AuthError(BigNASError):
+    """The Hub wants a token, does not know the one given, or does not allow it this."""
+
+    exit_code = 6
 
 
 class LocalIOError(BigNASError, OSError):

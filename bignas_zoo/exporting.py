@@ -286,7 +286,7 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
         try:
             check(option.precision, proof.parity, proof.accuracy)
         except QualityError as error:
-            _move(made, aside)
+            store.give_name(made, aside)
             raise QualityError(f"{option.file}: {error} It is kept as {aside}.") from error
         entry = {
             "file": option.file,
@@ -299,7 +299,7 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
         }
         # In this order: a record without its file is made anew, a file without a record would be somebody's.
         record(folder, entry)
-        _move(made, target)
+        store.give_name(made, target)
     _remove(aside)
     return Exported(target, entry, False)
 
@@ -316,17 +316,7 @@ def record(folder: Path, entry: Mapping[str, Any]) -> None:
     """Put an entry into a folder's ``exports.json``, in place of one of the same file."""
     others = [e for e in read_exports(folder)["exports"] if e["file"] != entry["file"]]
     entries = sorted([*others, dict(entry)], key=lambda e: str(e["file"]))
-    store.write_json(folder / EXPORTS_FILE, {"schema": SCHEMA, "exports": entries})
-
-
-def _move(made: Path, target: Path) -> None:
-    """Give what was made its name; a file at once, a folder after the old one has made way."""
-    try:
-        if made.is_dir():
-            _remove(target)
-        os.replace(made, target)
-    except OSError as error:
-        raise LocalIOError(f"{target}: cannot be written ({error.strerror}).") from error
+    store.write_json(folder / EXPORTS_FILE, store.sealed({"schema": SCHEMA, "exports": entries}))
 
 
 def _remove(path: Path) -> None:

@@ -7,6 +7,7 @@ lie in ``bignas_zoo/data/families``. The paper's four models are a family withou
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import re
 from collections.abc import Mapping
@@ -18,13 +19,26 @@ from bignas_zoo import cost
 from bignas_zoo.errors import IntegrityError, NotFoundError, nearest
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
-from bignas_zoo.store import read_json
+from bignas_zoo.store import SEAL, check_seal, read_json
 
-SCHEMA = "bignas-zoo/family/1"
+SCHEMA = "bignas-zoo/family/2"
+#: The same without a digest of its content; families made before it are read still.
+UNSEALED = "bignas-zoo/family/1"
 FAMILY_FILE = "family.json"
 SHIPPED = Path(__file__).parent / "data" / "families"
 PAPER_FAMILY = "bignas-imagenet"
 DEFAULT_FAMILY = "bignas-cifar10"
+MOST_TEXT = 4_000
+#: Modules above this level, which a slice's two methods for the Hub look up when they are called.
+_HUB = "bignas_zoo.hub.{}"
+
+
+def is_inside(name: PurePosixPath) -> bool:
+    """Return whether a recorded file name is one of a file in the folder it is joined to, on any system."""
+    text = str(name)
+    return bool(name.parts) and not name.is_absolute() and ".." not in name.parts and (
+        text.isprintable() and len(text) <= 255 and not any(c in text for c in "\\:")
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,8 +53,8 @@ class FileRecord:
     def from_json(data: Mapping[str, Any]) -> FileRecord:
         """Read a record; raises ValueError on a name that could leave the folder."""
         name = PurePosixPath(data["file"])
-        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
-            raise ValueError(f"file name {str(name)!r} leaves the family's folder")
+        if not is_inside(name):
+            raise ValueError(f"file name {str(name)[:200]!r} leaves the family's folder, or is none")
         return FileRecord(str(name), int(data["bytes"]), str(data["sha256"]))
 
     def to_json(self) -> dict[str, Any]:
@@ -62,6 +76,7 @@ class Slice:
         holdout_top1: accuracy in percent on images held out of training: what slices are chosen by.
         bytes: size of its float32 TFLite file as measured; None if never exported.
         statistics: the file with its batch-norm statistics; None without weights.
+        folder: the slice folder it was read from; None for a slice of a family.
     """
 
     name: str
@@ -73,6 +88,63 @@ class Slice:
     holdout_top1: float | None = None
     bytes: int | None = None
     statistics: FileRecord | None = None
+    folder: Path | None = field(default=None, compare=False)
+
+    @classmethod
+    def from_pretrained(
+        cls, repo: str, *, revision: str = "main", token: str | None = None, local_files_only: bool = False,
+        verify_key: str | Path | None = None,
+    ) -> Slice:  # fmt: skip
+        """Fetch a slice of the Hugging Face Hub; every file is checked by its sha256.
+
+        Args:
+            repo: ``ORG/NAME``, or a slice folder.
+            revision: a branch, tag or commit.
+            token: for a private repository; by default HF_TOKEN, or that of ``hf auth login``.
+            local_files_only: make no request; what was fetched before counts.
+            verify_key: file of the Ed25519 public key that must have signed it.
+
+        Returns:
+            The slice; `folder` says where its files are, and ``bignas_zoo.load(slice.folder)`` gives its network.
+
+        Raises:
+            UsageError, NotFoundError, AuthError, NetworkError, IntegrityError, LocalIOError: see `get`.
+        """
+        found: Slice = importlib.import_module(_HUB.format("using")).from_pretrained(
+            repo, revision=revision, token=token, local_files_only=local_files_only, verify_key=verify_key
+        )
+        return found
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        revision: str = "main",
+        family: str | Path | None = None,
+        token: str | None = None,
+        sign: str | Path | None = None,
+    ) -> str:
+        """Push the slice to the Hugging Face Hub, in one commit; see `bignas_zoo.push`.
+
+        Args:
+            repo: ``ORG/NAME``, made if it is not there.
+            private: others shall not see it.
+            revision: the branch to commit to.
+            family: the folder of its family, if that is none of the shipped ones.
+            token: with write access; by default HF_TOKEN, or that of ``hf auth login``.
+            sign: file of an Ed25519 private key to sign with.
+
+        Returns:
+            The commit.
+
+        Raises:
+            UsageError, NotFoundError, AuthError, NetworkError, IntegrityError: see `bignas_zoo.push`.
+        """
+        pushed = importlib.import_module(_HUB.format("pushing")).push(
+            self.folder or self.name, repo, private=private, revision=revision, family=family, token=token, sign=sign
+        )
+        return str(pushed.commit)
 
     @functools.cached_property
     def macs(self) -> int:
@@ -205,13 +277,13 @@ def load_family(folder: Path) -> Family:
     path = folder / FAMILY_FILE
     data = read_json(path)
     try:
-        if data["schema"] != SCHEMA:
+        if data["schema"] not in (SCHEMA, UNSEALED):
             raise ValueError(f"schema is {data['schema']!r}, this version reads {SCHEMA!r}")
         space = SearchSpace.from_json(data["space"])
         slices = tuple(read_slice(entry, data["name"], space) for entry in data["slices"])
-        return Family(
+        found = Family(
             name=_name(data["name"]),
-            description=str(data["description"]),
+            description=line(data["description"]),
             space=space,
             class_names=class_names(data["class_names"], space.classes),
             preprocess=contract(data["preprocess"]),
@@ -220,6 +292,9 @@ def load_family(folder: Path) -> Family:
             weights=FileRecord.from_json(data["weights"]),
             training=data["training"],
         )
+        if data["schema"] == SCHEMA or SEAL in data:
+            check_seal(data)
+        return found
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{path}: not a valid family description ({type(error).__name__}: {error}). "
@@ -261,7 +336,7 @@ def read_slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slic
         spec=ChildSpec.from_json(data["spec"], space),
         top1=_number(data["top1"]),
         top1_images=_whole(data["top1_images"]),
-        top1_source=str(data["top1_source"]),
+        top1_source=line(data["top1_source"]),
         holdout_top1=_number(data["holdout_top1"]),
         bytes=_whole(data["bytes"]),
         statistics=FileRecord.from_json(data["statistics"]),
@@ -272,6 +347,13 @@ def _name(value: Any) -> str:
     # A name becomes a folder's and a file's name, so it must not be able to point anywhere else.
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,95}", value):
         raise ValueError(f"{value!r} is not a name (lower-case letters, digits, '.' and '-')")
+    return value
+
+
+def line(value: Any) -> str:
+    """Check text that is printed as it is; raises ValueError."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MOST_TEXT:
+        raise ValueError(f"{value!r:.80} is not a line of up to {MOST_TEXT:,} printable characters")
     return value
 
 

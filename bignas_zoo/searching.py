@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo import registry, store
+from bignas_zoo import leftovers, registry, store
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import UsageError
 from bignas_zoo.registry import Family, Slice
@@ -177,7 +177,10 @@ def search_for(
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, children=children, seed=seed, workers=workers, within=True)
     folder = store.cache_root() / "searches" / f"{home.name}-{_identity(work, limits[0], children, seed)}"
-    return _search(work, settings, folder, folder / "family", only_best=True, reuse=True)
+    found = _search(work, settings, folder, folder / "family", only_best=True, reuse=True)
+    leftovers.keep(folder)
+    leftovers.mark_used(folder)
+    return found
 
 
 def _budget(budget: str | Budget) -> Budget:

@@ -1,19 +1,20 @@
 """Slice folders: what `get` and `finetune` write and `load` reads (normative: docs/FORMAT.md).
 
 ``model.tflite``, ``model.safetensors``, ``labels.txt``, ``README.md`` and ``slice.json``, which
-describes the slice and holds the sha256 of the other four.
+describes the slice and holds the sha256 of the other four, and a digest of its own content.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError
 from bignas_zoo.provenance import versions
-from bignas_zoo.registry import Family, Slice, class_names, contract, read_slice
+from bignas_zoo.registry import Family, Slice, class_names, contract, is_inside, line, read_slice
 from bignas_zoo.space import ChildSpec, SearchSpace
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from bignas_zoo.export.metadata import FileInfo
 
-SCHEMA = "bignas-zoo/slice/1"
-SLICE_FILE, EXPORTS_FILE, EXPORTS_SCHEMA = "slice.json", "exports.json", "bignas-zoo/exports/1"
+SCHEMA = "bignas-zoo/slice/2"
+SLICE_FILE, EXPORTS_FILE, EXPORTS_SCHEMA = "slice.json", "exports.json", "bignas-zoo/exports/2"
 #: What the name of an export that missed its gate ends with.
 REJECTED = ".rejected"
 TFLITE, WEIGHTS, LABELS, CARD = "model.tflite", "model.safetensors", "labels.txt", "README.md"
@@ -61,26 +62,46 @@ def write(
     store.atomic_write(folder / TFLITE, data)
     write_weights(folder / WEIGHTS, get_weights(child, chosen.spec), {"slice": chosen.name})
     store.atomic_write(folder / LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
-    description = {
+    files = {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)}
+    description = content(family, chosen, files, parity.to_json(), provenance)
+    store.atomic_write(folder / CARD, render_card(description, chosen.spec).encode())
+    description["files"] |= {CARD: store.record(folder / CARD)}
+    store.write_json(folder / SLICE_FILE, store.sealed(description))
+
+
+def content(
+    family: Family,
+    chosen: Slice,
+    files: Mapping[str, Mapping[str, Any]],
+    parity: Mapping[str, Any],
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the content of a slice.json, but for the card's record and the digest (`store.sealed`).
+
+    Args:
+        family, chosen, provenance: see `write`.
+        files: name to record, of model.tflite, model.safetensors and labels.txt.
+        parity: report of the comparison with the Keras child.
+    """
+    return {
         "schema": SCHEMA,
         **chosen.to_json(),
-        "bytes": len(data),
+        "bytes": files[TFLITE]["bytes"],
         "weights": True,
         "child": chosen.spec.to_json(),
         "space": chosen.spec.space.to_json(),
         "class_names": list(family.class_names),
         "preprocess": dict(family.preprocess),
         "output": "softmax scores; model.safetensors and Keras give logits",
-        "parity": parity.to_json(),
+        "parity": dict(parity),
         "latency": None,
         "provenance": dict(provenance or {"supernet_sha256": family.weights.sha256 if family.weights else None}),
+        "training": dict(family.training),
+        "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
         "versions": versions(),
         "license": "Apache-2.0",
-        "files": {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)},
+        "files": dict(files),
     }
-    store.atomic_write(folder / CARD, render_card(description, chosen.spec).encode())
-    description["files"] |= {CARD: store.record(folder / CARD)}
-    store.write_json(folder / SLICE_FILE, description)
 
 
 def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
@@ -101,11 +122,14 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         listed = _listed(description)
         class_names(description["class_names"], space.classes)
         contract(description["preprocess"])
+        _check_printed(description)
         if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
             raise ValueError(f"files are {sorted(listed)}")
         entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description["child"]}
         entry["statistics"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
-        return read_slice(entry, str(description.get("family", "")), space), description
+        chosen = read_slice(entry, str(description.get("family", "")), space)
+        store.check_seal(description)
+        return dataclasses.replace(chosen, folder=folder), description
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{folder / SLICE_FILE}: not a valid slice description ({type(error).__name__}: {error}). {REMAKE}"
@@ -142,7 +166,10 @@ def check_files(folder: Path) -> None:
     _, description = describe(folder)
     for name, (expected, size) in _listed(description).items():
         store.verify(folder / name, expected, size=size, fix=REMAKE)
-    names = (folder / LABELS).read_text("utf-8").splitlines()
+    try:
+        names = (folder / LABELS).read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{folder / LABELS}: not UTF-8 text. {REMAKE}") from error
     if names != list(description["class_names"]):
         raise IntegrityError(f"{folder / SLICE_FILE}: class_names are not those of {LABELS}. {REMAKE}")
 
@@ -180,10 +207,11 @@ def read_exports(folder: Path) -> dict[str, Any]:
             raise ValueError(f"schema is {data['schema']!r}, this version reads {EXPORTS_SCHEMA!r}")
         for entry in data["exports"]:
             names = [str(entry["file"]), *entry.get("files", {})]
-            if not all(Path(n).parts and not Path(n).is_absolute() and ".." not in Path(n).parts for n in names):
-                raise ValueError(f"'{names[0]}' is no name inside the folder")
+            if not all(is_inside(PurePosixPath(n)) for n in names):
+                raise ValueError(f"{names[0][:200]!r} is no name inside the folder")
             for record in (entry.get("files") or {"": entry}).values():
                 int(record["bytes"]), str(record["sha256"])
+        store.check_seal(data)
         return dict(data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
@@ -194,6 +222,21 @@ def read_exports(folder: Path) -> dict[str, Any]:
 def _listed(description: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """Return sha256 and size of the files a description lists."""
     return {str(name): (str(e["sha256"]), int(e["bytes"])) for name, e in description["files"].items()}
+
+
+def _check_printed(description: Mapping[str, Any]) -> None:
+    """Check what `get` prints of a description; raises KeyError, TypeError or ValueError."""
+    parity = description["parity"]
+    line(parity["inputs"])
+    figures = [parity["max_abs"], parity["images"]]
+    for row in description.get("latency") or ():
+        line(row["device"])
+        figures += [row["predicted_ms"], row["low_ms"], row["high_ms"]]
+        protocol = row["protocol"]
+        for text in (protocol["runtime"], protocol["precision"], str(protocol["threads"])):
+            line(text)
+    if not all(type(v) in (int, float) and 0 <= v < 1e15 for v in figures):
+        raise ValueError("parity or latency holds what is no number")
 
 
 #: A reader does not need the accuracy.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bignas_zoo.checks import ascending, at_least, choice, multiples, one_of
+from bignas_zoo.checks import MOST_DEPTH, MOST_STAGES, ascending, at_least, choice, multiples, one_of
 from bignas_zoo.errors import SpaceError
 
 ACTIVATIONS = ("swish", "hard_swish", "relu", "relu6")
@@ -91,6 +91,8 @@ class StageSpace:
         multiples("widths", self.widths)
         one_of("stride", self.stride, (1, 2))
         one_of("layerwise_widths", self.layerwise_widths, (False, True))
+        if self.depths[-1] > MOST_DEPTH:
+            raise SpaceError(f"depths: must be at most {MOST_DEPTH}, got {self.depths[-1]}.")
         if any(k % 2 == 0 for k in self.kernels):
             raise SpaceError(f"kernels: must be odd, got {list(self.kernels)}.")
         if self.expansions[0] == 1 and len(self.expansions) > 1:
@@ -167,6 +169,8 @@ class SearchSpace:
             raise SpaceError(f"bn_epsilon: must be a number between 0 and 1, got {self.bn_epsilon!r}.")
         if not self.stages:
             raise SpaceError(f"space '{self.name}': needs at least one stage.")
+        if len(self.stages) > MOST_STAGES:
+            raise SpaceError(f"space '{self.name}': may have {MOST_STAGES} stages, got {len(self.stages)}.")
 
     @property
     def all_resolutions(self) -> tuple[int, ...]:
@@ -274,6 +278,8 @@ class SearchSpace:
             missing = {f.name for f in dataclasses.fields(SearchSpace)} - fields.keys()
             if missing:
                 raise TypeError(f"lacks {', '.join(sorted(missing))}")
+            if len(fields["stages"]) > MOST_STAGES:
+                raise TypeError(f"{len(fields['stages']):,} stages")
             stages = tuple(
                 StageSpace(
                     **{

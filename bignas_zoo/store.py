@@ -1,7 +1,8 @@
 """The one writer: every final file of the package goes through here.
 
 A file is written beside its final name, flushed to the disk, and renamed; a folder likewise. At
-every instant the final name is absent, the old good content, or the new good content.
+every instant the final name is absent, the old good content, or the new good content. What a killed
+process leaves beside is cleared away by the next that writes in the same folder (`leftovers`).
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo import leftovers, strict_json
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.formats import EXPORT_NAME
 
 CHUNK = 1 << 20
+#: The largest JSON file of this package, a device's table, has half a megabyte.
+MAX_JSON = 32 << 20
 #: What a folder of each kind consists of, by the file that marks it. Anything else in it is somebody's own.
 FOLDERS = {
     "slice.json": re.compile(
@@ -29,9 +31,12 @@ FOLDERS = {
         + EXPORT_NAME.pattern
     ),
     "family.json": re.compile(r"family\.json|front\.json|metrics\.jsonl|supernet\.safetensors|bn"),
+    "SHA256SUMS": re.compile(r"SHA256SUMS|SHA256SUMS\.sig|config\.json|slice"),
     "saved_model.pb": re.compile(r"saved_model\.pb|fingerprint\.pb|variables|assets"),
 }
-TEMPORARY = ".bignas-tmp-"
+#: The key of a JSON file that holds its own digest, see `sealed`.
+SEAL = "digest"
+TEMPORARY = leftovers.TEMPORARY
 
 
 def sha256(path: Path) -> str:
@@ -93,14 +98,17 @@ def atomic_write(path: Path, data: bytes) -> None:
         LocalIOError: the folder is missing, not writable, or full. An old file stays as it was.
     """
     temporary = None
+    leftovers.remove(path.parent)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        handle, temporary = leftovers.new_file(path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+            os.chmod(temporary, 0o666 & ~_umask())
+            if os.name == "nt":  # which renames no open file, and has no locks to hold
+                file.close()
+            os.replace(temporary, path)  # still locked, or somebody would take it for a leftover
         _sync_folder(path.parent)
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
@@ -108,6 +116,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         if temporary:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+            leftovers.done_with(temporary)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -170,21 +179,24 @@ def exclusive(path: Path, holder: str, place: Path | None = None) -> Iterator[st
         yield None
 
 
-def remove_leftovers(folder: Path, *, older_than: float = 0) -> None:
-    """Delete what killed writers left in a folder; what cannot be deleted stays.
+def remove_leftovers(folder: Path, *, older_than: float = 0) -> list[Path]:
+    """Delete what killed writers left in a folder; what cannot be deleted, or is in use, stays.
 
     Args:
         folder: where to look.
-        older_than: spare what is younger, in seconds: another process may be writing it.
+        older_than: spare what is younger, in seconds, where no lock tells that its writer is gone: another process may
+            be writing it.
+
+    Returns:
+        What is gone.
     """
-    for path in folder.glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.lstat().st_mtime < older_than:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
+    return leftovers.remove(folder, older_than=older_than)
+
+
+def tidy_up(output: Path) -> None:
+    """Delete what killed processes left beside and in an output folder, and where temporary files are."""
+    for folder in (output.absolute().parent, output, Path(tempfile.gettempdir())):
+        leftovers.remove(folder)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -218,15 +230,35 @@ def read_json(path: Path) -> Any:
         IntegrityError: it is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"over {MAX_JSON >> 20} MiB")
+        return strict_json.loads(path.read_bytes())
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path}: not valid JSON ({str(error)[:80]}).") from error
 
 
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a digest of its content as its last key: no other file holds its sha256."""
+    content = {key: value for key, value in data.items() if key != SEAL}
+    return {**content, SEAL: _digest(content)}
+
+
+def check_seal(data: Mapping[str, Any]) -> None:
+    """Check the digest of a JSON object; raises KeyError where there is none, ValueError where it differs."""
+    if data[SEAL] != _digest({key: value for key, value in data.items() if key != SEAL}):
+        raise ValueError(f"its content is not what its {SEAL} says: it was damaged, or changed by hand")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    content = json.loads(json.dumps(content, allow_nan=False))  # as a reader will find it
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @contextlib.contextmanager
-def new_folder(path: Path, *, force: bool, marker: str = "slice.json") -> Iterator[Path]:
+def new_folder(path: Path, *, force: bool, marker: str | None = "slice.json") -> Iterator[Path]:
     """Fill a folder under a temporary name, then give it its final one.
 
     Args:
@@ -234,7 +266,8 @@ def new_folder(path: Path, *, force: bool, marker: str = "slice.json") -> Iterat
         force: whether a folder that is already there may be replaced; it is replaced only once the
             new one is complete.
         marker: names the kind (a key of `FOLDERS`): a folder without this file, or with any file of
-            another name, is never replaced.
+            another name, is never replaced. None, for entries of the cache, which nobody else writes to: whatever
+            is there is replaced.
 
     Yields:
         The temporary folder to write into.
@@ -243,24 +276,26 @@ def new_folder(path: Path, *, force: bool, marker: str = "slice.json") -> Iterat
         LocalIOError: the folder exists and `force` is false, or it cannot be written.
     """
     path = path.absolute()
+    leftovers.remove(path.parent)
     check_free(path, force=force, marker=marker)
+    made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-    except OSError as error:
-        raise LocalIOError(
-            f"{path}: cannot be created ({error.strerror}). Choose another place with --output."
-        ) from error
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        _publish(temporary, path, force=force, marker=marker)
+        with leftovers.new_folder(path.parent) as temporary:
+            made = True
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            check_free(path, force=force, marker=marker)
+            leftovers.replace(temporary, path)
+            _sync_folder(path.parent)
     except OSError as error:
         if isinstance(error, LocalIOError):
             raise
-        raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if made:
+            raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
+        raise LocalIOError(
+            f"{path}: cannot be created ({error.strerror}). Choose another place with --output."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -270,23 +305,48 @@ def working_folder(parent: Path) -> Iterator[Path]:
     Raises:
         LocalIOError: the other folder is missing or not writable.
     """
+    leftovers.remove(parent)
+    made = False
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
+        with leftovers.new_folder(parent) as temporary:
+            made = True
+            yield temporary
     except OSError as error:
+        if made:
+            raise
         raise LocalIOError(f"{parent}: cannot be written to ({error.strerror}).") from error
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a temporary folder for what is not renamed into place; see `working_folder`.
+
+    Unlike one of `tempfile`, it is cleared away by the next process if this one is killed.
+    """
+    with working_folder(Path(tempfile.gettempdir())) as folder:
+        yield folder
+
+
+def give_name(made: Path, path: Path) -> None:
+    """Rename a finished file or folder; what had the name goes.
+
+    Raises:
+        LocalIOError: it cannot be renamed; the old content stays.
+    """
     try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        leftovers.replace(made, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
-def check_free(path: Path, *, force: bool, marker: str = "slice.json") -> None:
+def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") -> None:
     """Refuse an output folder that exists, unless it may be replaced.
 
     Raises:
         LocalIOError: something is there and `force` is false, or it is not a folder of ours.
     """
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or (force and marker is None):
         return
     reason = _not_ours(path, marker)
     if reason:
@@ -297,8 +357,10 @@ def check_free(path: Path, *, force: bool, marker: str = "slice.json") -> None:
         )
 
 
-def _not_ours(path: Path, marker: str) -> str | None:
+def _not_ours(path: Path, marker: str | None) -> str | None:
     """Return why an existing path must not be replaced even with --force, or None if it may."""
+    if marker is None:
+        return None
     if path.is_symlink() or not path.is_dir():
         return "is not a folder"
     names = {entry.name for entry in path.iterdir()}
@@ -308,25 +370,6 @@ def _not_ours(path: Path, marker: str) -> str | None:
         return f"was not made by this command (no {marker} in it)"
     foreign = sorted(name for name in names if not FOLDERS[marker].fullmatch(name))
     return f"holds files that this command did not make, such as '{foreign[0][:60]}'" if foreign else None
-
-
-def _publish(temporary: Path, path: Path, *, force: bool, marker: str) -> None:
-    check_free(path, force=force, marker=marker)
-    if not path.exists():
-        os.rename(temporary, path)
-    else:
-        aside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-        old = aside / path.name
-        try:
-            os.rename(path, old)
-            os.rename(temporary, path)
-        except OSError:
-            if old.exists():  # if it cannot be put back either, it stays where it is
-                os.rename(old, path)
-            aside.rmdir()
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    _sync_folder(path.parent)
 
 
 def cache_root() -> Path:

@@ -6,7 +6,6 @@ The file is never trusted: it is read as bytes, and run in a process of its own.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -306,8 +305,8 @@ def _judged(subject: Subject, option: Export, file: Path, judge: str, python: st
     ask: Callable[..., judges.Verdict]
     ask = judges.ask_task_library if judge == "task-library" else judges.ask_mediapipe
     say(f"asking {judge}")
-    with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as work:
-        paths, pixels = _pictures(subject, Path(work))
+    with store.scratch_folder() as work:
+        paths, pixels = _pictures(subject, work)
         try:
             verdict = ask(file, paths, python=python or os.environ.get(JUDGES[judge]))
         except QualityError as error:

@@ -86,6 +86,19 @@ def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.n
     return read_weights(_verified_path(family, record))
 
 
+def from_hub(name: str | Path) -> str | Path:
+    """Return the folder in the cache of a slice of the Hub, fetched if need be; any other name as it is.
+
+    Raises:
+        UsageError, NotFoundError, AuthError, NetworkError, IntegrityError, LocalIOError: see `hub.fetching.fetch`.
+    """
+    if not (isinstance(name, str) and name.startswith("hf://")):
+        return name
+    from bignas_zoo.hub.fetching import fetch
+
+    return fetch(name).folder
+
+
 def find(name: str | Path, family: str | Path | None = None) -> Slice:
     """Return a slice by its name, or from a slice folder.
 
@@ -93,6 +106,7 @@ def find(name: str | Path, family: str | Path | None = None) -> Slice:
         NotFoundError: no such slice.
         IntegrityError: the folder's slice.json is damaged.
     """
+    name = from_hub(name)
     if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
         return slice_folder.describe(Path(name))[0]
     return registry.find_slice(str(name), family)[1]
@@ -102,7 +116,7 @@ def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:
     """Load a slice as a plain, calibrated Keras model.
 
     Args:
-        name: of a slice, e.g. ``"bignas-cifar10-s"``; or a folder that `get` made.
+        name: of a slice, e.g. ``"bignas-cifar10-s"``; a folder that `get` made; or ``hf://ORG/NAME[@REVISION]``.
         family: where to look for the name.
 
     Returns:
@@ -112,7 +126,9 @@ def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:
     Raises:
         NotFoundError: no such slice, or it has no weights.
         IntegrityError: a file is missing or damaged.
+        AuthError, NetworkError: the Hub does not give it.
     """
+    name = from_hub(name)
     if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
         return slice_folder.read(Path(name))[2]
     return cut(*registry.find_slice(str(name), family))
@@ -193,6 +209,7 @@ def evaluate(
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import read_labelled
 
+    name = from_hub(name)
     if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
         spec, description, child = slice_folder.read(Path(name))
         title, contract = str(description["name"]), description["preprocess"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.export.tflite import INPUT, OUTPUT, SIGNATURE
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.quiet import quiet_native
-from bignas_zoo.store import atomic_write, new_folder
+from bignas_zoo.store import atomic_write, new_folder, scratch_folder
 
 METADATA, CONFIG, MARKER = "metadata.json", "config.json", "saved_model.pb"
 #: The earliest time a zip archive can hold stands for all times, so that the same child gives the same bytes.
@@ -47,8 +46,8 @@ def to_keras(child: keras.Model, path: Path | str) -> int:
     _check_plain(config)
     bare = keras.Model.from_config(config)  # without optimizer and metrics
     bare.set_weights(child.get_weights())
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "model.keras"
+    with scratch_folder() as folder:
+        raw = folder / "model.keras"
         bare.save(raw)
         data = _timeless(raw)
     atomic_write(path, data)

@@ -1,34 +1,55 @@
-"""A slice's card: a pure function from its description to Markdown."""
+"""A slice's card: a pure function from its description to Markdown, with metadata the Hub reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from bignas_zoo.budget import amount
+from bignas_zoo.hub_cards.metadata import metadata
 from bignas_zoo.plan import plan_child
 from bignas_zoo.space import ChildSpec
 
-TEMPLATE = Path(__file__).parent / "template.md.j2"
+TEMPLATES = Path(__file__).parent
+MAIN = "template.md.j2"
+#: What a card shows of a family's `training` and of the recipe in it.
+COUNTS = ("images", "held_out", "calibration_images")
+SETTINGS = {
+    "name", "space", "steps", "batch_size", "smallest_child", "random_children", "distillation", "optimizer",
+    "learning_rate", "weight_decay", "label_smoothing", "dropout",
+}  # fmt: skip
 
 
-def render_card(description: Mapping[str, Any], spec: ChildSpec) -> str:
-    """Render the README of a slice folder.
+def render_card(
+    description: Mapping[str, Any],
+    spec: ChildSpec,
+    exports: Sequence[Mapping[str, Any]] = (),
+    *,
+    repo: str | None = None,
+    plots: Sequence[str] = (),
+) -> str:
+    """Render the README of a slice: of its folder, or of its repository on the Hub.
 
     Args:
-        description: the content of slice.json; every number of the card is in it or in the plan.
+        description: the content of slice.json.
         spec: the slice's architecture.
+        exports: the entries of exports.json. Every number of the card is in one of these three, or in the plan.
+        repo: ``ORG/NAME`` on the Hub, which the snippets then fetch from; None for a folder.
+        plots: paths of pictures beside the card.
 
     Returns:
-        Markdown.
+        Markdown; its head is YAML.
 
     Raises:
         jinja2.UndefinedError: the description lacks a value the card needs.
     """
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, loader=jinja2.FileSystemLoader(TEMPLATES)
+    )
+    environment.filters["cell"] = _cell
     blocks = [
         {
             "name": b.name, "size_in": b.size_in, "cin": b.cin, "mid": b.mid, "cout": b.cout,
@@ -36,11 +57,34 @@ def render_card(description: Mapping[str, Any], spec: ChildSpec) -> str:
         }
         for b in plan_child(spec)
     ]  # fmt: skip
-    text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        **description,
+    text: str = environment.get_template(MAIN).render(
+        # Folders older than a key lack it.
+        **{"latency": None, **description, "training": _training(description)},
+        metadata=metadata(description, exports),
+        exports=exports,
+        onnx=next((entry for entry in exports if entry["file"] == "model.onnx"), None),
+        repo=repo,
+        plots=plots,
         classes=spec.space.classes,
         tuned=dict(description["provenance"]).get("finetuned"),
         blocks=blocks,
         macs_text=amount("macs", description["macs"]),
     )
     return text
+
+
+def _training(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how the family was trained, or nothing if that is not recorded in the form a card shows."""
+    training = description.get("training")
+    if not isinstance(training, dict):
+        return {}
+    recipe = training.get("recipe")
+    counts = [training.get(key) for key in COUNTS]
+    if not isinstance(recipe, dict) or not recipe.keys() >= SETTINGS or not {"machine", "command"} <= training.keys():
+        return {}
+    return training if all(type(n) is int for n in (*counts, recipe["steps"])) else {}
+
+
+def _cell(text: object) -> str:
+    """Return text that stays within its cell of a Markdown table, whatever it holds."""
+    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

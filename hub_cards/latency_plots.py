@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bignas_zoo.budget import milliseconds
 from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.hub_cards.plots import (
     BLUE,
@@ -98,11 +99,12 @@ def plot_latency_front(family: Family, table: DeviceTable, path: Path) -> None:
 
 
 def _breakdown(estimate: Estimate, table: DeviceTable, name: str) -> Figure:
-    rows = [("overhead", estimate.overhead_ms, PLAIN_FILL, "")]
+    factor, unit = (1, "ms") if estimate.latency_ms >= 1 else (1000, "µs")
+    rows = [("overhead", factor * estimate.overhead_ms, PLAIN_FILL, "")]
     for block in estimate.blocks:
         stage = int(block.name[5:].partition(".")[0]) - 1 if block.name.startswith("stage") else -1
         fill = STAGE_FILLS[stage % len(STAGE_FILLS)] if stage >= 0 else PLAIN_FILL
-        rows.append((block.name, block.ms, fill, HATCH if block.source == "interpolated" else ""))
+        rows.append((block.name, factor * block.ms, fill, HATCH if block.source == "interpolated" else ""))
     figure = new_figure(7.2, 1.5 + BAR * len(rows))
     axes = figure.add_subplot()
     names, times, fills, hatches = zip(*rows, strict=True)
@@ -110,16 +112,18 @@ def _breakdown(estimate: Estimate, table: DeviceTable, name: str) -> Figure:
     bars = axes.barh(places, times, color=fills, edgecolor="#555555", linewidth=0.7, height=0.78)
     for patch, hatch in zip(bars, hatches, strict=True):
         patch.set_hatch(hatch)
-    for place, ms in zip(places, times, strict=True):
-        text = f"{_plain(ms)} ms" if ms else "in the overhead"
-        axes.annotate(text, (ms, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=INK)
+    for place, time in zip(places, times, strict=True):
+        text = f"{_plain(time)} {unit}" if time else "in the overhead"
+        axes.annotate(text, (time, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=INK)
     axes.set_yticks(places, names, fontsize=8)
     axes.invert_yaxis()
     axes.set_axisbelow(True)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12, y=0.01)
-    axes.set_xlabel("predicted milliseconds" + (" (hatched: interpolated)" if any(hatches) else ""))
-    title = f"{name} on {table.name}: {estimate.latency_ms:.2f} ms ({estimate.low_ms:.2f} to {estimate.high_ms:.2f})"
+    note = " (hatched: interpolated)" if any(hatches) else ""
+    axes.set_xlabel(f"predicted {'milliseconds' if factor == 1 else 'microseconds'}{note}")
+    low, middle, high = map(milliseconds, (estimate.low_ms, estimate.latency_ms, estimate.high_ms))
+    title = f"{name} on {table.name}: {middle} ms ({low} to {high})"
     axes.set_title(title, loc="left", fontweight="bold", x=0)
     figure.text(0.01, 0.005, str(table.protocol), fontsize=7.5, color=GREY, in_layout=False)
     figure.get_layout_engine().set(rect=(0, 0.22 / figure.get_figheight(), 1, 1 - 0.22 / figure.get_figheight()))  # type: ignore[union-attr, call-arg]

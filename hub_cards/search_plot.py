@@ -41,7 +41,7 @@ MOST_LINES = 8
 def plot_search(family: Family, path: Path) -> None:
     """Draw accuracy over MACs of every measured child of a search.
 
-    Left are the children that began it: the coarse grid, or random children; a red dot marks the best one under each
+    Left are the children that began it: the coarse grid, or random children; a large dot marks the best one under each
     budget, which is refined. Right are mutations and crossovers, the front over all children, and the best child under
     each budget. Budgets of MACs are dashed lines.
 
@@ -75,7 +75,7 @@ def _figure(family: Family, record: Mapping[str, Any], chosen_on: str, measured:
         label="front of all children",
     )  # fmt: skip
     budgets = record.get("budgets") or ()
-    _mark(left, budgets, "coarse", "red: best of the grid under a budget")
+    _mark(left, budgets, "coarse", "best of the grid under a budget")
     _mark(right, budgets, "found", "best under a budget")
     for axes in (left, right):
         _lines(axes, budgets)
@@ -89,7 +89,7 @@ def _figure(family: Family, record: Mapping[str, Any], chosen_on: str, measured:
     left.margins(0.05)
     log_axis(left)
     for axes in (left, right):
-        axes.legend(loc="lower right", fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, fontsize=8)  # below: points are everywhere
     return figure
 
 

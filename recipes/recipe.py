@@ -24,7 +24,8 @@ from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, SpaceErr
 from bignas_zoo.space import ACTIVATIONS, SearchSpace
 from bignas_zoo.spaces import get_space, variant
 
-MAX_BYTES = 1 << 20
+#: The longest recipe here has 1.7 kB and 110 nodes; PyYAML reads some 100 kB a second.
+MAX_BYTES, MAX_EVENTS = 64 << 10, 2_000
 MAX_DEPTH = 8
 
 
@@ -156,7 +157,7 @@ class Recipe:
         for key, (good, allowed) in RULES.items():
             value = getattr(self, key)
             if not good(value):
-                raise RecipeError(f"recipe '{self.name}': {key}: must be {allowed}, got {value!r}.")
+                raise RecipeError(f"recipe '{self.name}': {key}: must be {allowed}, got {_short(value)}.")
         if self.biggest_only_steps > self.steps:
             raise RecipeError(f"recipe '{self.name}': biggest_only_steps: more than steps ({self.steps}).")
         try:
@@ -288,11 +289,11 @@ def read_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     Raises:
         LocalIOError: the file cannot be read.
         RecipeError: it is not plain YAML, has an unknown or missing key, or a value of the wrong
-            type or range. Tags, anchors and aliases are refused.
+            type or range. Tags, anchors, aliases and merge keys are refused.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise RecipeError(f"{path}: larger than {MAX_BYTES >> 20} MiB; not a recipe.")
+            raise RecipeError(f"{path}: larger than {MAX_BYTES >> 10} KiB; not a recipe.")
         text = path.read_text("utf-8")
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -307,7 +308,7 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     fields = {f.name: f for f in dataclasses.fields(Recipe)}
     for key in data:
         if key not in fields:
-            raise RecipeError(f"{where}: unknown key '{key}'. {nearest(str(key), fields)}")
+            raise RecipeError(f"{where}: unknown key '{str(key)[:80]}'. {nearest(str(key)[:80], fields)}")
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in data]
     if missing:
         raise RecipeError(f"{where}: missing key(s) {', '.join(missing)}.")
@@ -315,29 +316,72 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     return Recipe(**{k: _typed(where, k, v, hints[k]) for k, v in data.items()})
 
 
+#: What PyYAML raises on text that is no YAML, beside its own errors: on dates, numbers, keys and tags of its resolver.
+NO_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+
+
 def _plain_yaml(text: str, where: str) -> dict[str, Any]:
     depth = 0
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             mark: Any = event.start_mark  # always there, whatever its type says
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:  # PyYAML takes quadratic time over thousands of levels
                 raise RecipeError(f"{where}: line {mark.line + 1}: nested too deeply for a recipe.")
+            if number > MAX_EVENTS:
+                raise RecipeError(f"{where}: line {mark.line + 1}: more than a recipe can hold.")
             if getattr(event, "anchor", None) or getattr(event, "tag", None):
                 raise RecipeError(f"{where}: line {mark.line + 1}: anchors, aliases and tags are not allowed.")
-        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        loader = yaml.SafeLoader(text)
+        node: Any = loader.get_single_node()
+        _check_keys(node, where)
+        data = None if node is None else loader.construct_document(node)
+    except NO_YAML as error:
         if isinstance(error, RecipeError):
             raise
         raise RecipeError(f"{where}: not valid YAML ({' '.join(str(error).split())[:200]}).") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{where}: must be one mapping of recipe fields.")
-    keys = [key.value for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise RecipeError(f"{where}: key '{key}' stands twice.")
     return data
+
+
+#: What numbers and truth values may look like: 1:30 would be 90, 010 8, 1_0 10, and no would be false.
+PLAIN = {
+    "int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
+    "float": re.compile(r"[-+]?([0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?|\.[0-9]+|\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN"),
+    "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+}
+
+
+def _check_keys(node: Any, where: str) -> None:
+    """Refuse a key that stands twice, one that YAML 1.1 replaces by the content of its value, and its odd numbers."""
+    if isinstance(node, yaml.ScalarNode):
+        plain = PLAIN.get(node.tag.rpartition(":")[2])
+        if plain and not plain.fullmatch(node.value):
+            raise RecipeError(
+                f"{where}: line {node.start_mark.line + 1}: {node.value[:40]!r} means another thing in YAML than it "
+                "looks like. Write numbers in plain decimal digits, and true or false."
+            )
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, where)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        if key.tag == "tag:yaml.org,2002:merge":
+            raise RecipeError(f"{where}: line {key.start_mark.line + 1}: merge keys (<<) are not allowed.")
+        name = key.value if isinstance(key, yaml.ScalarNode) else None
+        if name is not None and name in seen:
+            raise RecipeError(f"{where}: key '{name[:80]}' stands twice.")
+        seen.add(name)
+        _check_keys(key, where)
+        _check_keys(value, where)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
@@ -346,19 +390,19 @@ def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
         count = len(typing.get_args(hint))
         if isinstance(value, list) and len(value) == count:
             return tuple(_typed(where, key, v, float) for v in value)
-        raise RecipeError(f"{where}: {key}: must be a list of {count} numbers, got {value!r}.")
+        raise RecipeError(f"{where}: {key}: must be a list of {count} numbers, got {_short(value)}.")
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
         with contextlib.suppress(ValueError):
             value = float(value)
     accepted: Any = int | float if hint is float else hint
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, accepted):
         name = hint.__name__ if not isinstance(hint, types.UnionType) else str(hint)
-        raise RecipeError(f"{where}: {key}: must be of type {name}, got {value!r}.")
+        raise RecipeError(f"{where}: {key}: must be of type {name}, got {_short(value)}.")
     if hint is float:
         try:
             value = float(value)
         except OverflowError:  # a whole number beyond the largest float
             value = float("inf")
         if value != value or value in (float("inf"), float("-inf")):
-            raise RecipeError(f"{where}: {key}: must be a finite number, got {value!r}.")
+            raise RecipeError(f"{where}: {key}: must be a finite number, got {_short(value)}.")
     return value

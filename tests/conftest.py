@@ -140,3 +140,6 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spaces.SPACES.clear()
     spaces.SPACES.update(before)
     return folder
+
+
+pytest_plugins = ["hub_fixtures"]

@@ -1,4 +1,6 @@
-"""Masked supernet = sliced supernet = plain Keras child; run as a script on another Keras backend.
+"""Masked supernet = sliced supernet = child run block by block = plain Keras child.
+
+Runs as a script on another Keras backend:
 
 ``python equality.py COUNT OUT.npz`` prints the worst errors as JSON and stores the logits, so that two
 backends can be compared.
@@ -13,6 +15,7 @@ import keras
 import numpy as np
 from conftest import LAYERWISE, TINY
 
+from bignas_zoo.models.blockwise import CutChild
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.elastic import Execution, Moments
@@ -107,6 +110,10 @@ def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dic
     given = {k: Moments(*v) for k, v in full.items()}
     sliced = compiled(lambda x: forward(space, weights, x, choice, moments=given)[0])(images)
     errors["calibrated sliced"] = error(sliced, logits)
+    cut = CutChild(spec, weights)
+    statistics = cut.moments(images)
+    assert {f"{name}.bn.mean" for name in statistics} == {name for name in stored if name.endswith(".mean")}
+    errors["calibrated blockwise"] = error(cut.logits(images, statistics), logits)
     # One batch of all images: batch statistics and calibrated statistics are the same numbers.
     errors["calibrated batch"] = error(reference, logits)
     return errors, logits

@@ -159,30 +159,6 @@ def test_a_cached_get_loads_neither_numpy_nor_tensorflow(tiny_family: Path, tmp_
     assert modules(*arguments[:-1], str(tmp_path / "b")) & {"numpy", "keras", "tensorflow", "jinja2"} == set()
 
 
-def test_names_are_never_cut_in_a_narrow_terminal() -> None:
-    import pty
-
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "60", "TERM": "dumb"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from bignas_zoo.cli.main import main; main()", "list"],
-        stdout=follower, stderr=follower, env=environment,
-    )  # fmt: skip
-    os.close(follower)
-    output = b""
-    while True:
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        output += chunk
-    assert process.wait(60) == 0
-    for chosen in bz.list_slices():
-        assert chosen.name in output.decode()
-
-
 def test_a_pipe_closed_early_and_a_missing_stdout_are_no_errors() -> None:
     command = f"{sys.executable} -c 'from bignas_zoo.cli.main import main; main()'"
     for line in (f"({command} list; echo $? >&2) | true", f"{command} list --json >&-; echo $? >&2"):

@@ -30,7 +30,7 @@ from bignas_zoo.latency import (
 )
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import MOST_ROWS, from_json, text, to_json
-from bignas_zoo.latency.table import HeldOut
+from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.plan import Block
 from bignas_zoo.spaces.bignas import PAPER_MODELS
 

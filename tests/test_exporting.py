@@ -21,7 +21,7 @@ from bignas_zoo.export.keras_formats import to_keras, to_saved_model
 from bignas_zoo.export.metadata import read_metadata
 from bignas_zoo.exporting import export_slice
 from bignas_zoo.formats import EXPORT_NAME, FORMATS, Export
-from bignas_zoo.store import sha256
+from bignas_zoo.store import sealed, sha256, write_json
 from bignas_zoo.verifying import verify
 
 NAME = "bignas-cifar10-smallest"
@@ -181,8 +181,8 @@ def test_somebodys_file_is_not_overwritten(folder: Path) -> None:
         "{",
         "[]",
         '{"schema": "bignas-zoo/exports/9", "exports": []}',
-        '{"schema": "bignas-zoo/exports/1", "exports": [{"file": "../../etc/passwd", "bytes": 1, "sha256": "x"}]}',
-        '{"schema": "bignas-zoo/exports/1", "exports": [{"file": "model.onnx"}]}',
+        '{"schema": "bignas-zoo/exports/2", "exports": [{"file": "../../etc/passwd", "bytes": 1, "sha256": "x"}]}',
+        '{"schema": "bignas-zoo/exports/2", "exports": [{"file": "model.onnx"}]}',
     ],
 )
 def test_a_damaged_list_of_exports_is_an_error_in_words(folder: Path, text: str) -> None:
@@ -263,7 +263,7 @@ def test_another_slices_file_fails_by_its_scores(folder: Path, tmp_path: Path) -
     (folder / F16.file).write_bytes(tflite.convert(child, F16))
     data = json.loads((folder / "exports.json").read_text())
     data["exports"][0] |= {"bytes": (folder / F16.file).stat().st_size, "sha256": sha256(folder / F16.file)}
-    (folder / "exports.json").write_text(json.dumps(data))
+    write_json(folder / "exports.json", sealed(data))
     found = checks(folder / F16.file)
     assert found == {"record": True, "runs": True, "metadata": None, "contract": None, "parity": False}
     assert json.loads(cli("verify", folder / F16.file, "--json", code=9).split("\nError")[0])["passed"] is False
@@ -294,12 +294,12 @@ def test_a_description_of_other_labels_or_pixels_is_noticed(made: Path, tmp_path
     honest = path.read_text("utf-8")
     data = json.loads(honest)
     data["class_names"] = [*data["class_names"][1:], data["class_names"][0]]
-    path.write_text(json.dumps(data))
+    write_json(path, sealed(data))
     for command in (("export", folder, "--precision", "float16"), ("verify", folder / "model.tflite")):
         assert "class_names are not those of labels.txt" in cli(*command, code=4)
     data = json.loads(honest)
     data["preprocess"]["mean"] = [0, 0, 0]
-    path.write_text(json.dumps(data))
+    write_json(path, sealed(data))
     assert checks(folder / "model.tflite")["contract"] is False
 
 
@@ -318,7 +318,7 @@ def test_a_judge_of_another_name_is_refused(made: Path) -> None:
 
 def test_forged_options_are_refused(folder: Path) -> None:
     text = (folder / "exports.json").read_text().replace('"precision": "float16"', '"precision": "float8"')
-    (folder / "exports.json").write_text(text)
+    write_json(folder / "exports.json", sealed(json.loads(text)))
     with pytest.raises(IntegrityError, match="what cannot be"):
         verify(folder / F16.file)
 

@@ -33,6 +33,7 @@ PURE = {
     "errors",
     "formats",
     "latency",
+    "leftovers",
     "plan",
     "provenance",
     "quiet",
@@ -43,6 +44,7 @@ PURE = {
     "space",
     "spaces",
     "store",
+    "strict_json",
 }
 #: Level of each part of the package; `root` is the package's own __init__.
 LEVEL = {
@@ -53,9 +55,11 @@ LEVEL = {
     "proving": "zoo",
     "verifying": "zoo",
     "finetuning": "zoo",
+    "hub": "zoo",
     "searching": "zoo",
     "zoo": "zoo",
     "slice_folder": "zoo",
+    "cache": "zoo",
     "": "root",
 }
 #: pure <- models <- {export, recipes} <- measure <- zoo <- cli; hub_cards and runtime read the pure level only.
@@ -71,7 +75,19 @@ BELOW = {
     "root": {"pure", "export", "zoo"},
     "cli": {"pure", "models", "export", "recipes", "runtime", "hub_cards", "measure", "zoo", "cli", "root"},
 }
-HEAVY = ("numpy", "keras", "tensorflow", "PIL", "yaml", "rich", "jinja2", "jax", "matplotlib", "safetensors")
+HEAVY = (
+    "numpy",
+    "keras",
+    "tensorflow",
+    "PIL",
+    "yaml",
+    "rich",
+    "jinja2",
+    "jax",
+    "matplotlib",
+    "safetensors",
+    "huggingface_hub",
+)
 
 
 def modules() -> dict[str, Path]:
@@ -270,8 +286,18 @@ def test_all_holds_every_public_name_of_the_package() -> None:
     assert imported == set(bignas_zoo.__all__)
 
 
-FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile"}
-FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "yaml.load", "os.system", "os.popen"}
+FORBIDDEN_MODULES = {
+    "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile", "torch", "runpy",
+    "imp",    "code", "codeop", "pty", "commands", "pickletools", "jsonpickle", "ruamel",
+}  # fmt: skip
+FORBIDDEN_CALLS = {
+    "eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "yaml.load", "os.system", "os.popen",
+    "subprocess.getoutput", "subprocess.getstatusoutput", "asyncio.create_subprocess_shell",
+    "numpy.lib.format.read_array", "np.lib.format.read_array", "pandas.read_pickle",
+    "importlib.util.spec_from_file_location", "importlib.machinery.SourceFileLoader",
+}  # fmt: skip
+#: Classes of PyYAML's loaders that stay within YAML's own types.
+SAFE_LOADERS = {"SafeLoader", "yaml.SafeLoader", "CSafeLoader", "yaml.CSafeLoader"}
 #: Methods that run code from data or unpack archives, whatever they belong to.
 FORBIDDEN_METHODS = {
     "load_model",
@@ -283,6 +309,14 @@ FORBIDDEN_METHODS = {
     "full_load",
     "load_all",
     "enable_unsafe_deserialization",
+    "deserialize_keras_object",
+    "read_pickle",
+    "exec_module",
+    "load_module",
+    "run_path",
+    "run_module",
+    "Lambda",
+    "TFSMLayer",
 }
 FORBIDDEN_LOADERS = {"Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader", "CUnsafeLoader"}
 
@@ -302,6 +336,10 @@ def offences(tree: ast.AST) -> list[str]:
         elif isinstance(node, ast.Attribute):
             if node.attr in FORBIDDEN_METHODS or node.attr in FORBIDDEN_LOADERS:
                 found.append(f"{line}: .{node.attr}")
+        elif isinstance(node, ast.Name) and node.id in ("builtins", "__builtins__"):
+            found.append(f"{line}: {node.id}")
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("globals()", "locals()", "vars()"):
+            found.append(f"{line}: {ast.unparse(node.value)}[]")
         elif isinstance(node, ast.Call):
             found += [f"{line}: {problem}" for problem in call_offences(node)]
     return found
@@ -311,16 +349,37 @@ def call_offences(call: ast.Call) -> list[str]:
     name = ast.unparse(call.func)
     keywords = {k.arg: k.value for k in call.keywords}
     problems = []
-    if name in FORBIDDEN_CALLS:
+    if name in FORBIDDEN_CALLS or name.startswith(("os.exec", "os.spawn", "os.posix_spawn", "torch.")):
         problems.append(f"{name}()")
+    if name in ("importlib.import_module", "import_module") and not is_ours(call):
+        problems.append(f"{name}() of a name that is not written here")
+    if "Loader" in keywords and ast.unparse(keywords["Loader"]) not in SAFE_LOADERS:
+        problems.append(f"{name}(Loader=...)")
+    if "weights_only" in keywords or "trust_remote_code" in keywords:
+        problems.append(f"{name}(weights_only or trust_remote_code)")
     if "allow_pickle" in keywords and ast.unparse(keywords["allow_pickle"]) != "False":
         problems.append(f"{name}(allow_pickle=...)")
     if name in ("np.load", "numpy.load") and "allow_pickle" not in keywords:
         problems.append(f"{name}() without allow_pickle=False")
+    if None in keywords and name.startswith(("np.load", "numpy.load", "subprocess.")):
+        problems.append(f"{name}(**...)")
     for unsafe, value in (("safe_mode", "True"), ("shell", "False"), ("extract", "False"), ("untar", "False")):
         if unsafe in keywords and ast.unparse(keywords[unsafe]) != value:
             problems.append(f"{name}({unsafe}=...)")
     return problems
+
+
+def is_ours(call: ast.Call) -> bool:
+    """Return whether a module's name is written in the source, or looked up in a constant of names there."""
+    name = call.args[0] if call.args else None
+    if isinstance(name, ast.Constant):
+        return isinstance(name.value, str)
+    written = ast.unparse(name) if name is not None else ""
+    return written in IMPORTED_NAMES
+
+
+#: Constants that `importlib.import_module` takes names of modules from; their values are literals, see below.
+IMPORTED_NAMES = {"_LATER[name]", "_HUB.format('using')", "_HUB.format('pushing')"}
 
 
 #: A .keras file is loaded once: when it was just made here, to prove it.
@@ -330,6 +389,18 @@ OWN_FILES = {"bignas_zoo.proving": [".load_model"]}
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_no_code_from_data(name: str) -> None:
     assert [o.split(": ")[1] for o in offences(TREES[name])] == OWN_FILES.get(name, [])
+
+
+def test_names_of_modules_that_are_looked_up_are_literals() -> None:
+    for module, constant in (("bignas_zoo", "_LATER"), ("bignas_zoo.registry", "_HUB")):
+        (value,) = (
+            node.value
+            for node in TREES[module].body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == constant
+        )
+        found = ast.literal_eval(value)
+        names = [found] if isinstance(found, str) else list(found.values())
+        assert all(name.startswith("bignas_zoo.") for name in names)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +423,33 @@ def test_no_code_from_data(name: str) -> None:
         "keras.utils.get_file(u, extract=True)",
         "subprocess.run(c, shell=True)",
         "os.system('x')",
+        "import dill",
+        "import torch",
+        "torch.load(p, weights_only=True)",
+        "from joblib import load",
+        "os.execv(p, a)",
+        "os.spawnl(m, p)",
+        "subprocess.getoutput(c)",
+        "subprocess.Popen(c, shell=flag)",
+        "subprocess.run(c, **options)",
+        "np.load(p, allow_pickle=flag)",
+        "np.load(p, **options)",
+        "numpy.load(file=p)",
+        "yaml.compose(t, Loader=mine)",
+        "keras.models.model_from_json(t)",
+        "keras.config.enable_unsafe_deserialization()",
+        "keras.saving.deserialize_keras_object(c)",
+        "keras.saving.load_model(p, safe_mode=False)",
+        "keras.layers.TFSMLayer(p)",
+        "keras.layers.Lambda(f)",
+        "importlib.import_module(data['module'])",
+        "importlib.import_module(name)",
+        "importlib.util.spec_from_file_location('x', p)",
+        "spec.loader.exec_module(m)",
+        "runpy.run_path(p)",
+        "getattr(builtins, 'eval')(t)",
+        "globals()['eval'](t)",
+        "AutoModel.from_pretrained(p, trust_remote_code=True)",
     ],
 )
 def test_the_search_for_offences_finds_them(code: str) -> None:
@@ -367,6 +465,10 @@ def test_the_search_for_offences_finds_them(code: str) -> None:
         "re.compile('x')",
         "platform.system()",
         "json.loads(t)",
+        "importlib.import_module('bignas_zoo.hub')",
+        "yaml.compose(t, Loader=yaml.SafeLoader)",
+        "subprocess.run([sys.executable, p], check=False)",
+        "torch_like.loads(t)",
     ],
 )
 def test_the_search_for_offences_lets_safe_code_pass(code: str) -> None:

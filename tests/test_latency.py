@@ -16,8 +16,7 @@ from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Validation, adapt, predict
 from bignas_zoo.latency.adaptation import solve
 from bignas_zoo.latency.coverage import Coverage, coverage, space_blocks
-from bignas_zoo.latency.interpolation import Index, held_out
-from bignas_zoo.latency.table import HeldOut
+from bignas_zoo.latency.interpolation import HeldOut, Index, held_out
 from bignas_zoo.plan import Block, plan_child
 from bignas_zoo.sampling import uniform_child
 from bignas_zoo.space import ChildSpec

@@ -114,7 +114,8 @@ def test_risk_is_one_of_two() -> None:
 
 
 def test_amounts_of_milliseconds() -> None:
-    assert amount("latency_ms", 7.949) == "7.95 ms"
+    for value, text in ((7.949, "7.95"), (1234.5, "1,234.50"), (0.10772, "0.108"), (0.0127, "0.0127"), (0, "0.00")):
+        assert amount("latency_ms", value) == f"{text} ms"
 
 
 def test_get_records_what_was_predicted(phone: DeviceTable, family: bz.Family, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_get_records_what_was_predicted(phone: DeviceTable, family: bz.Family, t
     description = json.loads((tmp_path / "out" / "slice.json").read_text("utf-8"))
     assert description["latency"] == [dict(entry)]
     assert result.to_json()["latency"] == [dict(entry)]
-    # The same again is recognised, another device's record is another folder, and no budget in time records null.
+    # The same again is recognised, and no budget in time records null.
     assert bz.get(budget=f"{limit:.3f}ms@phone", family=family.folder, output=tmp_path / "out").cached
     plain = bz.get(result.slice.name, family=family.folder, output=tmp_path / "plain")
     assert plain.latency is None
@@ -155,7 +156,7 @@ def test_the_same_slice_by_another_budget_is_the_same_folder(
 
     bz.get(name, family=family.folder, output=out)
     assert rows() == {}
-    (out / "exports.json").write_text('{"schema": "bignas-zoo/exports/1", "exports": []}')
+    (out / "exports.json").write_text('{"schema": "bignas-zoo/exports/2", "exports": []}')
     for device, overhead in (("phone", 2.0), ("other", 3.0)):
         result = bz.get(name, budget=f"{limit}ms@{device}", family=family.folder, output=out)
         assert [row["device"] for row in result.latency or ()] == [device]
@@ -233,7 +234,7 @@ def test_latency_command(phone: DeviceTable, family: bz.Family, tmp_path: Path) 
     assert invoke("latency", "bignas-m")[0] == 2
 
 
-def test_list_and_show_with_a_device(phone: DeviceTable, family: bz.Family) -> None:
+def test_list_and_show_with_a_device(phone: DeviceTable, family: bz.Family, tmp_path: Path) -> None:
     code, out, _ = invoke("list", "--family", str(family.folder), "--device", "phone", "--json")
     assert code == 0
     for entry, chosen in zip(json.loads(out)["slices"], family.slices, strict=True):
@@ -241,6 +242,10 @@ def test_list_and_show_with_a_device(phone: DeviceTable, family: bz.Family) -> N
     code, out, err = invoke("list", "--family", str(family.folder), "--device", "pixel-1-tunas")
     assert code == 0
     assert "- stands for: tiny-" in err
+    for device in ([], ["--device", "phone"]):
+        path = tmp_path / f"front{len(device)}.svg"
+        assert invoke("list", "--family", str(family.folder), "--plot", str(path), *device)[0] == 0
+        assert ("predicted milliseconds" in path.read_text("utf-8")) == bool(device)
     chosen = family.slices[0]
     code, out, _ = invoke("show", chosen.name, "--family", str(family.folder), "--device", "phone")
     assert f"on phone: {milliseconds(chosen):.2f} (" in out

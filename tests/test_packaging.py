@@ -165,5 +165,5 @@ def test_the_wheels_metadata(wheel: Path) -> None:
     assert (metadata["Name"], metadata["Version"]) == ("bignas-zoo", bignas_zoo.__version__)
     assert (metadata["License-Expression"] or metadata["License"]) == "Apache-2.0"
     assert metadata["Requires-Python"] == "<3.14,>=3.10"
-    assert "bignas-zoo = bignas_zoo.cli.main:main" in scripts
+    assert "bignas-zoo = bignas_zoo.cli.start:main" in scripts
     assert wheel.name == f"bignas_zoo-{bignas_zoo.__version__}-py3-none-any.whl"

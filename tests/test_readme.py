@@ -64,7 +64,8 @@ def test_the_example_on_a_card_runs(tmp_path: Path) -> None:
 
     result = bz.get(budget="400MFLOPs", output=tmp_path / "slice")
     card = (result.path / "README.md").read_text("utf-8")
-    (example,) = re.findall(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+    prepare, way, _ = re.findall(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+    example = prepare + way
     from PIL import Image
 
     Image.new("RGB", (50, 40), (90, 120, 200)).save(result.path / "photo.jpg")

@@ -219,7 +219,7 @@ def test_read_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"r\.yaml: not a text file"):
         read_recipe(path)
     path.write_text("#" * (MAX_BYTES + 1))
-    with pytest.raises(RecipeError, match="larger than 1 MiB; not a recipe"):
+    with pytest.raises(RecipeError, match="larger than 64 KiB; not a recipe"):
         read_recipe(path)
     with pytest.raises(LocalIOError, match=r"absent\.yaml: cannot be read \(No such file"):
         read_recipe(tmp_path / "absent.yaml")

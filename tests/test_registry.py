@@ -356,8 +356,8 @@ def test_a_slice_with_a_missing_key(tmp_path: Path, key: str) -> None:
 
 
 def test_another_schema(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="schema is 'bignas-zoo/family/2', this version reads"):
-        registry.load_family(write_family(tmp_path, {**description(), "schema": "bignas-zoo/family/2"}))
+    with pytest.raises(IntegrityError, match="schema is 'bignas-zoo/family/9', this version reads"):
+        registry.load_family(write_family(tmp_path, {**description(), "schema": "bignas-zoo/family/9"}))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"not json", b"\xff", b"null", b"[]", b"3", b'"text"', b"{}"])
@@ -395,7 +395,7 @@ def test_a_figure_that_is_no_number(tmp_path: Path, key: str, value: Any) -> Non
 
 def test_an_endless_file_size(tmp_path: Path) -> None:
     data = json.dumps(description()).replace('"bytes": 10', '"bytes": 1e999')
-    with pytest.raises(IntegrityError, match="not a valid family description"):
+    with pytest.raises(IntegrityError, match="1e999 is too large a number"):
         registry.load_family(write_family(tmp_path, data.encode()))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bignas_zoo import store
+from bignas_zoo import leftovers, store
 from bignas_zoo.errors import IntegrityError, LocalIOError
 
 
@@ -344,6 +344,7 @@ def test_a_failing_rename_keeps_the_old_folder(tmp_path: Path, monkeypatch: pyte
         rename(source, target)
 
     with monkeypatch.context() as patch:
+        patch.setattr(leftovers, "exchange", lambda one, other: False)
         patch.setattr(os, "rename", fail_once)
         with pytest.raises(LocalIOError, match="No space left"):
             fill(path, force=True)
@@ -365,6 +366,7 @@ def test_the_old_folder_survives_somewhere_if_it_cannot_be_put_back(
         rename(source, target)
 
     with monkeypatch.context() as patch:
+        patch.setattr(leftovers, "exchange", lambda one, other: False)
         patch.setattr(os, "rename", fail_from_the_second)
         with pytest.raises(LocalIOError, match="No space left"):
             fill(path, force=True)

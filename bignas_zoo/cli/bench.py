@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bignas_zoo import delivery, slice_folder
+from bignas_zoo import delivery, slice_folder, store
 from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
 from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
@@ -66,8 +65,8 @@ def bench_command(
     """  # noqa: D301  click reads the escape as "keep these lines"
     from bignas_zoo.runtime.bench import bench
 
-    with tempfile.TemporaryDirectory(prefix="bignas-zoo-") as name:
-        files = [file for number, t in enumerate(targets) for file in _files(t, family, Path(name) / str(number))]
+    with store.scratch_folder() as place:
+        files = [file for number, t in enumerate(targets) for file in _files(t, family, place / str(number))]
         say(f"measuring {', '.join(f.label for f in files)}")
         with image_progress("measuring") as report:
             result = bench(files, threads=threads, batch=batch, warmup=warmup, runs=runs, report=report)

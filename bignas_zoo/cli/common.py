@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bignas_zoo.budget import milliseconds
 from bignas_zoo.errors import NotFoundError
 from bignas_zoo.registry import Slice, families
 from bignas_zoo.selection import RISKS
@@ -112,9 +113,23 @@ def json_option(command: Any) -> Any:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def printable(text: str) -> str:
+    """Return text in which what could steer a terminal or hide other text (control, bidi, zero width) is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+
+
+def _escaped(c: str) -> str:
+    return c.encode("unicode_escape").decode()
+
+
 def print_json(schema: str, data: dict[str, Any]) -> None:
     """Print one JSON object with its schema first."""
-    click.echo(json.dumps({"schema": f"bignas-zoo/{schema}/1", **data}, indent=2, ensure_ascii=False))
+    text = json.dumps({"schema": f"bignas-zoo/{schema}/1", **data}, indent=2, ensure_ascii=False)
+    if not text.replace("\n", "").isprintable():  # only in strings, where JSON has escapes of its own
+        text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    click.echo(text)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -127,7 +142,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         headings: one a column.
         rows: cells as text.
     """
-    lines = [[h.lstrip(">") for h in headings], *map(list, rows)]
+    lines = [[h.lstrip(">") for h in headings], *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (
@@ -160,7 +175,7 @@ INTERRUPT = Interrupt()
 def say(message: str) -> None:
     """Print a remark to stderr; between two steps, so a lost Ctrl-C is noticed here."""
     INTERRUPT.check()
-    click.echo(message, err=True)
+    click.echo(printable(message), err=True)
 
 
 def millions(value: int | None) -> str:
@@ -199,4 +214,5 @@ def estimates(device: str | None, slices: Sequence[Slice]) -> tuple[list[Estimat
 
 def bar(estimate: Estimate) -> str:
     """Return a predicted latency with its bar, e.g. ``7.95 (7.60 to 8.30)``."""
-    return f"{estimate.latency_ms:,.2f} ({estimate.low_ms:,.2f} to {estimate.high_ms:,.2f})"
+    low, middle, high = map(milliseconds, (estimate.low_ms, estimate.latency_ms, estimate.high_ms))
+    return f"{middle} ({low} to {high})"

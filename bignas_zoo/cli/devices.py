@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bignas_zoo.budget import milliseconds
 from bignas_zoo.cli.common import DeviceName, json_option, print_json, print_table
 from bignas_zoo.latency import DeviceTable, find_device, list_devices
 from bignas_zoo.latency.devices import SHIPPED, own_folder
@@ -73,11 +74,11 @@ def _described(table: DeviceTable) -> dict[str, object]:
 
 def describe(table: DeviceTable) -> None:
     """Print what a table says of itself."""
-    p = table.protocol
+    p, overhead = table.protocol, milliseconds(table.overhead_ms)
     lines = [
         ("device", f"{table.name}: {p}"),
         ("times", f"{p.time or 'clock not published'}, clocks {p.clocks or 'not published'}, {p.date or 'no date'}"),
-        ("blocks", f"{len(table.rows):,}, and {len(table.in_overhead)} in the overhead of {table.overhead_ms:.2f} ms"),
+        ("blocks", f"{len(table.rows):,}, and {len(table.in_overhead)} in the overhead of {overhead} ms"),
         ("scale", f"{table.scale:.4f} of the sum of blocks"),
         ("coverage", table.coverage),
         ("source", table.source),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bignas_zoo import delivery, searching
-from bignas_zoo.budget import Budget, amount
+from bignas_zoo.budget import Budget, amount, milliseconds
 from bignas_zoo.cli.common import (
     MACS_NOTE,
     SliceName,
@@ -52,6 +52,10 @@ if TYPE_CHECKING:
 )
 @format_options
 @family_option
+@click.option(
+    "--verify-key", metavar="KEY", type=click.Path(path_type=Path),
+    help="For hf://: public key (Ed25519) that must have signed it.",
+)  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make [default: the slice's name].")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
 @json_option
@@ -71,12 +75,13 @@ def get_command(
     test_data: str | None,
     normalize_in_graph: bool,
     family: str | None,
+    verify_key: Path | None,
     output: Path | None,
     force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Take the most accurate slice within a budget, export it, and prove the export.
+    """Take the most accurate slice within a budget, export it, and prove the export; or fetch hf://ORG/NAME.
 
     The folder holds model.tflite, labels.txt, slice.json, model.safetensors and README.md, and what --format and
     --precision ask for (`export` has more options, and adds files to a folder later).
@@ -103,6 +108,7 @@ def get_command(
         force=force,
         risk=risk,
         tables=tables,
+        verify_key=verify_key,
         say=(lambda message: None) if silent else say,
     )
     found: list[Exported] = []
@@ -168,6 +174,7 @@ def _print(result: delivery.GetResult) -> None:
 def _latency(entry: Mapping[str, Any]) -> str:
     protocol = entry["protocol"]
     return (
-        f"{entry['predicted_ms']:.2f} ms predicted ({entry['low_ms']:.2f} to {entry['high_ms']:.2f}), "
+        f"{milliseconds(entry['predicted_ms'])} ms predicted "
+        f"({milliseconds(entry['low_ms'])} to {milliseconds(entry['high_ms'])}), "
         f"{protocol['runtime']}, {protocol['precision']}, {protocol['threads'] or '?'} threads"
     )

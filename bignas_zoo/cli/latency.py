@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bignas_zoo.budget import milliseconds
 from bignas_zoo.cli.common import (
     SliceName,
     bar,
@@ -51,7 +52,7 @@ def latency_command(name: str, device: str, family: str | None, as_json: bool, p
 
 def _rows(estimate: Estimate) -> list[tuple[str, ...]]:
     def line(name: str, ms: float, source: str, what: str) -> tuple[str, ...]:
-        return name, f"{ms:.3f}", f"{100 * ms / estimate.latency_ms:.1f}", source, what
+        return name, milliseconds(ms), f"{100 * ms / estimate.latency_ms:.1f}", source, what
 
     blocks = [line(b.name, b.ms, b.source, str(b.key)) for b in estimate.blocks]
     return [line("overhead", estimate.overhead_ms, "of the table", ""), *blocks]

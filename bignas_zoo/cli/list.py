@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from bignas_zoo.cli.common import (
@@ -17,17 +19,33 @@ from bignas_zoo.cli.common import (
     print_table,
     say,
 )
-from bignas_zoo.registry import list_slices
+from bignas_zoo.cli.push import print_hub
+from bignas_zoo.errors import UsageError
+from bignas_zoo.registry import DEFAULT_FAMILY, Family, get_family, list_slices
 
 
 @click.command("list")
 @family_option
 @device_option("Add what each slice is predicted to take there.")
+@click.option("--hub", metavar="ORG", help="List the slices of a user or organisation on the Hugging Face Hub instead.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="Draw the family's front into a .png or .svg file: over MACs, or over milliseconds with --device.",
+)
 @json_option
-def list_command(family: str | None, device: str | None, as_json: bool) -> None:
+def list_command(family: str | None, device: str | None, hub: str | None, plot: Path | None, as_json: bool) -> None:
     """List slices with their cost and accuracy."""
+    if hub is not None:
+        if family or device or plot:
+            raise UsageError("list: with --hub leave out --family, --device and --plot; they are about local families.")
+        print_hub(hub, as_json)
+        return
     slices = list_slices(family)
     found, problem = estimates(device, slices)
+    if plot:
+        _draw(get_family(family or DEFAULT_FAMILY), device, plot)
+        say(f"drawn: {plot}")
     if as_json:
         extra = [{} if device is None else {"latency": e and e.to_json()} for e in found]
         print_json("list", {"slices": [{**s.to_json(), **more} for s, more in zip(slices, extra, strict=True)]})
@@ -53,3 +71,15 @@ def list_command(family: str | None, device: str | None, as_json: bool) -> None:
     if problem:
         say(f"- stands for: {problem}")
     click.echo(f"\n{MACS_NOTE}")
+
+
+def _draw(family: Family, device: str | None, path: Path) -> None:
+    if device is None:
+        from bignas_zoo.hub_cards.plots import plot_front
+
+        plot_front(family, path)
+        return
+    from bignas_zoo.hub_cards.latency_plots import plot_latency_front
+    from bignas_zoo.latency import find_device
+
+    plot_latency_front(family, find_device(device), path)

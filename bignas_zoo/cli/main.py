@@ -14,7 +14,8 @@ import click
 
 from bignas_zoo import __version__
 from bignas_zoo.cli.bench import bench_command
-from bignas_zoo.cli.common import INTERRUPT
+from bignas_zoo.cli.cache import cache_command
+from bignas_zoo.cli.common import INTERRUPT, printable
 from bignas_zoo.cli.curves import curves_command
 from bignas_zoo.cli.devices import devices_command
 from bignas_zoo.cli.evaluate import evaluate_command
@@ -24,6 +25,7 @@ from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.latency import latency_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.profile import profile_command
+from bignas_zoo.cli.push import card_command, push_command
 from bignas_zoo.cli.search import search_command
 from bignas_zoo.cli.show import show_command
 from bignas_zoo.cli.train import family_command, train_command
@@ -91,9 +93,11 @@ def _terminate(*_: object) -> None:
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
+    if INTERRUPT.came and code != INTERRUPTED:  # a library made something else of it
+        message, code = "interrupted.", INTERRUPTED
     if debug:
         traceback.print_exc()
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {printable(message)}", err=True)
     sys.exit(code)
 
 
@@ -134,6 +138,9 @@ for _command in (
     curves_command,
     search_command,
     verify_command,
+    push_command,
+    card_command,
+    cache_command,
 ):
     main.add_command(_command)
 

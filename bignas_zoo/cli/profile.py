@@ -10,11 +10,12 @@ import click
 
 from bignas_zoo.cli.common import say
 from bignas_zoo.cli.devices import describe
-from bignas_zoo.cli.progress import image_progress
+from bignas_zoo.cli.progress import file_progress
 from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
 from bignas_zoo.formats import PRECISIONS
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import NAME
+from bignas_zoo.registry import DEFAULT_FAMILY
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable, Protocol
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 
 @click.command("profile")
 @click.argument("name")
-@click.option("--space", required=True, metavar="SPACE|FAMILY", help="Whose blocks to measure.")
+@click.option(
+    "--space", default=DEFAULT_FAMILY, show_default=True, metavar="SPACE|FAMILY", help="Whose blocks to measure."
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of the runtime.")
 @click.option("--blocks", type=click.IntRange(10), default=300, show_default=True, help="Measure about so many.")
 @click.option("--fit", type=click.IntRange(0, 1000), default=30, show_default=True, help="Networks to fit.")
 @click.option("--networks", type=click.IntRange(0, 1000), default=100, show_default=True, help="Others to check on.")
 @click.option(
-    "--rounds", type=click.IntRange(2, 1000), default=9, show_default=True, help="Times each file has a turn."
+    "--rounds", type=click.IntRange(2, 1000), default=18, show_default=True, help="Times each file has a turn."
 )
 @click.option("--adb", "serial", metavar="SERIAL", help="Measure on this phone, by TFLite's benchmark_model there.")
 @click.option("--device-name", help="With --adb: the phone in words.")
@@ -56,7 +59,8 @@ def profile_command(
     """Measure the latency table NAME of this machine, or of a phone, and check it on random networks.
 
     The table goes to NAME.json, what was measured to NAME.log.jsonl, the picture of predicted against measured times to
-    NAME.png. The same command goes on after an interruption. No phone was at hand: --adb is tested on recorded output.
+    NAME.png and NAME.svg. The same command goes on after an interruption. No phone was at hand: --adb is tested on
+    recorded output. docs/latency.md says more.
     """
     from bignas_zoo import store
     from bignas_zoo.latency import write_table
@@ -83,7 +87,7 @@ def profile_command(
     with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
         if problem:
             say(problem)
-        with image_progress("measuring") as report:
+        with file_progress("measuring") as report:
             table = profile(
                 plan, name, protocol, folder, meter=meter, builder=TFLiteBuilder(chosen, precision), say=say,
                 report=report,
@@ -93,12 +97,12 @@ def profile_command(
             source="`bignas-zoo profile`, on the device",
             license="Apache-2.0",
             coverage=coverage_text(chosen, len(table.rows)),
-            note=f"Fitted to {fit} random children. A block's time is the median over rounds, less that of a file that "
-            "computes almost nothing.",
+            note=f"Fitted to {fit} random children. A block's time is that of the fastest round, less that of a "
+            "file that computes almost nothing, and more or less by what it was found to take in a network.",
         )
         write_table(folder / f"{name}.json", table)
     describe(table)
-    _picture(table, folder / f"{name}.png")
+    _draw(table, folder)
     say(f"written: {folder / f'{name}.json'}")
 
 
@@ -112,14 +116,15 @@ def _space(name: str) -> SearchSpace:
         return get_family(name).space
 
 
-def _picture(table: DeviceTable, path: Path) -> None:
+def _draw(table: DeviceTable, folder: Path) -> None:
     if table.validation is None:
         return
     from bignas_zoo.hub_cards.latency_plots import plot_validation
 
-    try:
-        plot_validation(table.validation, table.name, path)
-    except UsageError as error:  # matplotlib is an extra
-        say(f"not drawn: {error}")
-    else:
+    for path in (folder / f"{table.name}.png", folder / f"{table.name}.svg"):
+        try:
+            plot_validation(table.validation, table.name, path)
+        except UsageError as error:  # matplotlib is an extra
+            say(f"not drawn: {error}")
+            return
         say(f"drawn: {path}")

@@ -25,6 +25,23 @@ def image_progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def file_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback for files done and in all; where stderr is no terminal it prints a line now and then."""
+    last = [time.monotonic()]
+    if sys.stderr.isatty():
+        with image_progress(title) as report:
+            yield report
+        return
+
+    def line(done: int, total: int) -> None:
+        if time.monotonic() - last[0] >= LINE_EVERY_SECONDS:
+            click.echo(f"{title}: {done} of {total} files", err=True)
+            last[0] = time.monotonic()
+
+    yield line
+
+
+@contextmanager
 def elapsed_progress(title: str) -> Iterator[Callable[[float], None]]:
     """Yield a callback for seconds passed, of work whose end is unknown."""
     from rich.console import Console

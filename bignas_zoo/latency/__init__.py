@@ -8,8 +8,9 @@ from bignas_zoo.latency.adaptation import adapt
 from bignas_zoo.latency.devices import find_device, list_devices
 from bignas_zoo.latency.files import read_table, write_table
 from bignas_zoo.latency.keys import BlockKey
+from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.prediction import Estimate, predict
-from bignas_zoo.latency.table import DeviceTable, Measurement, Protocol
+from bignas_zoo.latency.table import DeviceTable, Protocol
 from bignas_zoo.latency.validation import Validation
 
 __all__ = [

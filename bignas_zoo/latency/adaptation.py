@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from bignas_zoo.errors import UsageError
 from bignas_zoo.latency.keys import BlockKey, Network
+from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.prediction import Estimate, predict
-from bignas_zoo.latency.table import DeviceTable, Measurement, Protocol
+from bignas_zoo.latency.table import DeviceTable, Protocol
 from bignas_zoo.latency.validation import Validation
 
 #: How far kinds of blocks go apart from one device to another, how much of a network's time launches may take, and how

@@ -11,8 +11,10 @@ from typing import Any
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.formats import PRECISIONS
+from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.keys import FIELDS, BlockKey
-from bignas_zoo.latency.table import DeviceTable, HeldOut, Measurement, Protocol
+from bignas_zoo.latency.measurement import Measurement
+from bignas_zoo.latency.table import DeviceTable, Protocol
 from bignas_zoo.latency.validation import Validation, number
 from bignas_zoo.store import atomic_write, read_json
 
@@ -179,6 +181,6 @@ def _list(value: Any, what: str) -> list[Any]:
 
 
 def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or len(value) > MOST_TEXT:
-        raise ValueError(f"{what} must be text of up to {MOST_TEXT:,} characters")
+    if not isinstance(value, str) or len(value) > MOST_TEXT or not value.replace("\n", "").isprintable():
+        raise ValueError(f"{what} must be text of up to {MOST_TEXT:,} printable characters")
     return value

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bignas_zoo.latency.keys import BlockKey
-from bignas_zoo.latency.table import HeldOut, Measurement
+from bignas_zoo.latency.measurement import Measurement
+from bignas_zoo.latency.validation import percentile_95
 
 #: Channels of rows to interpolate between are multiples of this: times rise in steps of the vector width.
 STEP = 8
@@ -35,6 +36,28 @@ class Value:
     ms: float
     std_ms: float
     along: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Errors of interpolated rows, each one held out and predicted from its neighbours.
+
+    Attributes:
+        rows: how many could be.
+        mape, p95, worst: of the absolute relative error, as fractions.
+    """
+
+    rows: int
+    mape: float
+    p95: float
+    worst: float
+
+    @staticmethod
+    def of(errors: list[float]) -> HeldOut | None:
+        """Summarise absolute relative errors; None without any."""
+        if not errors:
+            return None
+        return HeldOut(len(errors), sum(errors) / len(errors), percentile_95(errors), max(errors))
 
 
 @dataclass(frozen=True)

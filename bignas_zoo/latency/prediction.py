@@ -92,9 +92,10 @@ def predict(table: DeviceTable, network: Network) -> Estimate:
     """
     blocks = blocks_of(network)
     keys = [BlockKey.of(block) for block in blocks]
-    values = [Value(0.0, 0.0) if key in table.in_overhead else table.index.value(key) for key in keys]
-    missing = [f"{b.name} ({k})" for b, k, v in zip(blocks, keys, values, strict=True) if v is None]
-    if missing:
+    found = [Value(0.0, 0.0) if key in table.in_overhead else table.index.value(key) for key in keys]
+    values = [value for value in found if value is not None]
+    if len(values) < len(found):
+        missing = [f"{b.name} ({k})" for b, k, v in zip(blocks, keys, found, strict=True) if v is None]
         raise NotFoundError(_missing(table, missing, len(blocks)))
     times = [
         BlockTime(block.name, key, table.scale * value.ms, _source(table, key, value))

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.latency.interpolation import HeldOut, Index
 from bignas_zoo.latency.keys import BlockKey
-from bignas_zoo.latency.validation import Validation, percentile_95
+from bignas_zoo.latency.measurement import Measurement
+from bignas_zoo.latency.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -55,43 +57,6 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Time of a block.
-
-    Attributes:
-        mean_ms: of a call, in milliseconds.
-        std_ms: standard deviation over the calls or rounds; None if not published.
-        count: how many calls or rounds; None if not published.
-    """
-
-    mean_ms: float
-    std_ms: float | None = None
-    count: int | None = None
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Errors of interpolated rows, each one held out and predicted from its neighbours.
-
-    Attributes:
-        rows: how many could be.
-        mape, p95, worst: of the absolute relative error, as fractions.
-    """
-
-    rows: int
-    mape: float
-    p95: float
-    worst: float
-
-    @staticmethod
-    def of(errors: list[float]) -> HeldOut | None:
-        """Summarise absolute relative errors; None without any."""
-        if not errors:
-            return None
-        return HeldOut(len(errors), sum(errors) / len(errors), percentile_95(errors), max(errors))
-
-
-@dataclass(frozen=True)
 class DeviceTable:
     """A table of blocks; a network takes ``overhead_ms + scale * sum of its blocks``.
 
@@ -122,10 +87,8 @@ class DeviceTable:
     note: str = ""
 
     @functools.cached_property
-    def index(self) -> Any:
+    def index(self) -> Index:
         """Lookup with interpolation, built on first use."""
-        from bignas_zoo.latency.interpolation import Index
-
         return Index(self.rows)
 
     @functools.cached_property

@@ -1,9 +1,8 @@
-"""Accuracy of many children of one supernet, through one compiled graph a resolution.
+"""Accuracy of many children of one supernet, without a graph of its own for each.
 
-A child is given to the graph as a choice vector, so nothing is traced again for the next one. Its
-batch norms are calibrated on all calibration images at once (population moments, exactly those of
-`models.calibration`) or, where their activations would not fit, on chunks whose moments are averaged;
-then it classifies images the calibration has not seen.
+A child runs block by block through graphs that serve all children (`models.blockwise`). Its batch norms are calibrated
+on all calibration images at once (population moments, exactly those of `models.calibration`) or, where their
+activations would not fit, on chunks whose moments are averaged; then it classifies images the calibration has not seen.
 
 Reference: BigNAS (arXiv 2003.11142) section 3.2.
 """
@@ -17,10 +16,9 @@ import numpy as np
 from keras import ops
 
 from bignas_zoo.cost import FLOAT32_BYTES
+from bignas_zoo.models.blockwise import CutChild, Statistics
 from bignas_zoo.models.compiled import compiled
-from bignas_zoo.models.elastic import Execution, Moments
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.models.supernet import Choice, forward
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.space import ChildSpec, SearchSpace
 
@@ -53,26 +51,24 @@ class Evaluator:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.space, self.preprocess = space, preprocess
-        self.weights = {name: ops.convert_to_tensor(value, "float32") for name, value in weights.items()}
+        self.weights = {name: np.asarray(value, np.float32) for name, value in weights.items()}
         self.calibration = calibration
         self._cache_bytes = cache_bytes
         self._chunks: dict[int, list[Any]] = {}  # by resolution, the one wanted last at the end
-        # One wrapper each: the compiler keeps a graph for each resolution it meets.
-        self._calibrate, self._classify = compiled(self._moments), compiled(self._predict)
 
     def top1(self, spec: ChildSpec, images: LabelledImages) -> float:
         """Return the child's top-1 accuracy on labelled images, in percent."""
-        choice = ops.convert_to_tensor(Choice.of(spec).vector())
-        moments = self._statistics(spec.resolution, choice)
+        child = CutChild(spec, self.weights)
+        statistics = self._statistics(child, spec.resolution)
         right, batch = 0, batch_for(spec.resolution)
         for start in range(0, len(images), batch):
             part = images.take(slice(start, start + batch))
-            x = self.preprocess.inputs(part.pixels, spec.resolution)
-            right += int(np.sum(np.asarray(self._classify(self.weights, x, choice, moments)) == part.labels))
+            logits = child.logits(self.preprocess.inputs(part.pixels, spec.resolution), statistics)
+            right += int(np.sum(np.argmax(ops.convert_to_numpy(logits), -1) == part.labels))
         return 100.0 * right / len(images)
 
-    def _statistics(self, resolution: int, choice: Any) -> dict[str, tuple[Any, Any]]:
-        found = [self._calibrate(self.weights, x, choice) for x in self._inputs(resolution)]
+    def _statistics(self, child: CutChild, resolution: int) -> Statistics:
+        found = [child.moments(x) for x in self._inputs(resolution)]
         return found[0] if len(found) == 1 else _average(found)
 
     def _inputs(self, resolution: int) -> list[Any]:
@@ -88,28 +84,19 @@ class Evaluator:
         self._chunks[resolution] = chunks
         return chunks
 
-    def _moments(self, weights: Any, x: Any, vector: Any) -> Any:
-        choice = Choice.from_vector(self.space, vector)
-        _, moments = forward(self.space, weights, x, choice, how=Execution(branch="where"))
-        return {name: (m.mean, m.variance) for name, m in moments.items()}
-
-    def _predict(self, weights: Any, x: Any, vector: Any, moments: Any) -> Any:
-        given = {name: Moments(*pair) for name, pair in moments.items()}
-        choice = Choice.from_vector(self.space, vector)
-        logits, _ = forward(self.space, weights, x, choice, moments=given, how=Execution(branch="cond"))
-        return ops.argmax(logits, -1)
-
 
 def batch_for(resolution: int) -> int:
     """Return how many images of a size are classified at once, so that their activations fit."""
     return int(max(25, min(BATCH, CALIBRATION_PIXELS // resolution**2)))
 
 
-def _average(found: list[dict[str, tuple[Any, Any]]]) -> dict[str, tuple[Any, Any]]:
+def _average(found: list[Statistics]) -> Statistics:
     """Merge the moments of equal chunks: the mean of means; variances with what the means differ by."""
-    merged = {}
+    merged: Statistics = {}
     for name in found[0]:
-        means, variances = (np.stack([np.asarray(part[name][i], np.float64) for part in found]) for i in (0, 1))
+        means, variances = (
+            np.stack([np.asarray(ops.convert_to_numpy(part[name][i]), np.float64) for part in found]) for i in (0, 1)
+        )
         variance = variances.mean(0) + means.var(0)
         merged[name] = (means.mean(0).astype(np.float32), variance.astype(np.float32))
     return merged

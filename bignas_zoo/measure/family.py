@@ -305,7 +305,7 @@ def write_family(
             "training": dict(training) if training is not None else _training(run),
             "slices": sorted(slices, key=lambda s: str(s["name"])),
         }
-        store.write_json(new / FAMILY_FILE, description)
+        store.write_json(new / FAMILY_FILE, store.sealed(description))
     return folder
 
 

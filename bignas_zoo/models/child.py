@@ -52,14 +52,16 @@ def build_block(block: Block, space: SearchSpace) -> keras.Model:
         space: that it is from.
 
     Returns:
-        A model from ``[batch, size_in, size_in, cin]`` float32 to the block's output; that of the classifier takes the
-        pooled features as a map of one pixel.
+        A model from ``[batch, size_in, size_in, cin]`` float32 to the block's output. The average over the last map
+        belongs to the head, whose size it depends on; the classifier takes what it gives as a map of one pixel.
     """
     x = features = keras.Input((block.size_in, block.size_in, block.cin), name="image", dtype="float32")
     if block.kind == "classifier":
         y = layers.Dense(block.cout, name=block.name)(layers.Flatten(name="flat")(x))
     else:
         y = _block(x, block, space)
+    if block.kind == "head":
+        y = layers.GlobalAveragePooling2D(name="pool")(y)
     return keras.Model(features, y, name="block")
 
 

@@ -30,7 +30,9 @@ from keras import ops
 from bignas_zoo.errors import UsageError
 
 Tensor = Any
-Choice = Any  # int or traced int32 scalar
+Choice = Any  # int, traced int32 scalar, or ALL
+#: The choice of weights that are cut already: all of them, however many that is.
+ALL = None
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "swish": ops.silu,
@@ -85,8 +87,8 @@ class Execution:
 
 
 def is_static(choice: Choice) -> bool:
-    """Return whether a choice is a Python (or numpy) int, which slices instead of masking."""
-    return isinstance(choice, int | np.integer)
+    """Return whether a choice is a Python (or numpy) int, which slices instead of masking; or all there is."""
+    return choice is ALL or isinstance(choice, int | np.integer)
 
 
 def channels(tensor: Tensor, choice: Choice, axis: int = -1) -> Tensor:
@@ -102,7 +104,7 @@ def channels(tensor: Tensor, choice: Choice, axis: int = -1) -> Tensor:
     """
     size = tensor.shape[axis]
     if is_static(choice):
-        if choice == size:
+        if choice is ALL or choice == size:
             return tensor
         return tensor[..., :choice] if axis == -1 else tensor[..., :choice, :]
     mask = ops.cast(ops.arange(size) < choice, tensor.dtype)
@@ -199,6 +201,15 @@ def plain_conv(x: Tensor, kernel: Tensor, stride: int = 1, pack: int = 1) -> Ten
     return ops.conv(x, _diagonal(ops.cast(kernel, x.dtype), pack), strides=stride, padding="same")
 
 
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """Add ``[channels]`` to each pixel of a convolution's output, as the operation that TensorFlow fuses with it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.nn.bias_add(x, bias)
+    return x + bias
+
+
 def depthwise(
     x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int, how: Execution, pack: int = 1
 ) -> Tensor:
@@ -225,7 +236,7 @@ def depthwise(
     def run(k: int) -> Tensor:
         rim = (full - k) // 2
         centre = kernel[rim : full - rim, rim : full - rim] if rim else kernel
-        return _depthwise(x, centre, stride, how.depthwise)
+        return plain_depthwise(x, centre, stride, how.depthwise)
 
     if is_static(size):
         return run(int(size))
@@ -236,10 +247,10 @@ def depthwise(
     reach = np.abs(np.arange(full, dtype=np.int32) - full // 2)
     ring = np.maximum(reach[:, None], reach[None, :])[:, :, None, None]
     keep = ops.cast(ops.convert_to_tensor(ring) * 2 < size, x.dtype)
-    return _depthwise(x, kernel * keep, stride, how.depthwise)
+    return plain_depthwise(x, kernel * keep, stride, how.depthwise)
 
 
-def _depthwise(x: Tensor, kernel: Tensor, stride: int, form: str) -> Tensor:
+def plain_depthwise(x: Tensor, kernel: Tensor, stride: int, form: str = "native") -> Tensor:
     """Convolve each channel by itself, "same" padding; `kernel` is ``[k, k, channels, 1]``."""
     if form == "native":
         return ops.depthwise_conv(x, kernel, strides=stride, padding="same")

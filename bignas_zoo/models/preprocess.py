@@ -32,6 +32,8 @@ UNREADABLE = (
     ValueError,
 )
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+#: What an image may be, whatever its name says: Pillow would run Ghostscript over an EPS file.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 rgb = upright(image).convert("RGB")
     except UNREADABLE as error:
         raise IntegrityError(f"{name}: not a readable image ({error}). Replace or remove it.") from error

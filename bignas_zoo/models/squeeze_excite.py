@@ -74,4 +74,7 @@ def scale_by(x: Tensor, gate_of: Callable[[Tensor], Tensor], pack: int = 1) -> T
     pooled = ops.cast(ops.mean(ops.cast(x, "float32"), axis=(1, 2)), x.dtype)
     if pack > 1:
         pooled = ops.reshape(pooled, (x.shape[0] * pack, -1))
-    return x * ops.reshape(gate_of(pooled), (-1, 1, 1, x.shape[-1]))
+    gates = gate_of(pooled)
+    if pack > 1:
+        gates = ops.reshape(gates, (-1, x.shape[-1]))
+    return x * gates[:, None, None, :]

@@ -107,17 +107,31 @@ def _cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 #: What numpy, zipfile and Pillow raise on a file that is not what it should be.
 DAMAGED = (
     KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError,
+    MemoryError,
 )  # fmt: skip
+
+
+#: Bytes of one file of tiles, unpacked: some ten times what 10,000 images take.
+MOST_TILES = 128 << 20
+
+
+def check_archive(path: Path, most: int) -> None:
+    """Refuse a ``.npz`` file that unpacks to more than `most` bytes; raises ValueError or BadZipFile."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > most:
+        raise ValueError(f"unpacks to {size:,} bytes, at most {most:,} are read")
 
 
 def _cifar_tiles(path: Path) -> tuple[np.ndarray, np.ndarray]:
     side = CIFAR10_SIDE
     try:
+        check_archive(path, MOST_TILES)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             encoded, labels = file["webp"].tobytes(), file["labels"]
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or not np.isin(labels, range(10)).all():
             raise ValueError("labels are not whole numbers of 0 to 9")
-        grid = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        grid = np.asarray(Image.open(io.BytesIO(encoded), formats=("WEBP", "PNG")).convert("RGB"))
         rows, columns = grid.shape[0] // side, grid.shape[1] // side
         tiles = grid.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)
         if len(tiles) < len(labels):

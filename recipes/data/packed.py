@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
-from bignas_zoo.recipes.data.images import DAMAGED, LabelledImages
+from bignas_zoo.recipes.data.images import DAMAGED, LabelledImages, check_archive
 from bignas_zoo.recipes.scripting import error_exits
 from bignas_zoo.store import atomic_write
 
@@ -115,6 +115,7 @@ def _fields(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise LocalIOError(f"{path}: no such file. {ADVICE}")
     try:
+        check_archive(path, path.stat().st_size)  # it is not compressed
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if str(file["schema"]) != SCHEMA:
                 raise ValueError(f"schema is {str(file['schema'])[:60]!r}, not {SCHEMA!r}")

@@ -1,0 +1,172 @@
+"""What a push puts into a repository: a slice folder's files, card, pictures, Keras layout, manifest."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bignas_zoo import slice_folder, store
+from bignas_zoo.delivery import get
+from bignas_zoo.errors import IntegrityError, UsageError
+from bignas_zoo.hub import layout, manifest
+from bignas_zoo.registry import Slice
+from bignas_zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
+from bignas_zoo.space import ChildSpec
+from bignas_zoo.zoo import Say, silent
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The files of a repository, in a temporary folder.
+
+    Attributes:
+        slice: what they are.
+        files: path in the repository to file.
+        left_out: files of the slice folder that stay at home, and why.
+    """
+
+    slice: Slice
+    files: Mapping[str, Path]
+    left_out: Mapping[str, str]
+
+
+@contextmanager
+def source(name: str | Path, family: str | Path | None = None, say: Say = silent) -> Iterator[Path]:
+    """Yield a slice folder: the one named, or one of a slice of the zoo, in a temporary place.
+
+    Raises:
+        NotFoundError, IntegrityError, QualityError: see `delivery.get`.
+    """
+    if (Path(name) / SLICE_FILE).is_file():
+        yield Path(name)
+        return
+    with store.scratch_folder() as place:
+        yield get(str(name), family=family, output=place / "slice", say=say).path
+
+
+def published_exports(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the entries of exports.json whose files are pushed, checked; and which are not, with the reason.
+
+    Raises:
+        IntegrityError: exports.json is not valid, or a file differs from its record or was made of other weights.
+    """
+    weights = store.sha256(folder / WEIGHTS)
+    chosen, left_out = [], {}
+    for entry in slice_folder.read_exports(folder)["exports"]:
+        name = str(entry["file"])
+        if layout.published(name) is None:
+            left_out[name] = "only TFLite and ONNX files are pushed; Keras has a layout of its own there"
+            continue
+        again = "Export it again, or remove it from exports.json."
+        if entry.get("weights_sha256") != weights:
+            raise IntegrityError(f"{folder / name}: was exported from other weights than {WEIGHTS}. {again}")
+        store.verify(folder / name, str(entry["sha256"]), size=int(entry["bytes"]), fix=again)
+        chosen.append(dict(entry))
+    return chosen, left_out
+
+
+def card(folder: Path, repo: str | None = None, plots: tuple[str, ...] = ()) -> str:
+    """Return the card of a slice folder, from its description and exports.
+
+    Raises:
+        IntegrityError: the folder is damaged, or its description lacks what a card needs.
+    """
+    chosen, description = slice_folder.describe(folder)
+    return _card(folder, description, chosen.spec, published_exports(folder)[0], repo, plots)
+
+
+def _card(
+    folder: Path, description: Mapping[str, Any], spec: ChildSpec, exports: list[dict[str, Any]],
+    repo: str | None, plots: tuple[str, ...],
+) -> str:  # fmt: skip
+    import jinja2
+
+    from bignas_zoo.hub_cards.card import render_card
+
+    try:
+        return render_card(description, spec, exports, repo=repo, plots=plots)
+    except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"{folder / SLICE_FILE}: lacks what a card needs ({type(error).__name__}: {str(error)[:120]}). "
+            f"{slice_folder.REMAKE}"
+        ) from error
+
+
+def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
+    """Make the files of a slice's repository; the slice folder is checked first and stays as it is.
+
+    Args:
+        folder: a slice folder.
+        repo: ``ORG/NAME``.
+        place: an empty folder to write to.
+        say: told what is left out.
+
+    Raises:
+        IntegrityError: a file of the slice is missing or damaged.
+        LocalIOError: a file cannot be read or written.
+    """
+    from bignas_zoo.hub_cards.metadata import eval_results
+
+    slice_folder.check_files(folder)
+    chosen, description = slice_folder.describe(folder)
+    exports, left_out = published_exports(folder)
+    names = [WEIGHTS, LABELS, TFLITE, *(str(e["file"]) for e in exports)]
+    files = {str(layout.published(name)): folder / name for name in dict.fromkeys(names)}
+    for path, data in keras_layout(folder).items():
+        files[path] = _written(place / path, data)
+    plots = draw(place, description, chosen, say)
+    files |= {path: place / path for path in plots}
+    text = _card(folder, description, chosen.spec, exports, repo, plots).encode()
+    files[CARD] = _written(place / CARD, text)
+    described = store.sealed({**description, "files": {**description["files"], CARD: store.record(files[CARD])}})
+    files[SLICE_FILE] = _written(place / SLICE_FILE, store.json_bytes(described))
+    if exports:
+        listed = store.sealed({"schema": slice_folder.EXPORTS_SCHEMA, "exports": exports})
+        files[EXPORTS_FILE] = _written(place / EXPORTS_FILE, store.json_bytes(listed))
+    sums = manifest.write({path: store.sha256(file) for path, file in files.items()})
+    files[manifest.FILE] = _written(place / manifest.FILE, sums)
+    if results := eval_results(description):
+        files[layout.EVAL_RESULTS] = _written(place / layout.EVAL_RESULTS, results.encode())
+    return Bundle(chosen, dict(sorted(files.items())), left_out)
+
+
+def keras_layout(folder: Path) -> dict[str, bytes]:
+    """Return the files of a slice that Keras's own loader reads, from a .keras file made here and now."""
+    from bignas_zoo.export.keras_formats import to_keras
+
+    _, _, child = slice_folder.read(folder)
+    with store.scratch_folder() as place:
+        path = place / "model.keras"
+        to_keras(child, path)
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+            return {file: archive.read(file) for file in layout.KERAS}
+
+
+def draw(place: Path, description: Mapping[str, Any], chosen: Slice, say: Say) -> tuple[str, ...]:
+    """Draw the pictures of a card; none without matplotlib."""
+    from bignas_zoo.hub_cards.plots import plot_architectures
+    from bignas_zoo.hub_cards.slice_plot import plot_slice
+
+    architecture, front = layout.PLOTS
+    (place / architecture).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        plot_architectures([chosen], place / architecture)
+        return (architecture, front) if plot_slice(description, place / front) else (architecture,)
+    except UsageError as error:
+        say(f"no pictures: {error}")
+        return ()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            f"{SLICE_FILE}: front is not as it should be ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.atomic_write(path, data)
+    return path

@@ -1,0 +1,141 @@
+"""From blocks measured alone to blocks in a network: what whole networks of the same device teach.
+
+Alone, a block finds its weights in the nearest cache and its input where it left it; in a network it finds them
+further away. One scale makes up for most of that. Where measured networks show it, each block takes some time less (a
+file of one block has costs of its own, passing maps in and out) or more, and some in proportion to its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+
+from bignas_zoo.latency.adaptation import Measured, solve
+from bignas_zoo.latency.keys import BlockKey
+from bignas_zoo.latency.measurement import Measurement
+from bignas_zoo.latency.prediction import predict
+from bignas_zoo.latency.table import DeviceTable
+
+#: What a network's time is made of besides the overhead: the sum of its blocks, so many times the scale, then a time a
+#: block, and a time for a thousand weights.
+BLOCKS, COUNT, WEIGHTS = "blocks", "count", "weights"
+#: Simplest first. A later one is taken only if it lowers the error by this part, on networks left out.
+CHOICES = ((BLOCKS,), (BLOCKS, COUNT), (BLOCKS, WEIGHTS), (BLOCKS, COUNT, WEIGHTS))
+GAIN = 0.1
+#: A choice needs so many networks for each of its numbers.
+NETWORKS_EACH = 5
+#: No row falls below this part of what was measured.
+LEAST = 0.05
+#: On all terms but blocks, relative to their size: decides where networks cannot tell terms apart.
+PENALTY = 1e-10
+
+Columns = Mapping[str, Sequence[float]]
+Coefficients = Mapping[str, float]
+
+
+def fit(table: DeviceTable, measured: Sequence[Measured]) -> DeviceTable:
+    """Fit a table of blocks that were measured alone to whole networks, by least squares of relative errors.
+
+    Args:
+        table: with a scale of 1.
+        measured: networks, each a child or its blocks, and their milliseconds on the device.
+
+    Returns:
+        The table with overhead and scale, and with what each block takes more or less in a network in its row. With
+        fewer than two networks the table as it is.
+
+    Raises:
+        NotFoundError: a network has blocks that the table does not support.
+    """
+    if len(measured) < 2:
+        return table
+    columns = {term: [_sum(table, rows, m) for m in measured] for term, rows in _terms(table).items()}
+    times = [ms for _, ms in measured]
+    found = _best(columns, times)
+
+    def row(key: BlockKey, m: Measurement) -> Measurement:
+        more = found.get(COUNT, 0.0) + found.get(WEIGHTS, 0.0) * thousand_weights(key)
+        return dataclasses.replace(m, mean_ms=max(LEAST * m.mean_ms, m.mean_ms + more / found[BLOCKS]))
+
+    if len(found) > 2:  # again, for rows that could not fall as far
+        table = dataclasses.replace(table, rows={key: row(key, m) for key, m in table.rows.items()})
+        found = _best({BLOCKS: [_sum(table, table.rows, m) for m in measured]}, times, CHOICES[:1])
+    return dataclasses.replace(table, overhead_ms=found[""], scale=found[BLOCKS])
+
+
+def thousand_weights(key: BlockKey) -> float:
+    """Return the weights of a block's convolutions and dense layers, in thousands."""
+    if key.kind != "mbconv":
+        return key.kernel**2 * key.cin * key.cout / 1000
+    expand = key.cin * key.mid if key.expands else 0
+    shortcut = key.cin * key.cout if key.shortcut == "project" else 0
+    return (expand + key.kernel**2 * key.mid + 2 * key.mid * key.se_hidden + key.mid * key.cout + shortcut) / 1000
+
+
+def _terms(table: DeviceTable) -> dict[str, dict[BlockKey, Measurement]]:
+    return {
+        BLOCKS: dict(table.rows),
+        COUNT: dict.fromkeys(table.rows, Measurement(1.0)),
+        WEIGHTS: {key: Measurement(thousand_weights(key)) for key in table.rows},
+    }
+
+
+def _sum(table: DeviceTable, rows: Mapping[BlockKey, Measurement], measured: Measured) -> float:
+    """Return a network's sum as the table will predict it, interpolation included."""
+    return sum(b.ms for b in predict(dataclasses.replace(table, rows=rows), measured[0]).blocks)
+
+
+def _best(columns: Columns, times: Sequence[float], choices: Sequence[tuple[str, ...]] = CHOICES) -> Coefficients:
+    best = _solved(columns, times, choices[0])
+    assert best
+    error = _left_out(columns, times, choices[0])
+    for terms in choices[1:]:
+        found = _solved(columns, times, terms)
+        if found is None or len(times) < NETWORKS_EACH * (len(terms) + 1):
+            continue
+        left_out = _left_out(columns, times, terms)
+        if left_out < (1 - GAIN) * error:
+            best, error = found, left_out
+    return best
+
+
+def _left_out(columns: Columns, times: Sequence[float], terms: Sequence[str]) -> float:
+    """Return the mean relative error of each network predicted from the others."""
+    errors = []
+    for i, ms in enumerate(times):
+        others = {term: [*xs[:i], *xs[i + 1 :]] for term, xs in columns.items()}
+        found = _solved(others, [*times[:i], *times[i + 1 :]], terms)
+        if found is None:
+            return float("inf")
+        predicted = found[""] + sum(found[term] * columns[term][i] for term in terms)
+        errors.append(abs(predicted / ms - 1))
+    return statistics.fmean(errors)
+
+
+def _solved(columns: Columns, times: Sequence[float], terms: Sequence[str]) -> Coefficients | None:
+    """Return the overhead (under an empty name) and each term's factor, None if one is negative that cannot be."""
+    full = {"": [1.0] * len(times), **{term: columns[term] for term in terms}}
+    found = _least_squares(full, times)
+    if found[""] < 0:
+        found = {"": 0.0, **_least_squares({term: columns[term] for term in terms}, times)}
+    if found[BLOCKS] <= 0 or found.get(WEIGHTS, 0.0) < 0:
+        return _proportional(columns[BLOCKS], times) if tuple(terms) == (BLOCKS,) else None
+    return found
+
+
+def _proportional(sums: Sequence[float], times: Sequence[float]) -> Coefficients:
+    """Return a scale alone, for networks whose times do not rise with their sums."""
+    return {"": 0.0, **_least_squares({BLOCKS: sums}, times)}
+
+
+def _least_squares(columns: Columns, times: Sequence[float]) -> dict[str, float]:
+    relative = {name: [x / ms for x, ms in zip(xs, times, strict=True)] for name, xs in columns.items()}
+    sizes = {name: (sum(x * x for x in xs)) ** 0.5 or 1.0 for name, xs in relative.items()}
+    unit = {name: [x / sizes[name] for x in xs] for name, xs in relative.items()}
+    names = list(unit)
+    matrix = [[sum(a * b for a, b in zip(unit[p], unit[q], strict=True)) for q in names] for p in names]
+    for i, name in enumerate(names):
+        matrix[i][i] += 0.0 if name == BLOCKS else PENALTY
+    solution = solve(matrix, [sum(unit[p]) for p in names])
+    return {name: value / sizes[name] for name, value in zip(names, solution, strict=True)}

@@ -1,0 +1,167 @@
+"""What is expected of a command line: Ctrl-C, pipes, narrow terminals, colours, and --debug."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from killing import tree
+from test_disks import NAME, entry
+
+import bignas_zoo as bz
+from bignas_zoo import leftovers
+
+COMMAND = "from bignas_zoo.cli.start import main; main()"
+#: The same, which says when it answers Ctrl-C itself: what comes before is Python's.
+READY = """
+import os, signal
+from bignas_zoo.cli.start import main
+install = signal.signal
+def installed(*arguments):
+    install(*arguments)
+    signal.signal = install
+    os.write(1, b"ready\\n")
+signal.signal = installed
+main()
+"""
+MOMENTS = 12
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_debug_alone_shows_where_an_error_comes_from() -> None:
+    plain, debug = run("show", "bignas-xxl"), run("--debug", "show", "bignas-xxl")
+    assert plain.returncode == debug.returncode == 3
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+    assert debug.stderr.splitlines()[-1] == plain.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", ["cache list", "devices --json", "show bignas-xl --json"])
+def test_a_reader_that_goes_away_is_no_error(arguments: str) -> None:
+    line = f"({sys.executable} -c '{COMMAND}' {arguments}; echo $? >&2) | head -n 1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == "0\n"
+    assert len(done.stdout.splitlines()) == 1
+
+
+def in_terminal(code: str, *arguments: str, **environment: str) -> str:
+    """Run in a terminal of its own and return what is on it."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=follower, stderr=follower, env={**os.environ, "TERM": "xterm-256color", **environment},
+    )  # fmt: skip
+    os.close(follower)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:  # Linux's way to say that nobody writes any more
+            break
+        if not chunk:
+            break
+        output += chunk
+    os.close(leader)
+    assert process.wait(60) == 0, output
+    return output.decode()
+
+
+PROGRESS = """
+import time
+from bignas_zoo.cli.progress import image_progress
+with image_progress("counting") as report:
+    for i in range(3):
+        report(i, 3)
+        time.sleep(0.15)
+"""
+COLOUR = re.compile(r"\x1b\[[0-9;]*[34][0-9][0-9;]*m")
+
+
+def test_no_color_is_heard() -> None:
+    assert COLOUR.search(in_terminal(PROGRESS))  # or else there is nothing to turn off
+    text = in_terminal(PROGRESS, NO_COLOR="1")
+    assert "counting" in text
+    assert not COLOUR.search(text)
+    assert "\x1b" not in in_terminal(COMMAND, "list")
+
+
+def test_a_narrow_terminal() -> None:
+    for arguments in (("cache", "prune", "--help"), ("show", "bignas-xl")):
+        assert in_terminal(COMMAND, *arguments, COLUMNS="40")
+    assert "bignas-cifar10-smallest" in in_terminal(COMMAND, "list", COLUMNS="20")
+
+
+def test_names_are_never_cut_in_a_narrow_terminal() -> None:
+    text = in_terminal(COMMAND, "list", COLUMNS="60", TERM="dumb")
+    for chosen in bz.list_slices():
+        assert chosen.name in text
+
+
+def test_plain_ascii_where_nothing_else_is_spoken() -> None:
+    for arguments in (("show", "bignas-xl"), ("list", "--json")):
+        done = run(*arguments, LC_ALL="C", LANG="C", PYTHONIOENCODING="ascii")
+        assert done.returncode == 0, done.stderr
+
+
+def started(place: Path) -> subprocess.Popen[str]:
+    """Start a `get`, and return when it answers Ctrl-C."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", READY, "get", NAME, "-o", str(place / "out"), "--force"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(place / "tmp")},
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def interrupted(place: Path, seconds: float) -> int:
+    """Send Ctrl-C to a `get` some seconds after it has begun, and look at what it leaves; return its exit code."""
+    process = started(place)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said, f"after {seconds} s"
+    if process.returncode:
+        assert process.returncode == 130, f"after {seconds} s: {said}"
+        assert said.splitlines()[-1] == "Error: interrupted.", f"after {seconds} s"
+    assert list(place.rglob(f"{leftovers.TEMPORARY}*")) == [], f"after {seconds} s"
+    return process.returncode
+
+
+def test_ctrl_c_at_any_moment_of_a_cached_get(slice_folder: Path, tmp_path: Path) -> None:
+    entry(slice_folder)
+    (tmp_path / "tmp").mkdir()
+    process, start = started(tmp_path), time.monotonic()
+    process.communicate(timeout=60)
+    most = time.monotonic() - start
+    assert process.returncode == 0
+    old = {**tree(tmp_path / "out"), "labels.txt": b"older"}
+    codes = []
+    for i in range(MOMENTS):
+        (tmp_path / "out" / "labels.txt").write_bytes(b"older")
+        codes.append(interrupted(tmp_path, i / MOMENTS * most))  # the first one at once
+        assert tree(tmp_path / "out") in (old, tree(slice_folder))
+    assert 130 in codes
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment_of_a_first_get(tmp_path: Path) -> None:
+    """With TensorFlow, whose imports and callbacks make other errors of an interrupt, or none."""
+    (tmp_path / "tmp").mkdir()
+    for seconds in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0):
+        interrupted(tmp_path, seconds)
+        if (tmp_path / "out").exists():
+            assert (tmp_path / "out" / "slice.json").exists()
