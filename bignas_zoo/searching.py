@@ -131,7 +131,8 @@ def search_family(
         raise UsageError(f"--in-place: '{home.name}' is part of the installation. Choose an --output instead.")
     folder = Path(output) if output is not None else Path("runs") / f"search-{home.name}"
     work = _Work(home, supernet_weights(home), _devices(limits, axes, risk, tables), data, test_data, say, report)
-    from bignas_zoo.measure.family_search import Settings, default_workers
+    from bignas_zoo.measure.family_search import Settings
+    from bignas_zoo.search.workers import default_workers
 
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, method, children, seed, workers, predictor, from_scratch, axes)
@@ -172,7 +173,8 @@ def search_for(
     home = registry.get_family(family)
     devices = _devices(limits, axes, risk, tables)
     work = _Work(home, supernet_weights(home), devices, data, test_data, say, report)
-    from bignas_zoo.measure.family_search import Settings, default_workers
+    from bignas_zoo.measure.family_search import Settings
+    from bignas_zoo.search.workers import default_workers
 
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, children=children, seed=seed, workers=workers, within=True)

@@ -11,18 +11,8 @@ from typing import TYPE_CHECKING
 
 from bignas_zoo.budget import milliseconds
 from bignas_zoo.errors import NotFoundError, UsageError
-from bignas_zoo.hub_cards.plots import (
-    BLUE,
-    GREY,
-    INK,
-    LIGHT_BLUE,
-    ORANGE,
-    PLAIN_FILL,
-    STAGE_FILLS,
-    new_figure,
-    place_labels,
-    write_drawing,
-)
+from bignas_zoo.hub_cards.drawing import BLUE, GREY, INK, LIGHT_BLUE, ORANGE, new_figure, place_labels, write_drawing
+from bignas_zoo.hub_cards.plots import PLAIN_FILL, STAGE_FILLS
 from bignas_zoo.latency import DeviceTable, Estimate, Validation, predict
 from bignas_zoo.registry import Family
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo.hub_cards.plots import INK, LIGHT_BLUE, ORANGE, log_axis, new_figure, place_labels, write_drawing
+from bignas_zoo.hub_cards.drawing import INK, LIGHT_BLUE, ORANGE, log_axis, new_figure, place_labels, write_drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,15 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, SpaceError, nearest
+from bignas_zoo.recipes import strict_yaml
 from bignas_zoo.space import ACTIVATIONS, SearchSpace
 from bignas_zoo.spaces import get_space, variant
-
-#: The longest recipe here has 1.7 kB and 110 nodes; PyYAML reads some 100 kB a second.
-MAX_BYTES, MAX_EVENTS = 64 << 10, 2_000
-MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -292,8 +287,8 @@ def read_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
             type or range. Tags, anchors, aliases and merge keys are refused.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RecipeError(f"{path}: larger than {MAX_BYTES >> 10} KiB; not a recipe.")
+        if path.stat().st_size > strict_yaml.MAX_BYTES:
+            raise RecipeError(f"{path}: larger than {strict_yaml.MAX_BYTES >> 10} KiB; not a recipe.")
         text = path.read_text("utf-8")
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -304,7 +299,7 @@ def read_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
 
 def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     """Parse recipe text; see `read_recipe`."""
-    data = _plain_yaml(text, where)
+    data = strict_yaml.loads(text, where)
     fields = {f.name: f for f in dataclasses.fields(Recipe)}
     for key in data:
         if key not in fields:
@@ -314,69 +309,6 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
         raise RecipeError(f"{where}: missing key(s) {', '.join(missing)}.")
     hints = typing.get_type_hints(Recipe)
     return Recipe(**{k: _typed(where, k, v, hints[k]) for k, v in data.items()})
-
-
-#: What PyYAML raises on text that is no YAML, beside its own errors: on dates, numbers, keys and tags of its resolver.
-NO_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
-
-
-def _plain_yaml(text: str, where: str) -> dict[str, Any]:
-    depth = 0
-    try:
-        for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-            mark: Any = event.start_mark  # always there, whatever its type says
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:  # PyYAML takes quadratic time over thousands of levels
-                raise RecipeError(f"{where}: line {mark.line + 1}: nested too deeply for a recipe.")
-            if number > MAX_EVENTS:
-                raise RecipeError(f"{where}: line {mark.line + 1}: more than a recipe can hold.")
-            if getattr(event, "anchor", None) or getattr(event, "tag", None):
-                raise RecipeError(f"{where}: line {mark.line + 1}: anchors, aliases and tags are not allowed.")
-        loader = yaml.SafeLoader(text)
-        node: Any = loader.get_single_node()
-        _check_keys(node, where)
-        data = None if node is None else loader.construct_document(node)
-    except NO_YAML as error:
-        if isinstance(error, RecipeError):
-            raise
-        raise RecipeError(f"{where}: not valid YAML ({' '.join(str(error).split())[:200]}).") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{where}: must be one mapping of recipe fields.")
-    return data
-
-
-#: What numbers and truth values may look like: 1:30 would be 90, 010 8, 1_0 10, and no would be false.
-PLAIN = {
-    "int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
-    "float": re.compile(r"[-+]?([0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?|\.[0-9]+|\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN"),
-    "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
-}
-
-
-def _check_keys(node: Any, where: str) -> None:
-    """Refuse a key that stands twice, one that YAML 1.1 replaces by the content of its value, and its odd numbers."""
-    if isinstance(node, yaml.ScalarNode):
-        plain = PLAIN.get(node.tag.rpartition(":")[2])
-        if plain and not plain.fullmatch(node.value):
-            raise RecipeError(
-                f"{where}: line {node.start_mark.line + 1}: {node.value[:40]!r} means another thing in YAML than it "
-                "looks like. Write numbers in plain decimal digits, and true or false."
-            )
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check_keys(item, where)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen = set()
-    for key, value in node.value:
-        if key.tag == "tag:yaml.org,2002:merge":
-            raise RecipeError(f"{where}: line {key.start_mark.line + 1}: merge keys (<<) are not allowed.")
-        name = key.value if isinstance(key, yaml.ScalarNode) else None
-        if name is not None and name in seen:
-            raise RecipeError(f"{where}: key '{name[:80]}' stands twice.")
-        seen.add(name)
-        _check_keys(key, where)
-        _check_keys(value, where)
 
 
 def _short(value: Any) -> str:

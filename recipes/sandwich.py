@@ -134,7 +134,7 @@ def child_loss(
         drawn = randomness.uniform(steering["keys"][index], rows, space.head_widths[-1])
         mask = ops.cast(drawn >= recipe.dropout, "float32") / (1 - recipe.dropout)
     x = ops.cast(resize(images, resolution), recipe.precision)
-    logits, _ = forward(space, weights, x, choice, dropout_mask=mask, how=how)
+    logits = forward(space, weights, x, choice, dropout_mask=mask, how=how)
     heat = recipe.distillation_temperature if index and recipe.distillation else 1.0
     loss = losses.cross_entropy(logits / heat, targets) * heat**2
     term = share * loss

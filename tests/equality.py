@@ -18,7 +18,7 @@ from conftest import LAYERWISE, TINY
 from bignas_zoo.models.blockwise import CutChild
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
-from bignas_zoo.models.elastic import Execution, Moments
+from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import Choice, forward, initial_weights
 from bignas_zoo.sampling import uniform_child
@@ -65,32 +65,24 @@ def compiled(function):
     return tf.function(function, autograph=False, jit_compile=False)
 
 
-def pad(vector: np.ndarray, size: int) -> np.ndarray:
-    return np.pad(vector, (0, size - len(vector)))
-
-
 def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dict[str, float], np.ndarray]:
     """Return the errors of one child, relative to the largest logit, and its calibrated logits."""
     images = np.random.default_rng(seed).normal(size=(IMAGES, spec.resolution, spec.resolution, 3)).astype("f4")
     space, choice = spec.space, Choice.of(spec)
     vector = choice.vector()
 
-    def masked(branch, moments=None):
-        given = None if moments is None else {k: Moments(*v) for k, v in moments.items()}
-        return compiled(
-            lambda x, v: forward(
-                space, weights, x, Choice.from_vector(space, v), moments=given, how=Execution(branch=branch)
-            )[0]
-        )(images, vector)
+    def masked(branch):
+        how = Execution(branch=branch)
+        return compiled(lambda x, v: forward(space, weights, x, Choice.from_vector(space, v), how=how))(images, vector)
 
     child = build_child(spec)
     set_weights(child, spec, slice_weights(weights, spec), calibrated=False)
     results = {
-        "sliced": compiled(lambda x: forward(space, weights, x, choice)[0])(images),
+        "sliced": compiled(lambda x: forward(space, weights, x, choice))(images),
         "where": masked("where"),
         "cond": masked("cond"),
         **{
-            form: compiled(lambda x, how=how: forward(space, weights, x, choice, how=how)[0])(images)
+            form: compiled(lambda x, how=how: forward(space, weights, x, choice, how=how))(images)
             for form, how in FORMS.items()
         },
     }
@@ -100,16 +92,6 @@ def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dic
     calibrate(child, [images[:40], images[40:]])
     logits = np.asarray(child(images, training=False))
     stored = get_weights(child, spec)
-    widths = {k.removesuffix(".bn.gamma"): len(v) for k, v in weights.items() if k.endswith(".bn.gamma")}
-    full = {
-        name: tuple(pad(stored.get(f"{name}.bn.{part}", np.zeros(0, "f4")), size) for part in ("mean", "variance"))
-        for name, size in widths.items()
-    }
-    errors["calibrated where"] = error(masked("where", full), logits)
-    errors["calibrated cond"] = error(masked("cond", full), logits)
-    given = {k: Moments(*v) for k, v in full.items()}
-    sliced = compiled(lambda x: forward(space, weights, x, choice, moments=given)[0])(images)
-    errors["calibrated sliced"] = error(sliced, logits)
     cut = CutChild(spec, weights)
     statistics = cut.moments(images)
     assert {f"{name}.bn.mean" for name in statistics} == {name for name in stored if name.endswith(".mean")}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT, TINY
 from hypothesis import given, settings
@@ -31,10 +32,14 @@ from bignas_zoo.latency import (
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import MOST_ROWS, from_json, text, to_json
 from bignas_zoo.latency.interpolation import HeldOut
+from bignas_zoo.measure.profile import Plan
 from bignas_zoo.plan import Block
+from bignas_zoo.registry import DEFAULT_FAMILY, get_family
 from bignas_zoo.spaces.bignas import PAPER_MODELS
 
-SHIPPED = ("pixel-1-spnas", "pixel-1-tunas", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch")
+PUBLIC = ("pixel-1-spnas", "pixel-1-tunas", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch")
+OWN = {"xeon-amx-litert": "float32", "xeon-amx-litert-int8": "int8"}
+SHIPPED = (*PUBLIC, *OWN)
 
 
 def small() -> DeviceTable:
@@ -200,9 +205,7 @@ def test_own_tables_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: p
     with pytest.raises(NotFoundError) as caught:
         find_device("pixel-1-tunes")
     assert "Did you mean 'pixel-1-tunas'?" in str(caught.value)
-    assert "Known: other, pixel-1-spnas, pixel-1-tunas, titan-rtx-batch32-pytorch, xeon-6130-pytorch" in str(
-        caught.value
-    )
+    assert f"Known: other, {', '.join(SHIPPED)}" in str(caught.value)
 
 
 def test_the_place_of_own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +216,25 @@ def test_the_place_of_own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own_folder() == Path.home() / ".local/share/bignas-zoo/devices"
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_tables_say_where_they_are_from(name: str) -> None:
+@pytest.mark.parametrize("name", OWN)
+def test_tables_measured_here_predict_networks_that_nothing_was_fitted_to(name: str) -> None:
+    table, family = find_device(name), get_family(DEFAULT_FAMILY)
+    assert text(table) == list_devices()[name].read_text("utf-8")
+    assert table.protocol.precision == OWN[name]
+    assert table.validation is not None
+    checked = Plan(family.space).children()[30:]
+    predicted, measured = np.array(table.validation.pairs).T
+    assert len(checked) == len(measured) == 100
+    np.testing.assert_allclose([predict(table, spec).latency_ms for spec in checked], predicted, rtol=1e-6)
+    errors = np.abs(predicted / measured - 1)
+    assert errors.mean() <= 0.02
+    assert (errors <= 0.10).mean() >= 0.99
+    assert np.corrcoef(predicted, measured)[0, 1] >= 0.995
+    assert all(predict(table, chosen.spec).latency_ms > 0 for chosen in family.slices)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_tables_say_where_they_are_from(name: str) -> None:
     table = find_device(name)
     assert text(table) == list_devices()[name].read_text("utf-8")
     assert table.license.partition("\n")[0] in ("Apache-2.0", "MIT, Copyright (c) 2020 Aber Hu")

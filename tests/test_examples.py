@@ -16,7 +16,7 @@ from conftest import ROOT
 from PIL import Image
 
 EXAMPLES = ROOT / "examples"
-SLICE = "bignas-cifar10-s"
+SLICE = "bignas-cifar10-f02"
 REAL = 60
 #: What an example must not need.
 BLOCKED = ("tensorflow", "keras", "jax", "bignas_zoo")

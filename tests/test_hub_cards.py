@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from conftest import ROOT
 from hub_fixtures import REPO
 from hub_repos import WRITER
@@ -20,6 +21,7 @@ from hub_server import HubServer
 
 import bignas_zoo as bz
 from bignas_zoo import registry, slice_folder, store
+from bignas_zoo.cli.main import main
 from bignas_zoo.hub_cards.card import render_card
 from bignas_zoo.hub_cards.metadata import eval_results
 from bignas_zoo.plan import plan_child
@@ -174,10 +176,6 @@ def test_names_cannot_break_a_table(slice_folder: Path) -> None:
 
 
 def test_the_command_prints_or_writes_a_card(slice_folder: Path, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from bignas_zoo.cli.main import main
-
     shown = CliRunner().invoke(main, ["card", str(slice_folder)])
     assert shown.exit_code == 0, shown.output
     assert shown.stdout == (slice_folder / "README.md").read_text("utf-8")
@@ -189,10 +187,6 @@ def test_the_command_prints_or_writes_a_card(slice_folder: Path, tmp_path: Path)
 
 def test_a_description_that_lacks_what_a_card_needs(slice_folder: Path, tmp_path: Path) -> None:
     import shutil
-
-    from click.testing import CliRunner
-
-    from bignas_zoo.cli.main import main
 
     folder = tmp_path / "slice"
     shutil.copytree(slice_folder, folder)
@@ -259,3 +253,32 @@ def test_a_real_slice_comes_back_and_computes_the_same(hub: HubServer, tiny_fami
     assert again.folder
     np.testing.assert_array_equal(np.asarray(bz.load(again.folder)(images)), expected)
     assert again.push_to_hub(REPO) == commit  # what was fetched is what is there
+
+
+@pytest.mark.slow
+def test_every_command_takes_an_address_like_a_folder(hub: HubServer, tiny_family: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder, address = bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "slice").path, f"hf://{REPO}"
+    bz.push(folder, REPO)
+    for i, name in enumerate("abcde"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (30, 24), (50 * i, 10, 200 - 40 * i)).save(tmp_path / "images" / name / "x.png")
+
+    def both(*arguments: str) -> list[dict[str, Any]]:
+        answers = []
+        for name in (str(folder), address):
+            done = CliRunner().invoke(main, [argument.replace("SLICE", name) for argument in arguments])
+            assert done.exit_code == 0, done.stderr
+            answers.append(json.loads(done.stdout))
+        return answers
+
+    here, there = both("show", "SLICE", "--json")
+    assert {**here, "path": None} == {**there, "path": None}
+    here, there = both("evaluate", "SLICE", "--data", str(tmp_path / "images"), "--json")
+    assert here == there
+    assert here["images"] == 5
+    for name, place in ((str(folder), tmp_path / "one"), (address, tmp_path / "two")):
+        done = CliRunner().invoke(main, ["export", name, "--format", "onnx", "-o", str(place)])
+        assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "one" / "model.onnx").read_bytes() == (tmp_path / "two" / "model.onnx").read_bytes()

@@ -196,8 +196,9 @@ def test_get_with_a_table_of_ones_own(tmp_path: Path, family: bz.Family) -> None
 def test_devices_command(phone: DeviceTable) -> None:
     code, out, _ = invoke("devices")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:6]] == [
-        "phone", "pixel-1-spnas", "pixel-1-tunas", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch",
+    assert [line.split()[0] for line in out.splitlines()[1:8]] == [
+        "phone", "pixel-1-spnas", "pixel-1-tunas", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch", "xeon-amx-litert",
+        "xeon-amx-litert-int8",
     ]  # fmt: skip
     data = json.loads(invoke("devices", "--json")[1])
     assert data["schema"] == "bignas-zoo/devices/1"

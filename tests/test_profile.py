@@ -27,11 +27,13 @@ FLOOR_MS, OVERHEAD, SCALE = 0.5, 3.0, 1.25
 class Written:
     """Writes what a file would take into it."""
 
-    def block(self, block: Block, path: Path) -> None:
-        path.write_text(str(FLOOR_MS + time_of(BlockKey.of(block))))
-
-    def network(self, spec: ChildSpec, path: Path) -> None:
-        path.write_text(str(OVERHEAD + SCALE * sum(time_of(BlockKey.of(b)) for b in plan_child(spec))))
+    def make(self, parts: Sequence[tuple[Block | ChildSpec, Path]]) -> None:
+        for part, path in parts:
+            if isinstance(part, Block):
+                taken = FLOOR_MS + time_of(BlockKey.of(part))
+            else:
+                taken = OVERHEAD + SCALE * sum(time_of(BlockKey.of(b)) for b in plan_child(part))
+            path.write_text(str(taken))
 
     def floor(self, path: Path) -> None:
         path.write_text(str(FLOOR_MS))

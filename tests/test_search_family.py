@@ -100,6 +100,19 @@ def figures(family: bz.Family, measured: dict[str, Any]) -> dict[str, float | No
 
 
 @pytest.mark.slow
+def test_a_cluster_finds_the_same(tiny_family: Path, data: Path, whole: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra `search` is not installed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        code, _, err = searched(tiny_family, data, tmp_path / "run", "--workers", cluster.scheduler_address)
+    assert code == 0, err
+    assert lines(tmp_path / "run") == lines(whole)
+    front = (tmp_path / "run" / "family" / "front.json").read_bytes()
+    assert front == (whole / "family" / "front.json").read_bytes()
+
+
+@pytest.mark.slow
 def test_killed_with_one_worker_and_resumed_it_is_the_same(
     tiny_family: Path, data: Path, whole: Path, tmp_path: Path
 ) -> None:

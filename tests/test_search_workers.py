@@ -56,7 +56,7 @@ def test_a_child_that_kills_every_worker_is_named(tmp_path: Path) -> None:
     with LocalWorkers(1, measuring.deadly, str(tmp_path), 99) as pool, pytest.raises(BigNASError) as caught:
         list(pool(FATAL))
     assert str(caught.value) == (
-        f"search: 3 workers in turn died over the same child, {FATAL[0]}. Memory may be short: give fewer --workers."
+        f"workers: 3 in turn died over the same task, {FATAL[0]}. Memory may be short: give fewer --workers."
     )
 
 

@@ -112,7 +112,7 @@ def _gradients(
     def run(vector):
         chosen = Choice.of(spec) if static else Choice.from_vector(spec.space, vector)
         with tf.GradientTape() as tape:
-            logits, _ = forward(spec.space, variables, x, chosen, how=how)
+            logits = forward(spec.space, variables, x, chosen, how=how)
             loss = tf.reduce_mean(tf.square(logits - 1.0))
         return tape.gradient(loss, variables, unconnected_gradients="zero")
 
@@ -159,17 +159,16 @@ def test_width_after_a_stage_is_that_of_the_last_active_layer(space: SearchSpace
         vector = replace(choice, widths=widths).vector()
         assert n or vector.tolist() != choice.vector().tolist()
         x = np.random.default_rng(n).normal(size=(8, spec.resolution, spec.resolution, 3)).astype("f4")
-        expected, _ = forward(space, weights, x, choice)
-        masked, _ = forward(
-            space, weights, x, Choice.from_vector(space, tf.constant(vector)), how=Execution(branch=branch)
-        )
+        expected = forward(space, weights, x, choice)
+        chosen = Choice.from_vector(space, tf.constant(vector))
+        masked = forward(space, weights, x, chosen, how=Execution(branch=branch))
         assert equality.error(masked, np.asarray(expected)) <= TOLERANCE
 
 
 def test_different_children_give_different_logits(weights: dict[str, np.ndarray]) -> None:
     x = np.random.default_rng(0).normal(size=(8, 14, 14, 3)).astype("f4")
     outputs = [
-        np.asarray(forward(TINY, weights, x, Choice.of(uniform_child(TINY, ("differ", i), 14)))[0]) for i in range(4)
+        np.asarray(forward(TINY, weights, x, Choice.of(uniform_child(TINY, ("differ", i), 14)))) for i in range(4)
     ]
     for i in range(4):
         for j in range(i):
@@ -202,12 +201,12 @@ def test_last_gamma_zero_makes_every_residual_block_an_identity() -> None:
         expansions=[s.expansion for s in big.stages],
     )
     x = np.random.default_rng(0).normal(size=(8, big.resolution, big.resolution, 3)).astype("f4")
-    deep_logits, _ = forward(TINY, weights, x, Choice.of(big))
-    shallow_logits, _ = forward(TINY, weights, x, Choice.of(shallow))
+    deep_logits = forward(TINY, weights, x, Choice.of(big))
+    shallow_logits = forward(TINY, weights, x, Choice.of(shallow))
     assert np.abs(np.asarray(deep_logits)).max() > 0
     np.testing.assert_allclose(deep_logits, shallow_logits, rtol=0, atol=1e-7)
     he = initial_weights(TINY, 0, last_gamma=1.0)
-    differs = np.asarray(forward(TINY, he, x, Choice.of(big))[0]) - forward(TINY, he, x, Choice.of(shallow))[0]
+    differs = np.asarray(forward(TINY, he, x, Choice.of(big))) - forward(TINY, he, x, Choice.of(shallow))
     assert np.abs(differs).max() > 1e-4
 
 

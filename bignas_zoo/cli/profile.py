@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 @click.option(
     "--rounds", type=click.IntRange(2, 1000), default=18, show_default=True, help="Times each file has a turn."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Processes that make files, none of which runs while one is "
+    "measured [default: one a core, at most 4; each takes 1.5 GB].",
+)
 @click.option("--adb", "serial", metavar="SERIAL", help="Measure on this phone, by TFLite's benchmark_model there.")
 @click.option("--device-name", help="With --adb: the phone in words.")
 @click.option("--runtime-version", help="With --adb: the version of benchmark_model.")
@@ -50,6 +56,7 @@ def profile_command(
     fit: int,
     networks: int,
     rounds: int,
+    workers: int | None,
     serial: str | None,
     device_name: str | None,
     runtime_version: str | None,
@@ -65,7 +72,8 @@ def profile_command(
     from bignas_zoo import store
     from bignas_zoo.latency import write_table
     from bignas_zoo.measure.profile import Plan, coverage_text, profile
-    from bignas_zoo.measure.profile_files import AdbMeter, LocalMeter, TFLiteBuilder
+    from bignas_zoo.measure.profile_files import AdbMeter, LocalMeter, ParallelBuilder, TFLiteBuilder
+    from bignas_zoo.search.workers import default_workers
 
     if not NAME.fullmatch(name):
         raise UsageError(f"profile: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
@@ -87,11 +95,9 @@ def profile_command(
     with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
         if problem:
             say(problem)
-        with file_progress("measuring") as report:
-            table = profile(
-                plan, name, protocol, folder, meter=meter, builder=TFLiteBuilder(chosen, precision), say=say,
-                report=report,
-            )  # fmt: skip
+        parallel = ParallelBuilder(TFLiteBuilder(chosen, precision), workers or default_workers())
+        with parallel as builder, file_progress("measuring") as report:
+            table = profile(plan, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)
         table = dataclasses.replace(
             table,
             source="`bignas-zoo profile`, on the device",

@@ -17,7 +17,7 @@ from bignas_zoo.measure.family import Trained, accuracy
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.data import LabelledImages
-from bignas_zoo.search.workers import Measure
+from bignas_zoo.search.workers import Work
 from bignas_zoo.space import SearchSpace
 
 WEIGHTS, JOB, ARRAYS = "supernet.safetensors", "job.json", ("calibration", "pixels", "labels")
@@ -32,7 +32,7 @@ def write_job(run: Trained, folder: Path) -> None:
     store.write_json(folder / JOB, job)
 
 
-def make_measure(folder: str) -> Measure:
+def make_measure(folder: str) -> Work:
     """Return what measures a child, from a folder of `write_job`: the beginning of a worker.
 
     Raises:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.search.workers import ATTEMPTS, Measure
+from bignas_zoo.search.workers import ATTEMPTS, Work
 from bignas_zoo.space import ChildSpec
 
 
 class DaskWorkers:
     """The workers of a Dask cluster; its scheduler gives a lost child to another worker."""
 
-    def __init__(self, address: str, make: Callable[..., Measure], *arguments: Any) -> None:
+    def __init__(self, address: str, make: Callable[..., Work], *arguments: Any) -> None:
         """Connect to a scheduler.
 
         Args:
@@ -59,11 +59,11 @@ class DaskWorkers:
 _THERE = threading.Lock()
 
 
-def _measure_there(make: Callable[..., Measure], arguments: tuple[Any, ...], spec: ChildSpec) -> float:
+def _measure_there(make: Callable[..., Work], arguments: tuple[Any, ...], spec: ChildSpec) -> float:
     with _THERE:  # a Dask worker may have several threads; an evaluator takes all cores itself
         return _made(make, arguments)(spec)
 
 
 @functools.lru_cache(maxsize=1)
-def _made(make: Callable[..., Measure], arguments: tuple[Any, ...]) -> Measure:
+def _made(make: Callable[..., Work], arguments: tuple[Any, ...]) -> Work:
     return make(*arguments)

@@ -9,7 +9,6 @@ Reference: BigNAS (arXiv 2003.11142) sections 3.2 and 4.4.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,8 +38,6 @@ from bignas_zoo.space import ChildSpec, SearchSpace
 METHODS = ("coarse-to-fine", "evolution", "random")
 LOG_FILE, SETTINGS_FILE = "measured.jsonl", "settings.json"
 LEAST_CHILDREN = 8
-#: Workers by default at most; each takes the memory of a supernet and its activations, 1.7 GB for the shipped family.
-DEFAULT_WORKERS = 4
 Say = Callable[[str], None]
 
 
@@ -106,12 +103,6 @@ class Outcome:
     best: Mapping[str, Measured]
     keep: tuple[Measured, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
-
-
-def default_workers() -> int:
-    """Return how many processes to use unless told otherwise."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(DEFAULT_WORKERS, usable)
 
 
 def claim(folder: Path, settings: Settings, *, reuse: bool) -> None:

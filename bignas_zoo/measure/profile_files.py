@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from bignas_zoo.plan import Block
 from bignas_zoo.provenance import machine, versions
 from bignas_zoo.runtime import adb
 from bignas_zoo.runtime.runner import LoadedFile
+from bignas_zoo.search.workers import LocalWorkers
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.store import atomic_write
 
@@ -42,6 +43,14 @@ class TFLiteBuilder:
 
     space: SearchSpace
     precision: str = "float32"
+
+    def make(self, parts: Sequence[tuple[Block | ChildSpec, Path]]) -> None:
+        """Write the files of blocks and children."""
+        for part, path in parts:
+            if isinstance(part, Block):
+                self.block(part, path)
+            else:
+                self.network(part, path)
 
     def block(self, block: Block, path: Path) -> None:
         """Write the file of a block, from map to map."""
@@ -76,6 +85,32 @@ class TFLiteBuilder:
         maps = _conditioned(part) if self.precision == "int8" else None
         atomic_write(path, convert_part(part, Export("tflite", self.precision), inputs=maps))
         keras.backend.clear_session()
+
+
+class ParallelBuilder:
+    """Makes files as a `TFLiteBuilder` does, several at a time, in processes that idle while files are measured."""
+
+    def __init__(self, builder: TFLiteBuilder, workers: int) -> None:
+        self._builder, self._workers = builder, LocalWorkers(workers, _maker, builder)
+
+    def make(self, parts: Sequence[tuple[Block | ChildSpec, Path]]) -> None:
+        """Write the files of blocks and children."""
+        for _ in self._workers(parts):
+            pass
+
+    def floor(self, path: Path) -> None:
+        """Write a file that computes almost nothing."""
+        self._builder.floor(path)
+
+    def __enter__(self) -> ParallelBuilder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.close()
+
+
+def _maker(builder: TFLiteBuilder) -> Callable[[tuple[Block | ChildSpec, Path]], None]:
+    return lambda part: builder.make([part])
 
 
 def _conditioned(model: keras.Model) -> np.ndarray:

@@ -155,7 +155,7 @@ def _batch_block(form: Form, x: Tensor, weights: Mapping[str, Tensor]) -> tuple[
 
     def normalise(x: Tensor, part: str) -> Tensor:
         gamma, beta = (weights[f"{part}.bn.{name}"] for name in ("gamma", "beta"))
-        y, used = elastic.batch_norm(x, gamma, beta, elastic.ALL, form.epsilon, None, norm)
+        y, used = elastic.batch_norm(x, gamma, beta, elastic.ALL, form.epsilon, norm)
         moments[part] = (used.mean, used.variance)
         return y
 

@@ -67,8 +67,7 @@ class Execution:
         depthwise: "native" convolution, or "shifted" sums of shifted images, for compilers without a
             usable gradient of the native one.
         branch: how a traced depth or kernel size is resolved. "cond" executes only what is in use;
-            "where" computes everything, and is the one form in which moments of optional layers
-            can be returned and which `tf.distribute` accepts.
+            "where" computes everything, and is the one form that `tf.distribute` accepts.
         pack: up to how many images of a batch lie side by side in the channels of narrow maps (a power
             of two; 1: none), see `packed`. Wide vector units, 128 lanes on a TPU, stay filled so.
     """
@@ -292,35 +291,29 @@ def batch_norm(
     beta: Tensor,
     choice: Choice,
     epsilon: float,
-    moments: Moments | None,
     form: str,
     pack: int = 1,
 ) -> tuple[Tensor, Moments]:
-    """Normalise with the batch's own moments, or with given ones.
+    """Normalise with the batch's own moments.
 
     Args:
         x: ``[batch, height, width, channels]``.
         gamma, beta: ``[max channels]``.
         choice: channels in use.
         epsilon: added to the variance.
-        moments: statistics of at least `x`'s channels; None takes the batch's.
-        form: how the batch's are taken, see `Execution.batch_norm`.
+        form: how they are taken, see `Execution.batch_norm`.
         pack: how many images lie side by side in `x`.
 
     Returns:
         The normalised tensor and the moments used.
     """
     gamma, beta = channels(gamma, choice), channels(beta, choice)
-    if moments is None and form == "fused" and pack == 1:
+    if form == "fused" and pack == 1:
         return _fused_batch_norm(x, gamma, beta, epsilon)
     wide = ops.cast(x, "float32")
-    if moments is None:
-        moments = _batch_moments(wide, form, pack)
-    size = x.shape[-1] // pack
-    mean, variance = moments.mean[:size], moments.variance[:size]
-    scale = ops.rsqrt(variance + epsilon) * gamma
-    y = ops.cast(wide * _each(scale, pack) + _each(beta - mean * scale, pack), x.dtype)
-    return y, Moments(mean, variance)
+    moments = _batch_moments(wide, form, pack)
+    scale = ops.rsqrt(moments.variance + epsilon) * gamma
+    return ops.cast(wide * _each(scale, pack) + _each(beta - moments.mean * scale, pack), x.dtype), moments
 
 
 def _each(vector: Tensor, pack: int) -> Tensor:

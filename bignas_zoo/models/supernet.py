@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from bignas_zoo.models import elastic, squeeze_excite
-from bignas_zoo.models.elastic import Execution, Moments, is_static
+from bignas_zoo.models.elastic import Execution, is_static
 from bignas_zoo.models.slicing import trainable_shapes
 from bignas_zoo.plan import Block, Op, plan_child
 from bignas_zoo.space import ChildSpec, SearchSpace
@@ -161,19 +161,11 @@ def pack_of(block: Block, most: int, batch: int | None, layerwise: bool) -> int:
 
 
 class _Run:
-    """One forward pass: the values every block needs, and the moments it leaves behind."""
+    """One forward pass: the values every block needs."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        weights: Weights,
-        moments: Mapping[str, Moments] | None,
-        how: Execution,
-        batch: int | None,
-    ) -> None:
-        self.space, self.weights, self.given, self.how, self.batch = space, weights, moments, how, batch
+    def __init__(self, space: SearchSpace, weights: Weights, how: Execution, batch: int | None) -> None:
+        self.space, self.weights, self.how, self.batch = space, weights, how, batch
         self.pack = 1
-        self.moments: dict[str, Moments] = {}
 
     def lay(self, x: Tensor, block: Block) -> Tensor:
         """Lay as many images side by side as `block` wants."""
@@ -187,11 +179,10 @@ class _Run:
             from bignas_zoo.models import lean
 
             form = self._form(act, gate and gate[0])
-            return self._keep(op, lean.norm_act_gate(form, x, *self._affine(op, choice), gate[1] if gate else ()))
-        given = None if self.given is None else self.given[op.name]
+            return lean.norm_act_gate(form, x, *self._affine(op, choice), gate[1] if gate else ())[0]
         gamma, beta = self.weights[f"{op.name}.bn.gamma"], self.weights[f"{op.name}.bn.beta"]
         epsilon, form = self.space.bn_epsilon, self.how.batch_norm
-        y, self.moments[op.name] = elastic.batch_norm(x, gamma, beta, choice, epsilon, given, form, self.pack)
+        y, _ = elastic.batch_norm(x, gamma, beta, choice, epsilon, form, self.pack)
         y = self.act(y) if act else y
         return squeeze_excite.scale_by(y, lambda pooled: gate[0](pooled, *gate[1]), self.pack) if gate else y
 
@@ -203,10 +194,10 @@ class _Run:
 
         conv = functools.partial(elastic.plain_conv, pack=self.pack)
         kernel = elastic.conv_kernel(self.kernel(op), cin, mid)
-        return self._keep(op, lean.expand(self._form(True, None), conv, x, kernel, *self._affine(op, mid)))
+        return lean.expand(self._form(True, None), conv, x, kernel, *self._affine(op, mid))[0]
 
     def _lean(self) -> bool:
-        return self.given is None and self.how.batch_norm == "lean"
+        return self.how.batch_norm == "lean"
 
     def _form(self, act: bool, gate: Any) -> Any:
         from bignas_zoo.models import lean
@@ -215,11 +206,6 @@ class _Run:
 
     def _affine(self, op: Op, choice: Any) -> list[Tensor]:
         return [elastic.channels(self.weights[f"{op.name}.bn.{key}"], choice) for key in ("gamma", "beta")]
-
-    def _keep(self, op: Op, found: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        y, mean, variance = found
-        self.moments[op.name] = Moments(mean, variance)
-        return y
 
     def kernel(self, op: Op) -> Tensor:
         return self.weights[f"{op.name}.kernel"]
@@ -281,27 +267,23 @@ def forward(
     images: Tensor,
     choice: Choice,
     *,
-    moments: Mapping[str, Moments] | None = None,
     dropout_mask: Tensor | None = None,
     how: Execution | None = None,
-) -> tuple[Tensor, dict[str, Moments]]:
-    """Run one child of the supernet.
+) -> Tensor:
+    """Run one child of the supernet, batch norms normalising with the batch's own moments (BigNAS, section 3.1).
 
     Args:
         space: the search space.
         weights: weight name to array, at the biggest child's size (see `initial_weights`).
         images: ``[batch, size, size, 3]`` float32, normalised, already at the child's resolution.
         choice: static entries slice, traced entries mask; both may be mixed.
-        moments: batch-norm statistics by operation name, at least as long as the child's channels;
-            None normalises with the batch's own moments (training, calibration).
         dropout_mask: ``[batch, max head]``, multiplied into the pooled features; None for no dropout.
         how: see `Execution`; None takes its defaults.
 
     Returns:
-        Logits ``[batch, classes]`` float32, and the moments used, by operation name (of optional
-        layers only if their depth is static or `how.branch` is "where").
+        Logits ``[batch, classes]`` float32.
     """
-    run = _Run(space, weights, moments, how or Execution(), images.shape[0])
+    run = _Run(space, weights, how or Execution(), images.shape[0])
     x, cin = images, choice.stem
     for block in plan_child(space.biggest):
         x = run.lay(x, block)
@@ -316,7 +298,7 @@ def forward(
             if dropout_mask is not None:
                 x = x * dropout_mask[:, : x.shape[-1]]
             x = elastic.dense(x, weights["classifier.kernel"], weights["classifier.bias"], choice.head, space.classes)
-    return x, run.moments
+    return x
 
 
 def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: Choice) -> tuple[Tensor, Any]:
@@ -329,15 +311,7 @@ def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: Choice) -> tup
     active = ops.less(block.layer, depth)
     width = elastic.latest(active, cout, cin)
     if run.how.branch == "cond":
-        outside = run.moments
-
-        def taken() -> Tensor:
-            run.moments = {}  # values made inside a branch cannot leave it
-            return run.residual(x, block, cin, cout, choice)
-
-        y = ops.cond(active, taken, lambda: x)
-        run.moments = outside
-        return y, width
+        return ops.cond(active, lambda: run.residual(x, block, cin, cout, choice), lambda: x), width
     if cin is cout:  # an idle branch adds zeros
         return run.residual(x, block, cin, cout, choice, active), width
     return ops.where(active, run.residual(x, block, cin, cout, choice), x), width

@@ -1,4 +1,4 @@
-"""Measure children in several processes of this machine; results come in the order asked for.
+"""Work in several processes of this machine, above all the measuring of children; results come in the order asked for.
 
 A local worker is a process with a pipe. It is started anew when it dies, and its child is measured again; it ends when
 its parent does, however that ends, because its pipe closes. That, and ending a worker in the middle of a child
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from bignas_zoo.errors import BigNASError, UsageError
-from bignas_zoo.space import ChildSpec
 
 #: How often a child may lose its worker before the search gives up.
 ATTEMPTS = 3
-Measure = Callable[[ChildSpec], float]
+#: Seconds in which an idle worker ends by itself.
+IDLE_ENDS = 5
+#: Processes at most unless told otherwise; each takes some 1.5 GB, a supernet and its activations or an exporter.
+DEFAULT = 4
+#: What a worker does: for a search, from a child to its accuracy.
+Work = Callable[[Any], Any]
+
+
+def default_workers() -> int:
+    """Return how many processes to use unless told otherwise."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(DEFAULT, usable)
 
 
 @dataclass
@@ -33,18 +44,18 @@ class _Worker:
 
 
 class LocalWorkers:
-    """A pool of processes, each of which makes its measurement once and then measures children.
+    """A pool of processes, each of which makes what does the work once, and then does it.
 
     Attributes:
         restarts: how many workers died and were replaced.
     """
 
-    def __init__(self, count: int, make: Callable[..., Measure], *arguments: Any) -> None:
+    def __init__(self, count: int, make: Callable[..., Work], *arguments: Any) -> None:
         """Start the processes.
 
         Args:
             count: how many, at least 1.
-            make: a function of a module, called in each process; returns what measures a child.
+            make: a function of a module, called in each process; returns what does the work, e.g. measures a child.
             arguments: of `make`; they are sent to the process.
         """
         if count < 1:
@@ -59,19 +70,19 @@ class LocalWorkers:
         """Process ids."""
         return tuple(w.process.pid for w in self._workers)
 
-    def __call__(self, specs: Sequence[ChildSpec]) -> Iterator[float]:
-        """Yield the accuracies of children, in their order.
+    def __call__(self, items: Sequence[Any]) -> Iterator[Any]:
+        """Yield the results for items, in their order.
 
         Raises:
-            BigNASError: several workers in turn died over the same child; or what the measurement raised.
+            BigNASError: several workers in turn died over the same item; or what the work raised.
         """
-        first, self._tasks = self._tasks, self._tasks + len(specs)  # answers to an earlier, abandoned call are ignored
-        waiting, done, lost = list(range(len(specs)))[::-1], dict[int, float](), [0] * len(specs)
-        for due in range(len(specs)):
+        first, self._tasks = self._tasks, self._tasks + len(items)  # answers to an earlier, abandoned call are ignored
+        waiting, done, lost = list(range(len(items)))[::-1], dict[int, Any](), [0] * len(items)
+        for due in range(len(items)):
             while due not in done:
                 for worker in self._workers:
                     if worker.task is None and waiting:
-                        self._send(worker, first + waiting[-1], specs[waiting.pop()])
+                        self._send(worker, first + waiting[-1], items[waiting.pop()])
                 for worker in self._ready():
                     index = worker.task - first if worker.task is not None else -1
                     result = self._receive(worker)
@@ -79,20 +90,23 @@ class LocalWorkers:
                         lost[index] += 1
                         if lost[index] == ATTEMPTS:
                             raise BigNASError(
-                                f"search: {ATTEMPTS} workers in turn died over the same child, {specs[index]}. "
+                                f"workers: {ATTEMPTS} in turn died over the same task, {items[index]}. "
                                 "Memory may be short: give fewer --workers."
                             )
                         waiting.append(index)
                     elif result is not None and index >= 0:
-                        done[index] = result
+                        done[index] = result[0]
             yield done.pop(due)
 
     def close(self) -> None:
         """End all processes, also in the middle of a child."""
         for worker in self._workers:
             worker.pipe.close()
-            worker.process.terminate()
+            if worker.task is not None:
+                worker.process.terminate()
         for worker in self._workers:
+            worker.process.join(IDLE_ENDS)  # by itself, tidying up; a worker that is still loading does not
+            worker.process.terminate()
             worker.process.join()
         self._workers = []
 
@@ -117,17 +131,17 @@ class LocalWorkers:
         self.restarts += 1
         self._workers[self._workers.index(worker)] = self._start()
 
-    def _send(self, worker: _Worker, task: int, spec: ChildSpec) -> None:
+    def _send(self, worker: _Worker, task: int, item: Any) -> None:
         worker.task = task
         with suppress(OSError):  # it died; noticed when its answer is read
-            worker.pipe.send(spec)
+            worker.pipe.send(item)
 
     def _ready(self) -> list[_Worker]:
         busy = {w.pipe: w for w in self._workers if w.task is not None}
         return [busy[pipe] for pipe in multiprocessing.connection.wait(list(busy))]  # type: ignore[index]
 
-    def _receive(self, worker: _Worker) -> float | None:
-        """Return an accuracy; None, and a new worker, where this one died."""
+    def _receive(self, worker: _Worker) -> tuple[Any] | None:
+        """Return a result in a tuple; None, and a new worker, where this one died."""
         try:
             kind, value = worker.pipe.recv()
         except (EOFError, OSError):
@@ -138,20 +152,20 @@ class LocalWorkers:
             raise value
         if kind == "bug":
             raise RuntimeError(f"in a worker: {value[0]}") from RuntimeError(value[1])
-        return float(value)
+        return (value,)
 
 
-def _work(pipe: Any, make: Callable[..., Measure], arguments: tuple[Any, ...]) -> None:
-    """Measure children until the pipe closes: the body of a worker."""
+def _work(pipe: Any, make: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
+    """Work until the pipe closes: the body of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    measure = None
+    work = None
     with suppress(EOFError, OSError):
         while True:
-            spec = pipe.recv()
+            item = pipe.recv()
             try:
-                measure = measure or make(*arguments)
-                answer: tuple[str, Any] = ("top1", measure(spec))
+                work = work or make(*arguments)
+                answer: tuple[str, Any] = ("result", work(item))
             except BigNASError as error:
                 answer = ("error", error)
             except Exception as error:  # noqa: BLE001  the parent raises it
