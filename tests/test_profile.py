@@ -14,10 +14,10 @@ from latency_tables import PHONE, time_of
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, predict
 from bignas_zoo.latency.coverage import coverage, space_blocks, thinned_blocks
-from bignas_zoo.measure.profile import GROUP, TRIES, Plan, profile
+from bignas_zoo.measure.profile import GROUP, PASSES, TRIES, Plan, profile
 from bignas_zoo.plan import Block, plan_child
 from bignas_zoo.runtime import adb
-from bignas_zoo.sampling import uniform_child
+from bignas_zoo.sampling import uniform, uniform_child
 from bignas_zoo.space import ChildSpec, SearchSpace, StageSpace
 from bignas_zoo.spaces import SPACES
 
@@ -55,6 +55,7 @@ class Clock:
 
 PLAN = Plan(TINY, most_blocks=10_000, fit=10, networks=20)
 FILES = len(PLAN.blocks()) + 30
+GROUPS = PASSES * -(-FILES // GROUP)
 
 
 def measured(folder: Path, clock: Clock, plan: Plan = PLAN) -> DeviceTable:
@@ -78,10 +79,9 @@ def test_overhead_and_scale_are_found_and_checked(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_grows_slower_is_noticed_by_the_anchor(tmp_path: Path) -> None:
-    groups = -(-FILES // GROUP)
-    clock = Clock([1.0] * (groups - 4) + [2.0] * 4 * TRIES)
+    clock = Clock([1.0] * (GROUPS - 4) + [2.0] * 4 * TRIES)
     table = measured(tmp_path, clock)
-    assert clock.groups == groups + 4 * (TRIES - 1)
+    assert clock.groups == GROUPS + 4 * (TRIES - 1)
     assert table.overhead_ms == pytest.approx(OVERHEAD)
     assert table.scale == pytest.approx(SCALE)
     assert table.validation is not None
@@ -89,13 +89,38 @@ def test_a_machine_that_grows_slower_is_noticed_by_the_anchor(tmp_path: Path) ->
 
 
 def test_a_group_that_was_slow_is_measured_again(tmp_path: Path) -> None:
-    groups = -(-FILES // GROUP)
-    clock = Clock([1.0, 1.0, 1.5, 1.02, 1.4, 1.2, 1.1, *[1.0] * (groups - 4)])
+    clock = Clock([1.0, 1.0, 1.5, 1.02, 1.4, 1.2, 1.1, *[1.0] * (GROUPS - 4)])
     measured(tmp_path, clock)
     assert clock.groups == len(clock.factors)
-    lines = (tmp_path / "phone.log.jsonl").read_text().splitlines()[1:]
-    floors = [json.loads(line)["floor"] / FLOOR_MS for line in lines[::GROUP]]
-    assert floors == pytest.approx([1.0, 1.0, 1.02, 1.1, *[1.0] * (groups - 4)])
+    entries = [json.loads(line) for line in (tmp_path / "phone.log.jsonl").read_text().splitlines()[1:]]
+    floors = {entry["group"]: entry["floor"] / FLOOR_MS for entry in entries}
+    assert list(floors.values()) == pytest.approx([1.0, 1.0, 1.02, 1.1, *[1.0] * (GROUPS - 4)])
+
+
+def test_every_file_is_measured_twice_among_others(tmp_path: Path) -> None:
+    measured(tmp_path, Clock())
+    entries = [json.loads(line) for line in (tmp_path / "phone.log.jsonl").read_text().splitlines()[1:]]
+    groups: dict[str, list[int]] = {}
+    for entry in entries:
+        groups.setdefault(entry["name"], []).append(entry["group"])
+    assert len(groups) == FILES
+    assert {len(found) for found in groups.values()} == {2}
+    neighbours = [{n for n in groups if g in groups[n]} - {name} for name, found in groups.items() for g in found]
+    assert sum(not first & second for first, second in zip(neighbours[::2], neighbours[1::2], strict=True)) > FILES / 2
+
+
+def test_an_anchor_that_is_wrong_is_outvoted_by_the_other_files(tmp_path: Path) -> None:
+    class Unsteady(Clock):
+        """Measures the first file of a group, the anchor, up to 1 % wrong."""
+
+        def measure(self, files: Sequence[Path]) -> list[Measurement]:
+            anchor, *others = super().measure(files)
+            wrong = 1 + 0.01 * uniform(("wrong", self.groups))
+            return [dataclasses.replace(anchor, mean_ms=anchor.mean_ms * wrong), *others]
+
+    table = measured(tmp_path, Unsteady())
+    assert table.validation is not None
+    assert table.validation.worst < 1e-3
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
@@ -107,7 +132,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         file.write('{"name": "block [')  # killed while it wrote
     clock = Clock()
     assert measured(tmp_path, clock).scale == pytest.approx(SCALE)
-    assert clock.groups == -(-(FILES - 3 * GROUP) // GROUP)
+    assert clock.groups == GROUPS - 3
     again = Clock([])
     assert measured(tmp_path, again).scale == pytest.approx(SCALE)
     assert again.groups == 0

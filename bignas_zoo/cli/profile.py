@@ -71,7 +71,7 @@ def profile_command(
     """
     from bignas_zoo import store
     from bignas_zoo.latency import write_table
-    from bignas_zoo.measure.profile import Plan, coverage_text, profile
+    from bignas_zoo.measure.profile import PASSES, Plan, coverage_text, profile
     from bignas_zoo.measure.profile_files import AdbMeter, LocalMeter, ParallelBuilder, TFLiteBuilder
     from bignas_zoo.search.workers import default_workers
 
@@ -81,7 +81,7 @@ def profile_command(
     meter: AdbMeter | LocalMeter
     protocol: Protocol
     if serial is None:
-        meter = LocalMeter(threads, rounds)
+        meter = LocalMeter(threads, -(-rounds // PASSES))
         protocol = meter.protocol(precision)
     else:
         meter = AdbMeter(serial, threads, cores=cores)
@@ -103,8 +103,9 @@ def profile_command(
             source="`bignas-zoo profile`, on the device",
             license="Apache-2.0",
             coverage=coverage_text(chosen, len(table.rows)),
-            note=f"Fitted to {fit} random children. A block's time is that of the fastest round, less that of a "
-            "file that computes almost nothing, and more or less by what it was found to take in a network.",
+            note=f"Fitted to {fit} children, half of them random, half near the smallest and the biggest. A block's "
+            "time is that of the fastest round, less that of a file that computes almost nothing, and more or less by "
+            "what it was found to take in a network.",
         )
         write_table(folder / f"{name}.json", table)
     describe(table)

@@ -32,7 +32,7 @@ class DaskWorkers:
                 'workers: a cluster needs Dask. Install it with pip install "bignas-zoo[search]", or give a number.'
             ) from error
         try:
-            self._client = Client(address)
+            self._client: Any = Client(address)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise UsageError(f"workers: no Dask scheduler at {address} ({error}).") from error
         self._make, self._arguments = make, arguments
@@ -61,7 +61,7 @@ _THERE = threading.Lock()
 
 def _measure_there(make: Callable[..., Work], arguments: tuple[Any, ...], spec: ChildSpec) -> float:
     with _THERE:  # a Dask worker may have several threads; an evaluator takes all cores itself
-        return _made(make, arguments)(spec)
+        return float(_made(make, arguments)(spec))
 
 
 @functools.lru_cache(maxsize=1)

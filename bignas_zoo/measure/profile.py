@@ -1,44 +1,42 @@
 """The latency table of a device: measure the blocks of a space, fit whole networks, check on others.
 
 Each block is a file of its own, measured in groups that share an anchor, so that a machine that grows slower or busier
-shows: such a group is measured again, and if that does not help its times are scaled. The time of an almost empty file
-is taken off every block. Overhead and scale are then fitted to random whole networks, and the table is checked on other
-ones. Everything measured goes to a log at once; a run that was interrupted goes on from there.
+shows: such a group is measured again. Every file is measured in two groups, each time among others, so that what a
+group was slower or faster can be told from what a file takes (a median polish). The time of an almost empty file is
+taken off every block. Overhead and scale are then fitted to whole networks, and the table is checked on other ones.
+Everything measured goes to a log at once; a run that was interrupted goes on from there.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import math
-import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from bignas_zoo import store
-from bignas_zoo.errors import IntegrityError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Validation, predict
 from bignas_zoo.latency import Protocol as TableProtocol
 from bignas_zoo.latency.coverage import thinned_blocks
 from bignas_zoo.latency.fitting import fit
 from bignas_zoo.latency.interpolation import held_out
-from bignas_zoo.latency.validation import number
+from bignas_zoo.measure.profile_log import ANCHOR, FLOOR, LOG_SCHEMA, Log
 from bignas_zoo.plan import Block
 from bignas_zoo.sampling import choose, mutate, uniform, uniform_child
 from bignas_zoo.space import ChildSpec, SearchSpace
 
-LOG_SCHEMA = "bignas-zoo/profile-log/1"
 #: Files measured together. Each is a process of its own.
 GROUP = 8
 #: A group whose anchor took so much longer than in the fastest quarter of groups is measured again, so often in all.
 SLOW, TRIES = 1.03, 3
-FLOOR, ANCHOR = "floor", "anchor"
+#: How often each file is measured. Two sessions on one machine differed by 2.4 % a file: 1.4 % a group, 1.4 % the rest.
+PASSES = 2
+#: Files are kept from one pass to the next as long as they take no more together.
+KEPT_BYTES = 4 << 30
 #: Part of the choices in which a child near the smallest or biggest one differs from it.
 NEAR = 0.2
-TIMES = ("ms", "std", FLOOR, ANCHOR)
 Say = Callable[[str], None]
 
 
@@ -120,79 +118,6 @@ class Plan:
         return uniform_child(self.space, ("profile anchor", self.seed))
 
 
-Entry = dict[str, Any]
-
-
-class Log:
-    """What has been measured, one JSON object a line."""
-
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self.entries = path, dict[str, Entry]()
-        if not path.exists():
-            store.append_line(path, json.dumps(header))
-            return
-        *lines, unfinished = path.read_bytes().split(b"\n")
-        if unfinished:  # a line that was being written; the next one must not go behind it
-            store.atomic_write(path, b"".join(line + b"\n" for line in lines))
-        try:
-            first, *entries = (json.loads(line) for line in lines)
-            found = {**first, "protocol": {**first["protocol"], "date": None}}
-            wanted = {**header, "protocol": {**header["protocol"], "date": None}}
-            for entry in entries:
-                self.entries[str(entry["name"])] = {**entry, **{key: _time(entry, key) for key in TIMES}}
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{path}: not a log of `profile` ({error}). Remove it to measure again.") from error
-        if found != wanted:
-            differing = [k for k in wanted if found.get(k) != wanted[k]]
-            raise UsageError(
-                f"{path}: was measured with another {', '.join(differing)}; times of another protocol are never mixed. "
-                "Choose another name, or remove it to measure again."
-            )
-
-    def add(self, name: str, measured: Measurement, floor_ms: float, anchor_ms: float) -> None:
-        """Store a measurement, on the disk before anything goes on."""
-        entry = {
-            "name": name,
-            "ms": measured.mean_ms,
-            "std": measured.std_ms or 0.0,
-            "count": measured.count,
-            FLOOR: floor_ms,
-            ANCHOR: anchor_ms,
-        }
-        store.append_line(self.path, json.dumps(entry))
-        self.entries[name] = entry
-
-    @property
-    def brisk(self) -> float:
-        """What the anchor took at most in the fastest quarter of groups; infinite before the first.
-
-        Not at its fastest: a clock that was raised for a moment would have everything after it measured thrice.
-        """
-        anchors = sorted(entry[ANCHOR] for entry in self.entries.values())
-        return float(anchors[len(anchors) // 4]) if anchors else math.inf
-
-    def steady(self, name: str) -> Measurement:
-        """Return a measurement as if the machine had always been as fast as in its middle group."""
-        entry, drift = self.entries[name], self._drift(self.entries[name])
-        return Measurement(entry["ms"] * drift, entry["std"] * drift, entry["count"])
-
-    @functools.cached_property
-    def floor_ms(self) -> float:
-        """What any file takes, likewise."""
-        return float(statistics.median(entry[FLOOR] * self._drift(entry) for entry in self.entries.values()))
-
-    @functools.cached_property
-    def _middle(self) -> float:
-        return float(statistics.median(entry[ANCHOR] for entry in self.entries.values()))
-
-    def _drift(self, entry: Mapping[str, Any]) -> float:
-        return float(self._middle / entry[ANCHOR])
-
-
-def _time(entry: Mapping[str, Any], key: str) -> float:
-    return number(entry[key], key, 1e-9 if key == ANCHOR else 0.0, 1e9)
-
-
 def profile(
     plan: Plan,
     name: str,
@@ -224,16 +149,23 @@ def profile(
     blocks, children = plan.blocks(), plan.children()
     jobs: list[Job] = [(_block_name(key), block) for key, block in blocks.items()]
     jobs += [(_network_name(spec), spec) for spec in children]
-    # A machine differs by some percent from minute to minute: in any order of kinds, one kind would get the slow ones.
-    jobs.sort(key=lambda job: uniform(("profile order", plan.seed, job[0])))
-    left = [job for job in jobs if job[0] not in log.entries]
-    say(f"{len(blocks)} blocks and {len(children)} networks; {len(left)} files are still to be measured")
+    left = [_left(jobs, log, number, plan.seed) for number in range(PASSES)]
+    done, total = PASSES * len(jobs) - sum(map(len, left)), PASSES * len(jobs)
+    say(
+        f"{len(blocks)} blocks and {len(children)} networks, each measured {PASSES} times; "
+        f"{total - done} measurements are still to be made"
+    )
     with store.working_folder(folder) as temporary:
-        ends = _ends(temporary, builder, plan.anchor()) if left else {}
-        for start in range(0, len(left), GROUP):
-            report(len(jobs) - len(left) + start, len(jobs))
-            _measure_group(left[start : start + GROUP], temporary, ends, meter, builder, log)
-    report(len(jobs), len(jobs))
+        bench = _Bench(temporary, meter, builder, log)
+        if done < total:
+            bench.prepare(plan.anchor())
+        for number, pending in enumerate(left):
+            for start in range(0, len(pending), GROUP):
+                report(done, total)
+                group = pending[start : start + GROUP]
+                bench.measure(group, keep=number < PASSES - 1)
+                done += len(group)
+    report(total, total)
     rows = {key: _above(log.steady(_block_name(key)), log.floor_ms) for key in blocks}
     raw = DeviceTable(name, protocol, rows, overhead_ms=log.floor_ms, interpolation=held_out(rows))
     times = [log.steady(_network_name(spec)).mean_ms for spec in children]
@@ -244,24 +176,46 @@ def profile(
 Job = tuple[str, Block | ChildSpec]
 
 
-def _ends(folder: Path, builder: Builder, child: ChildSpec) -> dict[str, Path]:
-    """Make the two files that every group holds: an almost empty one, and a network that shows the machine's speed."""
-    paths = {name: folder / f"{name}.tflite" for name in (FLOOR, ANCHOR)}
-    builder.floor(paths[FLOOR])
-    builder.make([(child, paths[ANCHOR])])
-    return paths
+def _left(jobs: Sequence[Job], log: Log, number: int, seed: int) -> list[Job]:
+    """Return what a pass has still to measure, in its own random order.
+
+    A machine differs by some percent from minute to minute: in any order of kinds, one kind would get the slow ones.
+    """
+    done = log.passes
+    left = [job for job in jobs if done[job[0]] <= number]
+    return sorted(left, key=lambda job: uniform(("profile order", seed, number, job[0])))
 
 
-def _measure_group(
-    jobs: Sequence[Job], folder: Path, ends: dict[str, Path], meter: Meter, builder: Builder, log: Log
-) -> None:
-    paths = [folder / f"{i}.tflite" for i in range(len(jobs))]
-    builder.make([(part, path) for (_, part), path in zip(jobs, paths, strict=True)])
-    anchor, floor, *found = _steadiest([ends[ANCHOR], ends[FLOOR], *paths], meter, log.brisk)
-    for (name, _), measured in zip(jobs, found, strict=True):
-        log.add(name, measured, floor.mean_ms, anchor.mean_ms)
-    for path in paths:
-        path.unlink()
+class _Bench:
+    """Makes files and measures them in groups."""
+
+    def __init__(self, folder: Path, meter: Meter, builder: Builder, log: Log) -> None:
+        self.folder, self.meter, self.builder, self.log = folder, meter, builder, log
+        self.ends: list[Path] = []
+        self.made: dict[str, Path] = {}
+        self.number = 0
+
+    def prepare(self, child: ChildSpec) -> None:
+        """Make the two files of every group: a network that shows the machine's speed, and an almost empty one."""
+        self.ends = [self.folder / f"{name}.tflite" for name in (ANCHOR, FLOOR)]
+        self.builder.make([(child, self.ends[0])])
+        self.builder.floor(self.ends[1])
+
+    def measure(self, jobs: Sequence[Job], *, keep: bool) -> None:
+        """Measure a group; keep its files for the next pass, or not."""
+        missing = [job for job in jobs if job[0] not in self.made]
+        paths = {name: self.folder / f"{self.number + i}.tflite" for i, (name, _) in enumerate(missing)}
+        self.number += len(missing)
+        self.builder.make([(part, paths[name]) for name, part in missing])
+        self.made |= paths
+        files = [self.made[name] for name, _ in jobs]
+        anchor, floor, *found = _steadiest([*self.ends, *files], self.meter, self.log.brisk)
+        group = self.log.next_group
+        for (name, _), measured in zip(jobs, found, strict=True):
+            self.log.add(name, group, measured, floor.mean_ms, anchor.mean_ms)
+        if not keep or sum(path.stat().st_size for path in self.folder.iterdir()) > KEPT_BYTES:
+            for name, _ in jobs:
+                self.made.pop(name).unlink()
 
 
 def _steadiest(paths: Sequence[Path], meter: Meter, brisk: float) -> list[Measurement]:
