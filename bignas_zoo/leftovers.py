@@ -120,7 +120,7 @@ def done_with(path: Path) -> None:
 
 
 @atexit.register
-def _tidy_up() -> None:
+def tidy_up() -> None:
     """Delete what is left of this process: Ctrl-C may come while something is being deleted."""
     for path, process in list(_MINE.items()):
         if process == os.getpid():

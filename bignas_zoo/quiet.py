@@ -7,6 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 
+#: Descriptors of what stderr was outside of each `quiet_native` that is open.
+_SAVED: list[int] = []
+
+
+def stderr_descriptor() -> int:
+    """Return the file descriptor of the real stderr."""
+    return _SAVED[0] if _SAVED else 2
+
 
 @contextlib.contextmanager
 def quiet_native() -> Iterator[None]:
@@ -26,5 +34,8 @@ def quiet_native() -> Iterator[None]:
                 continue
             stack.callback(os.close, saved)
             stack.callback(os.dup2, saved, descriptor)
+            if descriptor == 2:
+                _SAVED.append(saved)
+                stack.callback(_SAVED.pop)
             os.dup2(sink, descriptor)
         yield

@@ -127,16 +127,18 @@ def started(place: Path) -> subprocess.Popen[str]:
     return process
 
 
-def interrupted(place: Path, seconds: float) -> int:
+SAYS = {signal.SIGINT: (130, "Error: interrupted."), signal.SIGTERM: (143, "Error: stopped by SIGTERM.")}
+
+
+def interrupted(place: Path, seconds: float, number: signal.Signals = signal.SIGINT) -> int:
     """Send Ctrl-C to a `get` some seconds after it has begun, and look at what it leaves; return its exit code."""
     process = started(place)
     time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert "Traceback" not in said, f"after {seconds} s"
     if process.returncode:
-        assert process.returncode == 130, f"after {seconds} s: {said}"
-        assert said.splitlines()[-1] == "Error: interrupted.", f"after {seconds} s"
+        assert (process.returncode, said.splitlines()[-1]) == SAYS[number], f"after {seconds} s: {said}"
     assert list(place.rglob(f"{leftovers.TEMPORARY}*")) == [], f"after {seconds} s"
     return process.returncode
 
@@ -158,10 +160,11 @@ def test_ctrl_c_at_any_moment_of_a_cached_get(slice_folder: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_any_moment_of_a_first_get(tmp_path: Path) -> None:
-    """With TensorFlow, whose imports and callbacks make other errors of an interrupt, or none."""
+@pytest.mark.parametrize("number", SAYS)
+def test_a_signal_at_any_moment_of_a_first_get(number: signal.Signals, tmp_path: Path) -> None:
+    """With TensorFlow, whose imports and callbacks make other errors of an interrupt, or none, or crash."""
     (tmp_path / "tmp").mkdir()
-    for seconds in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0):
-        interrupted(tmp_path, seconds)
+    for seconds in (0.3, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0):
+        interrupted(tmp_path, seconds, number)
         if (tmp_path / "out").exists():
             assert (tmp_path / "out" / "slice.json").exists()

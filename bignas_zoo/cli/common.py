@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bignas_zoo.budget import milliseconds
+from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.errors import NotFoundError
 from bignas_zoo.registry import Slice, families
 from bignas_zoo.selection import RISKS
@@ -150,26 +151,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             for cell, width, heading in zip(line, widths, headings, strict=True)
         )
         click.echo("  ".join(cells).rstrip())
-
-
-class Interrupt:
-    """Ctrl-C, remembered: an exception raised while a library's callback runs gets lost there."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __call__(self, *_: object) -> None:
-        """Handle the signal."""
-        self.came = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if the signal came."""
-        if self.came:
-            raise KeyboardInterrupt
-
-
-INTERRUPT = Interrupt()
 
 
 def say(message: str) -> None:

@@ -15,13 +15,14 @@ import click
 from bignas_zoo import __version__
 from bignas_zoo.cli.bench import bench_command
 from bignas_zoo.cli.cache import cache_command
-from bignas_zoo.cli.common import INTERRUPT, printable
+from bignas_zoo.cli.common import printable
 from bignas_zoo.cli.curves import curves_command
 from bignas_zoo.cli.devices import devices_command
 from bignas_zoo.cli.evaluate import evaluate_command
 from bignas_zoo.cli.export import export_command
 from bignas_zoo.cli.finetune import finetune_command
 from bignas_zoo.cli.get import get_command
+from bignas_zoo.cli.interrupt import INTERRUPT, INTERRUPTED, terminate
 from bignas_zoo.cli.latency import latency_command
 from bignas_zoo.cli.list import list_command
 from bignas_zoo.cli.profile import profile_command
@@ -31,8 +32,6 @@ from bignas_zoo.cli.show import show_command
 from bignas_zoo.cli.train import family_command, train_command
 from bignas_zoo.cli.verify import verify_command
 from bignas_zoo.errors import BigNASError, LocalIOError
-
-INTERRUPTED, TERMINATED = 130, 143
 
 
 class _Group(click.Group):
@@ -44,7 +43,7 @@ class _Group(click.Group):
         if sys.stdout is None:  # closed by whoever started us
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         with contextlib.suppress(ValueError):  # only the main thread may
-            signal.signal(signal.SIGTERM, _terminate)  # an exception, so that temporary files are removed
+            signal.signal(signal.SIGTERM, terminate)  # an exception, so that temporary files are removed
             if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, INTERRUPT):
                 INTERRUPT.came = False
                 signal.signal(signal.SIGINT, INTERRUPT)
@@ -85,11 +84,6 @@ class _Group(click.Group):
         except Exception as error:  # noqa: BLE001  a bug: say so without a wall of text
             _fail(f"internal error, {type(error).__name__}: {error}. Run with --debug to see where.", 1, debug)
         sys.exit(0)
-
-
-def _terminate(*_: object) -> None:
-    click.echo("Error: stopped by SIGTERM.", err=True)
-    sys.exit(TERMINATED)
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
