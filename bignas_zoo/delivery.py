@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 
 
+#: Of the TFLite file in every slice folder.
+PRECISION = "float32"
+
+
 @dataclass(frozen=True)
 class GetResult:
     """What `get` made.
@@ -153,7 +157,20 @@ def get(
         elif there != description:
             store.write_json(target / SLICE_FILE, description)
     hint = selection.underuse(chosen, limits, predictor) if limits and name is None else None
+    hint = " ".join(filter(None, (hint, _other_precision(latency or ())))) or None
     return GetResult(chosen, target.absolute(), files, description["parity"], hint, cached, latency)
+
+
+def _other_precision(latency: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return a remark where a time is that of files of another precision than the one that is always there."""
+    found = [(entry["device"], entry["protocol"]["precision"]) for entry in latency]
+    for device, precision in found:
+        if precision != PRECISION:
+            return (
+                f"The time on {device} is that of a file in {precision}; {TFLITE} is {PRECISION}. "
+                f"`bignas-zoo export FOLDER --precision {precision}` makes the other."
+            )
+    return None
 
 
 def _say_what_goes(target: Path, say: Say) -> None:

@@ -115,6 +115,7 @@ class Killer:
         after = self.order()
         assert not after["killed"], when
         assert "error" not in after, f"{when}: {after.get('error')}"
+        self.seconds = min(self.seconds, float(after["seconds"]))  # the first run may have been a slow one
         assert self._orphans() == [], when
         assert self._everything() == self.at_end, when
         self.scene.check()
@@ -126,10 +127,14 @@ class Killer:
             yield self.kill(at=at)
 
     def random_moments(self, count: int, seed: int) -> Iterator[bool]:
-        """Kill at random moments of a run."""
-        draw = random.Random(seed)
-        for _ in range(count):
-            yield self.kill(after=draw.random() * self.seconds * 1.1)
+        """Kill at random moments of a run until so many were killed; some end before."""
+        draw, left = random.Random(seed), count
+        for _ in range(10 * count):
+            if not left:
+                break
+            killed = self.kill(after=draw.random() * self.seconds * 1.1)
+            left -= killed
+            yield killed
 
     def _orphans(self) -> list[Path]:
         return [p for p in self.place.rglob("*") if p.name.startswith(TEMPORARY)] + list((self.place / "tmp").iterdir())

@@ -278,7 +278,7 @@ def test_every_command_takes_an_address_like_a_folder(hub: HubServer, tiny_famil
     here, there = both("evaluate", "SLICE", "--data", str(tmp_path / "images"), "--json")
     assert here == there
     assert here["images"] == 5
-    for name, place in ((str(folder), tmp_path / "one"), (address, tmp_path / "two")):
-        done = CliRunner().invoke(main, ["export", name, "--format", "onnx", "-o", str(place)])
+    for name, more in ((str(folder), []), (address, ["-o", str(tmp_path / "exported")])):
+        done = CliRunner().invoke(main, ["export", name, "--format", "onnx", *more])
         assert done.exit_code == 0, done.stderr
-    assert (tmp_path / "one" / "model.onnx").read_bytes() == (tmp_path / "two" / "model.onnx").read_bytes()
+    assert (folder / "model.onnx").read_bytes() == (tmp_path / "exported" / "model.onnx").read_bytes()

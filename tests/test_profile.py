@@ -298,9 +298,10 @@ ONE = SearchSpace(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_real_files_are_made_and_measured(precision: str, tmp_path: Path) -> None:
+def test_real_files_are_made_and_measured(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bignas_zoo.measure.profile_files import LocalMeter, TFLiteBuilder
 
+    monkeypatch.setattr("bignas_zoo.measure.profile.TRIES", 1)
     meter = LocalMeter(rounds=2)
     plan = Plan(ONE, fit=1, networks=1)
     table = profile(
@@ -323,6 +324,7 @@ def test_profile_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     from bignas_zoo.latency import find_device
 
     monkeypatch.setitem(spaces.SPACES, "one", ONE)
+    monkeypatch.setattr("bignas_zoo.measure.profile.TRIES", 1)
     monkeypatch.setenv("BIGNAS_ZOO_DEVICES", str(tmp_path / "devices"))
     arguments = ["profile", "here", "--space", "one", "--fit", "1", "--networks", "1", "--rounds", "2"]
     result = CliRunner().invoke(main, arguments)
@@ -332,6 +334,6 @@ def test_profile_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     names = {p.name for p in (tmp_path / "devices").iterdir()}
     assert names == {"here.json", "here.log.jsonl", "here.lock", "here.png", "here.svg"}
     header = json.loads((tmp_path / "devices" / "here.log.jsonl").read_text().splitlines()[0])
-    assert header["schema"] == "bignas-zoo/profile-log/1"
+    assert header["schema"] == "bignas-zoo/profile-log/2"
     assert CliRunner().invoke(main, ["profile", "../x", "--space", "one"]).exit_code == 2
     assert CliRunner().invoke(main, ["profile", "x", "--space", "none-such"]).exit_code == 3

@@ -12,6 +12,7 @@ from conftest import TINY
 from measuring import fatal, truth
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.measure import dask_workers
 from bignas_zoo.measure.dask_workers import DaskWorkers
 from bignas_zoo.sampling import uniform_child
 
@@ -50,7 +51,8 @@ def test_an_error_of_ours_is_raised_as_it_is(address: str) -> None:
         list(cluster(SPECS[:1]))
 
 
-def test_where_no_scheduler_answers_is_one_sentence() -> None:
+def test_where_no_scheduler_answers_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_workers, "SECONDS", 2)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         place = f"tcp://127.0.0.1:{taken.getsockname()[1]}"

@@ -173,8 +173,9 @@ def _print(result: delivery.GetResult) -> None:
 
 def _latency(entry: Mapping[str, Any]) -> str:
     protocol = entry["protocol"]
+    threads = protocol["threads"] or "?"
     return (
         f"{milliseconds(entry['predicted_ms'])} ms predicted "
         f"({milliseconds(entry['low_ms'])} to {milliseconds(entry['high_ms'])}), "
-        f"{protocol['runtime']}, {protocol['precision']}, {protocol['threads'] or '?'} threads"
+        f"{protocol['runtime']}, {protocol['precision']}, {threads} thread{'s'[: threads != 1]}"
     )

@@ -11,6 +11,9 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.search.workers import ATTEMPTS, Work
 from bignas_zoo.space import ChildSpec
 
+#: How long a scheduler may take to answer.
+SECONDS = 10
+
 
 class DaskWorkers:
     """The workers of a Dask cluster; its scheduler gives a lost child to another worker."""
@@ -32,7 +35,7 @@ class DaskWorkers:
                 'workers: a cluster needs Dask. Install it with pip install "bignas-zoo[search]", or give a number.'
             ) from error
         try:
-            self._client: Any = Client(address)  # type: ignore[no-untyped-call]
+            self._client: Any = Client(address, timeout=SECONDS)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise UsageError(f"workers: no Dask scheduler at {address} ({error}).") from error
         self._make, self._arguments = make, arguments
