@@ -10,12 +10,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hub_fixtures import REPO, changed, push
 from hub_repos import READER, STRANGER, WRITER, Fault
 from hub_server import HubServer
 
 import bignas_zoo as bz
 from bignas_zoo import store
+from bignas_zoo.cli.main import main
 from bignas_zoo.errors import AuthError, IntegrityError, NetworkError, NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.hub import fetching, pushing, using
 from bignas_zoo.hub.bundle import Bundle
@@ -236,6 +238,9 @@ def test_listing_an_owner_over_several_pages(
     monkeypatch.setenv("HF_TOKEN", STRANGER)
     assert len(using.list_hub("zoo")) == 5
     assert using.list_hub("writer") == []
+    done = CliRunner().invoke(main, ["list", "--hub", "writer"])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "'writer' has no slices" in done.stderr
 
 
 def test_from_pretrained_and_push_to_hub(hub: HubServer, tiny_bundle: Bundle, stand_ins: None) -> None:

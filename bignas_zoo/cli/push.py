@@ -147,6 +147,9 @@ def print_hub(owner: str, as_json: bool) -> None:
     if as_json:
         print_json("hub-list", {"owner": owner, "slices": [row.to_json() for row in found]})
         return
+    if not found:
+        say(f"'{owner}' has no slices that you may see on the Hub.")
+        return
     print_table(
         ("address", "slice", ">MMACs", ">M params", ">TFLite MB", ">px", ">top-1 %", "changed"),
         [
