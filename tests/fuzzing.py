@@ -113,6 +113,17 @@ def mutate_value(draw: random.Random, value: Any) -> Any:
     return draw.choice(WORDS)
 
 
+def _text(value: Any) -> str:
+    """Return JSON text up to the longest input: lists repeated in repeated lists may be gigabytes of it."""
+    found, size = [], 0
+    for piece in json.JSONEncoder().iterencode(value):
+        found.append(piece)
+        size += len(piece)
+        if size >= LONGEST:
+            break
+    return "".join(found)[:LONGEST]
+
+
 def mutate_json(draw: random.Random, data: bytes) -> bytes:
     """Change a value of JSON text, or its bytes."""
     if draw.random() < 0.3:
@@ -121,7 +132,7 @@ def mutate_json(draw: random.Random, data: bytes) -> bytes:
         value = json.loads(data)
         for _ in range(draw.choice((1, 1, 1, 2, 3))):
             value = mutate_value(draw, value)
-        return json.dumps(value).encode()[:LONGEST]
+        return _text(value).encode()
     except (ValueError, RecursionError):
         return mutate_bytes(draw, data)
 
@@ -147,7 +158,7 @@ class Report:
         inputs, accepted: how many, and how many of them were valid.
         seconds: in all.
         worst_seconds: of one input.
-        grown_bytes: how much the process grew, at most.
+        grown_bytes: how much the process' peak grew while it read the inputs.
         failures: an input and what went wrong.
     """
 
@@ -161,10 +172,10 @@ class Report:
 
     def __post_init__(self) -> None:
         self.failures = self.failures or []
-        self._base = peak_bytes()
 
     def judge(self, target: Target, data: bytes) -> None:
         """Run an input and note what came of it."""
+        peak = peak_bytes()  # now: making the input is not reading it
         began, before = time.perf_counter(), time.thread_time()
         failure = None
         try:
@@ -179,12 +190,12 @@ class Report:
         self.inputs += 1
         self.seconds += time.perf_counter() - began
         self.worst_seconds = max(self.worst_seconds, taken)
-        grown = peak_bytes() - self._base
+        grown = self.grown_bytes + peak_bytes() - peak
         if failure is None and taken > MOST_SECONDS:
             failure = f"took {taken:.2f} s"
         if failure is None and grown > MOST_BYTES > self.grown_bytes:
             failure = f"took {grown >> 20} MiB"
-        self.grown_bytes = max(self.grown_bytes, grown)
+        self.grown_bytes = grown
         if failure is not None and len(self.failures) < 20:
             self.failures.append((data, failure))
 

@@ -185,7 +185,7 @@ def test_get_searches_for_exactly_this_budget(tiny_family: Path, data: Path, tmp
         (("search", "bignas-cifar10", "--data", "x", "--in-place"), 2, "is part of the installation"),
         (("search", "bignas-cifar10", "--data", "x", "--device-table", "/nowhere.json"), 7, "/nowhere.json"),
         (("search", "bignas-cifar10", "--data", "x", "--output", "/dev/null"), 7, "is a file"),
-        (("search", "bignas-cifar10", "--data", "x\x00y"), None, ""),
+        (("search", "bignas-cifar10", "--data", "x\x00y"), 2, "NUL character"),
         (("get", "--search", "--budget", "5MMACs"), 2, "--search needs --budget and --data"),
         (("get", "bignas-cifar10-s", "--search", "--budget", "5M", "--data", "x"), 2, "no slice's name"),
         (("get", "--budget", "5MMACs", "--data", "x"), 2, "--data belongs to --search"),

@@ -37,6 +37,12 @@ from bignas_zoo.errors import BigNASError, LocalIOError
 class _Group(click.Group):
     """A group whose errors are one sentence on stderr and an exit code."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # No shell can pass it on, but a program that calls us in its own process can; each Python says something else.
+        if any("\0" in text for text in args):
+            raise click.UsageError("an argument has a NUL character, which no name of a file or slice can have.", ctx)
+        return super().parse_args(ctx, args)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
         debug = "--debug" in sys.argv[1:]
