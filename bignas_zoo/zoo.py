@@ -86,17 +86,23 @@ def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.n
     return read_weights(_verified_path(family, record))
 
 
-def from_hub(name: str | Path) -> str | Path:
+def from_hub(name: str | Path, verify_key: str | Path | None = None) -> str | Path:
     """Return the folder in the cache of a slice of the Hub, fetched if need be; any other name as it is.
+
+    Args:
+        name: of a slice, a folder, or ``hf://ORG/NAME[@REVISION]``.
+        verify_key: file of the Ed25519 public key that must have signed a slice of the Hub.
 
     Raises:
         UsageError, NotFoundError, AuthError, NetworkError, IntegrityError, LocalIOError: see `hub.fetching.fetch`.
     """
     if not (isinstance(name, str) and name.startswith("hf://")):
+        if verify_key is not None:
+            raise UsageError(f"{name}: a key verifies what was pushed to the Hub: name hf://ORG/NAME, or give no key.")
         return name
     from bignas_zoo.hub.fetching import fetch
 
-    return fetch(name).folder
+    return fetch(name, verify_key=verify_key).folder
 
 
 def find(name: str | Path, family: str | Path | None = None) -> Slice:
@@ -112,23 +118,25 @@ def find(name: str | Path, family: str | Path | None = None) -> Slice:
     return registry.find_slice(str(name), family)[1]
 
 
-def load(name: str | Path, *, family: str | Path | None = None) -> keras.Model:
+def load(name: str | Path, *, family: str | Path | None = None, verify_key: str | Path | None = None) -> keras.Model:
     """Load a slice as a plain, calibrated Keras model.
 
     Args:
         name: of a slice, e.g. ``"bignas-cifar10-s"``; a folder that `get` made; or ``hf://ORG/NAME[@REVISION]``.
         family: where to look for the name.
+        verify_key: file of the Ed25519 public key that must have signed a slice of the Hub.
 
     Returns:
         A model from normalised images ``[batch, resolution, resolution, 3]`` float32 to logits
         ``[batch, classes]`` float32.
 
     Raises:
+        UsageError: a key for a slice that is not on the Hub, or a file that holds none.
         NotFoundError: no such slice, or it has no weights.
-        IntegrityError: a file is missing or damaged.
+        IntegrityError: a file is missing or damaged, or not signed by `verify_key`.
         AuthError, NetworkError: the Hub does not give it.
     """
-    name = from_hub(name)
+    name = from_hub(name, verify_key)
     if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
         return slice_folder.read(Path(name))[2]
     return cut(*registry.find_slice(str(name), family))

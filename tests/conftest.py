@@ -74,8 +74,9 @@ def _let_go() -> Iterator[None]:
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()
+        sys.modules["keras"].backend.clear_session(free_memory=False)  # which would collect as well
     gc.collect()
+    gc.freeze()  # what is left are libraries and caches, millions of objects: not looked at again after every file
 
 
 @pytest.fixture(scope="session")

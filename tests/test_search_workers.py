@@ -52,6 +52,15 @@ def test_a_worker_killed_while_it_waits_is_replaced(tmp_path: Path) -> None:
         assert list(pool(SPECS)) == TRUTH
 
 
+def test_a_process_that_has_worked_long_enough_is_renewed(tmp_path: Path) -> None:
+    with LocalWorkers(2, measuring.uneven, str(tmp_path), renew_after=3) as pool:
+        assert list(pool(SPECS)) == TRUTH
+        assert pool.restarts == 0
+    pieces = [len(file.read_text().split()) for file in tmp_path.iterdir()]  # a file a process
+    assert sum(pieces) == len(SPECS)
+    assert max(pieces) <= 3
+
+
 def test_a_child_that_kills_every_worker_is_named(tmp_path: Path) -> None:
     with LocalWorkers(1, measuring.deadly, str(tmp_path), 99) as pool, pytest.raises(BigNASError) as caught:
         list(pool(FATAL))

@@ -296,6 +296,8 @@ def test_without_the_extra(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_is_for_the_hub_only(key: Path, slice_folder: Path, hub: HubServer) -> None:
     with pytest.raises(UsageError, match="a key verifies what was pushed to the Hub"):
         bz.get("bignas-cifar10-s", verify_key=f"{key}.pub", output=key.parent / "out")
+    with pytest.raises(UsageError, match="a key verifies what was pushed to the Hub"):
+        bz.load("bignas-cifar10-s", verify_key=f"{key}.pub")
     with pytest.raises(UsageError, match="is a slice folder"):
         bz.Slice.from_pretrained(str(slice_folder), verify_key=f"{key}.pub")
     with pytest.raises(UsageError, match="is no|not a private key"):

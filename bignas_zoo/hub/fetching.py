@@ -82,16 +82,17 @@ def fetch(
         _remember(home, wanted, commit, say)
     entry = home / commit
     leftovers.keep(entry)
-    damage = _damage(entry) or _not_signed(entry, wanted, key)
-    if damage is None:
+    damage = _damage(entry)
+    unsigned = None if damage else _not_signed(entry, wanted, key)
+    if damage is None and unsigned is None:
         leftovers.mark_used(entry)
         return Fetched(wanted, commit, entry / "slice", True)
     if offline:
-        _refuse_offline(wanted, commit, entry, damage)
+        _refuse_offline(wanted, commit, entry, damage or str(unsigned))
     hub = hub or Hub(token)
     state = state or hub.state(wanted.repo, commit)
     if entry.exists():
-        say(f"{damage} Fetching it again.")
+        say(f"{damage or 'the copy in the cache is not signed by this key.'} Fetching it again.")
     _fill(hub, wanted, state, entry, key, say)
     leftovers.keep(entry)
     return Fetched(wanted, commit, entry / "slice", False)

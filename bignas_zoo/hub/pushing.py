@@ -317,7 +317,8 @@ def _commit(hub: Hub, bundle: Bundle, planned: Plan, parent: str, say: Say) -> s
     if not changed and not removed:  # a new branch that holds everything from the start
         return parent
     operations: list[Any] = [*additions(changed), *deletions(removed)]
-    say(f"pushing {len(changed)} files, {sum(f.stat().st_size for f in changed.values()):,} bytes, to {planned.repo}")
+    files, size = "file" if len(changed) == 1 else "files", sum(f.stat().st_size for f in changed.values())
+    say(f"pushing {len(changed)} {files}, {size:,} bytes, to {planned.repo}")
     for wait in (*WAITS, None):
         try:
             commit = hub.commit(planned.repo, planned.branch, operations, f"Slice {planned.slice}", parent)

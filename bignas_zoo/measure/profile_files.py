@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SECONDS, FEWEST, MOST = 0.025, 3, 200
 MAPS = 64  # random inputs that int8 ranges are found on
 CONDITIONING = 8  # of them, those that statistics are from
+#: Files of a process. TensorFlow keeps each traced swish for good (its gradient is registered): up to 40 MB a network.
+RENEW_AFTER = 25
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class ParallelBuilder:
     """Makes files as a `TFLiteBuilder` does, several at a time, in processes that idle while files are measured."""
 
     def __init__(self, builder: TFLiteBuilder, workers: int) -> None:
-        self._builder, self._workers = builder, LocalWorkers(workers, _maker, builder)
+        self._builder, self._workers = builder, LocalWorkers(workers, _maker, builder, renew_after=RENEW_AFTER)
 
     def make(self, parts: Sequence[tuple[Block | ChildSpec, Path]]) -> None:
         """Write the files of blocks and children."""

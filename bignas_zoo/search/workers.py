@@ -41,6 +41,7 @@ class _Worker:
     process: Any
     pipe: Any
     task: int | None = None
+    done: int = 0
 
 
 class LocalWorkers:
@@ -50,18 +51,20 @@ class LocalWorkers:
         restarts: how many workers died and were replaced.
     """
 
-    def __init__(self, count: int, make: Callable[..., Work], *arguments: Any) -> None:
+    def __init__(self, count: int, make: Callable[..., Work], *arguments: Any, renew_after: int | None = None) -> None:
         """Start the processes.
 
         Args:
             count: how many, at least 1.
             make: a function of a module, called in each process; returns what does the work, e.g. measures a child.
             arguments: of `make`; they are sent to the process.
+            renew_after: end a process after so many pieces of work and start another: for work that leaves memory
+                behind.
         """
         if count < 1:
             raise UsageError(f"workers: must be at least 1, got {count}.")
         self._context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-        self._make, self._arguments = make, arguments
+        self._make, self._arguments, self._renew_after = make, arguments, renew_after
         self.restarts = self._tasks = 0
         self._workers = [self._start() for _ in range(count)]
 
@@ -80,9 +83,9 @@ class LocalWorkers:
         waiting, done, lost = list(range(len(items)))[::-1], dict[int, Any](), [0] * len(items)
         for due in range(len(items)):
             while due not in done:
-                for worker in self._workers:
+                for worker in list(self._workers):
                     if worker.task is None and waiting:
-                        self._send(worker, first + waiting[-1], items[waiting.pop()])
+                        self._send(self._fresh(worker), first + waiting[-1], items[waiting.pop()])
                 for worker in self._ready():
                     index = worker.task - first if worker.task is not None else -1
                     result = self._receive(worker)
@@ -124,6 +127,18 @@ class LocalWorkers:
         theirs.close()
         return _Worker(process, ours)
 
+    def _fresh(self, worker: _Worker) -> _Worker:
+        """Return an idle worker, or another in its place where it has worked long enough."""
+        if self._renew_after is None or worker.done < self._renew_after:
+            return worker
+        worker.pipe.close()
+        worker.process.join(IDLE_ENDS)
+        worker.process.kill()
+        worker.process.join()
+        place = self._workers.index(worker)
+        self._workers[place] = self._start()
+        return self._workers[place]
+
     def _replace(self, worker: _Worker) -> None:
         worker.pipe.close()
         worker.process.kill()
@@ -147,7 +162,7 @@ class LocalWorkers:
         except (EOFError, OSError):
             self._replace(worker)
             return None
-        worker.task = None
+        worker.task, worker.done = None, worker.done + 1
         if kind == "error":
             raise value
         if kind == "bug":
