@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(1, 64),
     help="Processes that make files, none of which runs while one is "
-    "measured [default: one a core, at most 4; each takes 1.5 GB].",
+    "measured [default: one a core, at most 4; each takes 2 GB].",
 )
 @click.option("--adb", "serial", metavar="SERIAL", help="Measure on this phone, by TFLite's benchmark_model there.")
 @click.option("--device-name", help="With --adb: the phone in words.")
