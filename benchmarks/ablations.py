@@ -65,11 +65,8 @@ def base_recipe(seed: int):
 STEPS = 1000
 
 
-def middle_child():
+def middle_child(space):
     """The child half-way in every choice, at a middle resolution."""
-    from bignas_zoo.spaces import get_space
-
-    space = get_space("bignas-micro")
     return space.spec(
         resolution=20, depths=[1, 2, 1, 2], widths=[16, 8, 24, 32, 64, 96], kernels=[3, 3, 5, 3]
     , expansions=[1, 3, 4, 4])  # fmt: skip
@@ -93,12 +90,9 @@ def one_child(label, spec):
     return space
 
 
-def children():
-    """The three children that every run is measured on."""
-    from bignas_zoo.spaces import get_space
-
-    space = get_space("bignas-micro")
-    return {"smallest": space.smallest, "middle": middle_child(), "biggest": space.biggest}
+def children(space):
+    """The three children that every run is measured on, of the run's own space: it has its activation."""
+    return {"smallest": space.smallest, "middle": middle_child(space), "biggest": space.biggest}
 
 
 def train(name: str, seed: int, images, test) -> dict[str, object]:
@@ -116,16 +110,15 @@ def train(name: str, seed: int, images, test) -> dict[str, object]:
     changes = dict(RUNS[name])
     recipe = base_recipe(seed)
     alone = changes.pop("alone", None)
-    measured = children()
     if alone:
-        space = one_child(alone, measured[str(alone)])
+        space = one_child(alone, children(recipe.search_space)[str(alone)])
         recipe = dataclasses.replace(recipe, space=space.name, biggest_only_steps=STEPS)
-        measured = {str(alone): space.biggest}
     if "learning_rate" in changes:
         changes["learning_rate"] = recipe.learning_rate * float(changes["learning_rate"])
     if "biggest_only_steps" in changes:
         changes["biggest_only_steps"] = int(STEPS * float(changes["biggest_only_steps"]))
     recipe = dataclasses.replace(recipe, **changes)
+    measured = {str(alone): recipe.search_space.biggest} if alone else children(recipe.search_space)
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
     engine = TensorFlowEngine(recipe, preprocess, "single")
     stream = TrainingBatches(images, recipe)

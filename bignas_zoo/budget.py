@@ -145,6 +145,12 @@ def _term(term: str) -> Limit:
         return Limit("top1", value, None, term)
     match = _UPPER.fullmatch(term)
     if not match:
+        what, _, device = term.partition("@")
+        if device and _UPPER.fullmatch(what):
+            raise BudgetError(
+                f"budget {term!r}: {device!r} cannot be a device's name (letters, digits, '_', '.' and '-', "
+                "at most 64). `bignas-zoo devices` lists them, and names the folder for tables of your own."
+            )
         raise BudgetError(f"budget {term!r}: not understood. {GRAMMAR}")
     quantity, scale = _unit(term, match["unit"])
     value = Fraction(match["number"]) * scale

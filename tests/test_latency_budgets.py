@@ -214,6 +214,20 @@ def test_devices_command(phone: DeviceTable) -> None:
     assert "Did you mean 'xeon-6130-pytorch'?" in err
 
 
+def test_damaged_tables_hide_no_others(phone: DeviceTable, tmp_path: Path) -> None:
+    (tmp_path / "devices" / "half.json").write_text("{")
+    (tmp_path / "devices" / "folder.json").mkdir()
+    write_table(tmp_path / "devices" / "alias.json", phone)
+    code, out, err = invoke("devices")
+    assert code == 4
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["phone", "pixel-1-spnas", "pixel-1-tunas"]
+    assert all(f"Error: {tmp_path}/devices/{name}.json: " in err for name in ("alias", "folder", "half"))
+    assert len(err.strip().splitlines()) == 3
+    code, out, _ = invoke("devices", "--json")
+    assert code == 4
+    assert json.loads(out)["devices"][0]["name"] == "phone"
+
+
 def test_latency_command(phone: DeviceTable, family: bz.Family, tmp_path: Path) -> None:
     chosen = family.slices[-1]
     code, out, _ = invoke("latency", chosen.name, "--family", str(family.folder), "--device", "phone", "--json")

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY
+from equality import random_weights
 
 from bignas_zoo import macs, spaces
+from bignas_zoo.errors import UsageError
 from bignas_zoo.measure import family
 from bignas_zoo.measure.family import Trained
 from bignas_zoo.recipes.data import LabelledImages
@@ -91,3 +93,14 @@ def test_damaged_lines_are_measured_anew(run: Trained, measured: list[ChildSpec]
     assert {m.spec for m in again} == {m.spec for m in first}
     assert len(measured) == CHILDREN + 3
     assert all("of" in json.loads(line) for line in log.read_text().splitlines())
+
+
+def test_a_child_of_another_space_is_not_measured(run: Trained) -> None:
+    # The same choices, but relu6: with these weights its figure would be one of a network that nobody trained.
+    other = dataclasses.replace(TINY, activation="relu6")
+    calibration = np.random.default_rng(0).integers(0, 256, (64, 20, 20, 3), np.uint8)
+    evaluator = family.Evaluator(TINY, random_weights(0, TINY), run.preprocess, calibration)
+    images = LabelledImages(np.zeros((1, 20, 20, 3), np.uint8), np.zeros(1, np.int32), tuple("abcde"), "zeros")
+    assert evaluator.top1(TINY.smallest, images) in (0.0, 100.0)
+    with pytest.raises(UsageError, match="of another space"):
+        evaluator.top1(other.smallest, images)

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from bignas_zoo.budget import milliseconds
-from bignas_zoo.cli.common import DeviceName, json_option, print_json, print_table
+from bignas_zoo.cli.common import DeviceName, json_option, print_json, print_table, printable
+from bignas_zoo.errors import BigNASError
 from bignas_zoo.latency import DeviceTable, find_device, list_devices
 from bignas_zoo.latency.devices import SHIPPED, own_folder
 from bignas_zoo.latency.prediction import NEVER_VALIDATED
@@ -28,16 +29,32 @@ def devices_command(name: str | None, as_json: bool) -> None:
         else:
             describe(table)
         return
-    tables = {name: (find_device(name), path) for name, path in list_devices().items()}
+    tables, damaged = _tables()
     if as_json:
         rows = [{**_described(table), "path": str(path)} for table, path in tables.values()]
         print_json("devices", {"devices": rows})
-        return
-    print_table(
-        ("name", "device", "runtime", "precision", ">threads", ">batch", ">blocks", "error on networks", "from"),
-        [_row(name, table, path) for name, (table, path) in tables.items()],
-    )
-    click.echo(f"\nYour own tables belong into {own_folder()}. `bignas-zoo devices NAME` tells what one covers.")
+    else:
+        print_table(
+            ("name", "device", "runtime", "precision", ">threads", ">batch", ">blocks", "error on networks", "from"),
+            [_row(name, table, path) for name, (table, path) in tables.items()],
+        )
+        click.echo(f"\nYour own tables belong into {own_folder()}. `bignas-zoo devices NAME` tells what one covers.")
+    if damaged:
+        for error in damaged[:-1]:
+            click.echo(f"Error: {printable(str(error))}", err=True)
+        raise damaged[-1]
+
+
+def _tables() -> tuple[dict[str, tuple[DeviceTable, Path]], list[BigNASError]]:
+    """Return the tables that can be read, and what is wrong with each that cannot: one hides no others."""
+    tables: dict[str, tuple[DeviceTable, Path]] = {}
+    damaged: list[BigNASError] = []
+    for name, path in list_devices().items():
+        try:
+            tables[name] = find_device(name), path
+        except BigNASError as error:
+            damaged.append(error)
+    return tables, damaged
 
 
 def _row(name: str, table: DeviceTable, path: Path) -> tuple[str, ...]:

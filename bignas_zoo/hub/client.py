@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 MAX_MODELS = 1_000
 LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN."
-AGAIN = "Run the same command again: what has arrived is not sent twice."
+AGAIN = "Run the same command again: what has arrived is kept."
 
 
 @dataclass(frozen=True)

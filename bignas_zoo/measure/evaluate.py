@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from bignas_zoo.cost import FLOAT32_BYTES
+from bignas_zoo.errors import UsageError
 from bignas_zoo.models.blockwise import CutChild, Statistics
 from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.preprocess import Preprocess
@@ -57,7 +58,13 @@ class Evaluator:
         self._chunks: dict[int, list[Any]] = {}  # by resolution, the one wanted last at the end
 
     def top1(self, spec: ChildSpec, images: LabelledImages) -> float:
-        """Return the child's top-1 accuracy on labelled images, in percent."""
+        """Return the child's top-1 accuracy on labelled images, in percent.
+
+        Raises:
+            UsageError: the child is of another space: other activations would compute something else in silence.
+        """
+        if spec.space != self.space:
+            raise UsageError(f"a child of space '{spec.space.name}' cannot be measured with weights of another space.")
         child = CutChild(spec, self.weights)
         statistics = self._statistics(child, spec.resolution)
         right, batch = 0, batch_for(spec.resolution)
