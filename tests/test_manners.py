@@ -168,3 +168,16 @@ def test_a_signal_at_any_moment_of_a_first_get(number: signal.Signals, tmp_path:
         interrupted(tmp_path, seconds, number)
         if (tmp_path / "out").exists():
             assert (tmp_path / "out" / "slice.json").exists()
+
+
+@pytest.mark.slow
+def test_what_goes_on_says_so_when_it_is_stopped(tmp_path: Path) -> None:
+    arguments = ["profile", "here", "--rounds", "2", "--workers", "1", "--output", str(tmp_path)]
+    command = [sys.executable, "-c", "from bignas_zoo.cli.start import main; main()", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert any("are still to be made" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "Error: interrupted. Run the same command again to go on."

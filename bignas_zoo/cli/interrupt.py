@@ -21,17 +21,26 @@ SHOW_CURSOR, CLEAR_LINE = "\x1b[?25h", "\r\x1b[K"
 
 
 class Interrupt:
-    """What Ctrl-C does, and whether it came: an exception in a callback of a library can get lost there."""
+    """What Ctrl-C does, and whether it came: an exception in a callback of a library can get lost there.
+
+    Attributes:
+        came: whether it did.
+        resumable: whether the command keeps what it has done and goes on when it is run again.
+    """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came = self.resumable = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle the signal."""
         self.came = True
         if in_native(frame):
-            leave("interrupted.", INTERRUPTED)
+            leave(self.said("interrupted."), INTERRUPTED)
         raise KeyboardInterrupt
+
+    def said(self, what: str) -> str:
+        """Return what the user is told."""
+        return f"{what} Run the same command again to go on." if self.resumable else what
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if the signal came."""
@@ -42,8 +51,8 @@ class Interrupt:
 def terminate(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM."""
     if in_native(frame):
-        leave("stopped by SIGTERM.", TERMINATED)
-    print("Error: stopped by SIGTERM.", file=sys.stderr)
+        leave(INTERRUPT.said("stopped by SIGTERM."), TERMINATED)
+    print(f"Error: {INTERRUPT.said('stopped by SIGTERM.')}", file=sys.stderr)
     sys.exit(TERMINATED)
 
 

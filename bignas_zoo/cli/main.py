@@ -51,7 +51,7 @@ class _Group(click.Group):
         with contextlib.suppress(ValueError):  # only the main thread may
             signal.signal(signal.SIGTERM, terminate)  # an exception, so that temporary files are removed
             if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, INTERRUPT):
-                INTERRUPT.came = False
+                INTERRUPT.came = INTERRUPT.resumable = False
                 signal.signal(signal.SIGINT, INTERRUPT)
         try:
             super().main(*args, **kwargs)
@@ -68,7 +68,7 @@ class _Group(click.Group):
         except BigNASError as error:
             _fail(str(error), error.exit_code, debug)
         except (KeyboardInterrupt, click.Abort) as error:  # click makes the first one into the second
-            _fail(str(error.__cause__ or error) or "interrupted.", INTERRUPTED, debug)
+            _fail(str(error.__cause__ or error) or INTERRUPT.said("interrupted."), INTERRUPTED, debug)
         except BrokenPipeError:
             # The reader went away (`| head`): that is its right. Keep Python from complaining at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,7 +94,7 @@ class _Group(click.Group):
 
 def _fail(message: str, code: int, debug: bool) -> None:
     if INTERRUPT.came and code != INTERRUPTED:  # a library made something else of it
-        message, code = "interrupted.", INTERRUPTED
+        message, code = INTERRUPT.said("interrupted."), INTERRUPTED
     if debug:
         traceback.print_exc()
     click.echo(f"Error: {printable(message)}", err=True)

@@ -10,6 +10,7 @@ import click
 
 from bignas_zoo.cli.common import say
 from bignas_zoo.cli.devices import describe
+from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import file_progress
 from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
 from bignas_zoo.formats import PRECISIONS
@@ -95,6 +96,7 @@ def profile_command(
     with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
         if problem:
             say(problem)
+        INTERRUPT.resumable = True
         parallel = ParallelBuilder(TFLiteBuilder(chosen, precision), workers or default_workers())
         with parallel as builder, file_progress("measuring") as report:
             table = profile(plan, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)

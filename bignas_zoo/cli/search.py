@@ -17,6 +17,7 @@ from bignas_zoo.cli.common import (
     risk_option,
     say,
 )
+from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import search_progress
 
 
@@ -41,7 +42,11 @@ from bignas_zoo.cli.progress import search_progress
     show_default=True,
 )
 @click.option(
-    "--children", type=click.IntRange(8, 1_000_000), default=200, show_default=True, help="To measure at most, besides the smallest and the biggest child."
+    "--children",
+    type=click.IntRange(8, 1_000_000),
+    default=200,
+    show_default=True,
+    help="To measure at most, besides the smallest and the biggest child.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of every draw.")
 @click.option(
@@ -83,6 +88,7 @@ def search_command(
     Children are chosen on images held out of training, and slices reported on test images. Run the same command again
     to go on after an interruption: every measured child is in OUTPUT/measured.jsonl. OUTPUT/search.png shows them.
     """
+    INTERRUPT.resumable = True
     with search_progress() as report:
         result = searching.search_family(
             family, data, budgets=budgets, front=front, method=method, children=children, seed=seed, workers=workers,
