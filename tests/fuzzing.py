@@ -115,6 +115,8 @@ def mutate_value(draw: random.Random, value: Any) -> Any:
 
 def _text(value: Any) -> str:
     """Return JSON text up to the longest input: lists repeated in repeated lists may be gigabytes of it."""
+    if _is_small(value):
+        return json.dumps(value)[:LONGEST]
     found, size = [], 0
     for piece in json.JSONEncoder().iterencode(value):
         found.append(piece)
@@ -122,6 +124,16 @@ def _text(value: Any) -> str:
         if size >= LONGEST:
             break
     return "".join(found)[:LONGEST]
+
+
+def _is_small(value: Any) -> bool:
+    seen, waiting = 0, [value]
+    while waiting and seen <= LONGEST:
+        item = waiting.pop()
+        seen += 1
+        if isinstance(item, (dict, list)):
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    return seen <= LONGEST
 
 
 def mutate_json(draw: random.Random, data: bytes) -> bytes:
@@ -133,7 +145,7 @@ def mutate_json(draw: random.Random, data: bytes) -> bytes:
         for _ in range(draw.choice((1, 1, 1, 2, 3))):
             value = mutate_value(draw, value)
         return _text(value).encode()
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OverflowError):  # the last one: 10^400 times 0.5
         return mutate_bytes(draw, data)
 
 
@@ -236,9 +248,9 @@ def inputs(target: Target, count: int, seed: int) -> Iterator[bytes]:
 def fuzz(target: Target, count: int, seed: int = 0, seconds: float = float("inf")) -> Report:
     """Judge so many inputs, or as many as fit the time."""
     target.run(target.seeds[0])  # valid, and what it imports is not the first input's time
-    report = Report(target.name)
+    report, began = Report(target.name), time.monotonic()
     for data in inputs(target, count, seed):
         report.judge(target, data)
-        if report.seconds > seconds or len(report.failures) >= 20:
+        if time.monotonic() - began > seconds or len(report.failures) >= 20:
             break
     return report

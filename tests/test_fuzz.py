@@ -21,7 +21,7 @@ def test_what_is_kept_belongs_to_a_target() -> None:
 
 @pytest.mark.parametrize("name", fuzz_targets.MAKERS)
 def test_only_our_own_errors_in_bounded_time_and_memory(name: str) -> None:
-    report = fuzzing.fuzz(fuzz_targets.target(name), 5_000, seconds=3)
+    report = fuzzing.fuzz(fuzz_targets.target(name), 5_000, seconds=2)
     assert report.failures == []
     assert report.inputs >= 50
     assert report.accepted > 0

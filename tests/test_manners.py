@@ -19,15 +19,16 @@ import bignas_zoo as bz
 from bignas_zoo import leftovers
 
 COMMAND = "from bignas_zoo.cli.start import main; main()"
-#: The same, which says when it answers Ctrl-C itself: what comes before is Python's.
+#: The same, which says when it answers a signal itself: what comes before is Python's.
 READY = """
 import os, signal
 from bignas_zoo.cli.start import main
 install = signal.signal
-def installed(*arguments):
-    install(*arguments)
-    signal.signal = install
-    os.write(1, b"ready\\n")
+def installed(number, handler):
+    install(number, handler)
+    if number == {}:
+        signal.signal = install
+        os.write(1, b"ready\\n")
 signal.signal = installed
 main()
 """
@@ -116,10 +117,10 @@ def test_plain_ascii_where_nothing_else_is_spoken() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def started(place: Path) -> subprocess.Popen[str]:
-    """Start a `get`, and return when it answers Ctrl-C."""
+def started(place: Path, number: signal.Signals = signal.SIGINT) -> subprocess.Popen[str]:
+    """Start a `get`, and return when it answers a signal."""
     process = subprocess.Popen(
-        [sys.executable, "-c", READY, "get", NAME, "-o", str(place / "out"), "--force"],
+        [sys.executable, "-c", READY.format(int(number)), "get", NAME, "-o", str(place / "out"), "--force"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(place / "tmp")},
     )  # fmt: skip
     assert process.stdout
@@ -132,7 +133,7 @@ SAYS = {signal.SIGINT: (130, "Error: interrupted."), signal.SIGTERM: (143, "Erro
 
 def interrupted(place: Path, seconds: float, number: signal.Signals = signal.SIGINT) -> int:
     """Send Ctrl-C to a `get` some seconds after it has begun, and look at what it leaves; return its exit code."""
-    process = started(place)
+    process = started(place, number)
     time.sleep(seconds)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
