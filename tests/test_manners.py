@@ -171,6 +171,15 @@ def test_a_signal_at_any_moment_of_a_first_get(number: signal.Signals, tmp_path:
             assert (tmp_path / "out" / "slice.json").exists()
 
 
+@pytest.mark.parametrize("number", SAYS)
+def test_a_signal_after_the_last_word_changes_nothing(number: signal.Signals) -> None:
+    """While Python unloads what was imported, which takes a second with TensorFlow."""
+    code = f"import atexit, os; atexit.register(os.kill, os.getpid(), {int(number)}); {COMMAND}"
+    done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
 @pytest.mark.slow
 def test_what_goes_on_says_so_when_it_is_stopped(tmp_path: Path) -> None:
     arguments = ["profile", "here", "--rounds", "2", "--workers", "1", "--output", str(tmp_path)]

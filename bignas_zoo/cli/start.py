@@ -23,8 +23,12 @@ def main() -> None:
     except KeyboardInterrupt:  # a second one, while the first was answered
         _stop()
     finally:
+        # What was asked for is done, or its error is said: no signal may change the exit code now. Python itself would
+        # give SIGTERM its default back while it unloads TensorFlow, which takes a second.
         if ours:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked for is done, or its error is said
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if callable(signal.getsignal(signal.SIGTERM)):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _stop(*_: object) -> None:
