@@ -1,12 +1,14 @@
 """Children a minute: the search's measurement against the usual loop of extract, calibrate, evaluate.
 
-    python benchmarks/search_speed.py DATA [--children 10] [--sizes 1000:500 200:100 large]
+    python benchmarks/search_speed.py DATA [--children 10] [--sizes 1000:500 200:100 large] [--ways shared loop torch]
 
 The usual loop is that of Once-for-All and AlphaNet: for each child a network of its own is cut from the supernet, its
 batch norms are calibrated, and a graph of its own classifies the images. Both take the same weights, calibration
 images, images and children, on one thread, each in a process of its own; CPU seconds of the process, so that other
-work on the machine counts for little. `large` takes children of a space of AttentiveNAS's size, with random weights and
-random images, 64 to calibrate and 64 to classify. The table goes to benchmarks/search_speed.md.
+work on the machine counts for little. `torch` (after `pip install torch`) is the same loop in PyTorch, as those two
+have it; resizing and normalising the images is not in its time, but is in the others'. `large` takes children of a
+space of AttentiveNAS's size, with random weights and random images, 64 to calibrate and 64 to classify. The table goes
+to benchmarks/search_speed.md.
 """
 
 from __future__ import annotations
@@ -23,6 +25,12 @@ from typing import Any
 
 REPORT = Path(__file__).with_suffix(".md")
 FAMILY, LARGE = "bignas-cifar10", "large"
+WAYS = {
+    "shared": "blocks' shared graphs, after the first child",
+    "loop": "extract, calibrate, evaluate with a graph of its own",
+    "torch": "the same loop in PyTorch",
+}
+TORCH_BATCH = 250
 NOTE = (
     f"Random children; of `{FAMILY}` calibrated on training images and measured on held-out ones; CPU seconds of one "
     "thread while the machine did other work. The loop's building, tracing and calibrating of a network cost the same "
@@ -36,7 +44,8 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=10)
     parser.add_argument("--sizes", nargs="+", default=["1000:500", "200:100", LARGE],
                         help="images:calibration images, or large")  # fmt: skip
-    parser.add_argument("--way", choices=("shared", "loop"), help=argparse.SUPPRESS)
+    parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=["shared", "loop"])
+    parser.add_argument("--way", choices=tuple(WAYS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
         print(json.dumps(measured(options)))
@@ -44,7 +53,7 @@ def main() -> None:
     parts = []
     for size in options.sizes:
         rows = {}
-        for way in ("shared", "loop"):
+        for way in options.ways:
             command = [sys.executable, __file__, options.data, "--children", str(options.children), "--sizes", size]
             done = subprocess.run([*command, "--way", way], check=True, stdout=subprocess.PIPE, text=True)
             rows[way] = json.loads(done.stdout.splitlines()[-1])
@@ -52,8 +61,10 @@ def main() -> None:
         parts.append(section(rows))
     title = "# Children a minute in a search"
     machine = rows["shared"]["machine"]
-    made = f"Made by `python benchmarks/search_speed.py DATA --children {options.children}` on {machine}."
-    versions = f"Versions: {json.dumps(rows['shared']['versions'])}."
+    command = f"python benchmarks/search_speed.py DATA --children {options.children} --ways {' '.join(options.ways)}"
+    made = f"Made by `{command}` on {machine}."
+    libraries = {name: version for found in rows.values() for name, version in found["versions"].items()}
+    versions = f"Versions: {json.dumps(libraries)}."
     REPORT.write_text("\n\n".join([title, made, NOTE, versions, *parts]) + "\n", "utf-8")
 
 
@@ -64,7 +75,6 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     import bignas_zoo as bz
     from bignas_zoo.measure.evaluate import Evaluator, child_top1
-    from bignas_zoo.provenance import machine, versions
 
     task = large_task(options) if options.sizes[0] == LARGE else family_task(options)
     evaluator = Evaluator(task.space, task.weights, task.preprocess, task.calibration)
@@ -75,6 +85,9 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     def shared(spec: bz.ChildSpec) -> float:
         return evaluator.top1(spec, task.images)
 
+    if options.way == "torch":
+        rows = [in_torch(task, spec) for spec in task.specs]
+        return report(task, rows)
     measure = shared if options.way == "shared" else loop
     rows = []
     for spec in task.specs:
@@ -83,11 +96,43 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         seconds = (time.process_time() - cpu, time.monotonic() - wall)
         rows.append({"top1": top1, "macs": bz.macs(spec), "resolution": spec.resolution, "cpu": seconds[0]})
         rows[-1]["wall"] = seconds[1]
+    return report(task, rows)
+
+
+def in_torch(task: Task, spec: Any) -> dict[str, Any]:
+    """Measure a child as a PyTorch network of its own."""
+    import numpy as np
+    import torch
+    from torch_child import TorchChild, top1
+
+    import bignas_zoo as bz
+    from bignas_zoo.models.slicing import slice_weights
+
+    torch.set_num_threads(1)
+    calibration, images = (
+        list(torch.from_numpy(np.array(x).transpose(0, 3, 1, 2)).contiguous().split(TORCH_BATCH))
+        for x in (task.preprocess.inputs(p, spec.resolution) for p in (task.calibration, task.images.pixels))
+    )
+    cpu, wall = time.process_time(), time.monotonic()
+    child = TorchChild(spec, slice_weights(task.weights, spec))
+    child.calibrate(calibration)
+    found = top1(child, images, task.images.labels)
+    seconds = time.process_time() - cpu, time.monotonic() - wall
+    return {"top1": found, "macs": bz.macs(spec), "resolution": spec.resolution, "cpu": seconds[0], "wall": seconds[1]}
+
+
+def report(task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what one process has measured."""
+    from bignas_zoo.provenance import machine, versions
+
+    libraries = dict(versions())
+    if "torch" in sys.modules:
+        libraries["torch"] = sys.modules["torch"].__version__
     return {
         "rows": rows,
         "seconds": sum(r["cpu"] for r in rows),
         "machine": machine(),
-        "versions": versions(),
+        "versions": libraries,
         "images": len(task.images),
         "calibration": len(task.calibration),
         "space": task.space.name,
@@ -154,32 +199,31 @@ def large_task(options: argparse.Namespace) -> Task:
 
 def section(rows: dict[str, Any]) -> str:
     """Return the tables of one size as Markdown."""
-    shared, loop = rows["shared"]["rows"], rows["loop"]["rows"]
-    each = sum(r["cpu"] for r in shared[1:]) / (len(shared) - 1)
-    usual = sum(r["cpu"] for r in loop) / len(loop)
-    usual_later = sum(r["cpu"] for r in loop[1:]) / (len(loop) - 1)
-    differ = max(abs(a["top1"] - b["top1"]) for a, b in zip(shared, loop, strict=True))
+    of = {way: found["rows"] for way, found in rows.items()}
+    seconds = {way: sum(r["cpu"] for r in found[1:]) / (len(found) - 1) for way, found in of.items()}
+    differ = max(abs(a["top1"] - b["top1"]) for way in of for a, b in zip(of["shared"], of[way], strict=True))
+    images = rows["shared"]["images"]
     lines = [
-        f"## `{rows['shared']['space']}`, {rows['shared']['images']:,} images, {rows['shared']['calibration']:,} to "
-        "calibrate",
+        f"## `{rows['shared']['space']}`, {images:,} images, {rows['shared']['calibration']:,} to calibrate",
         "",
-        "| way | CPU s a child | children a CPU minute |",
-        "|---|---|---|",
-        f"| extract, calibrate, evaluate with a graph of its own | {usual:.2f} | {60 / usual:.1f} |",
-        f"| blocks' shared graphs, after the first child | {each:.2f} | {60 / each:.1f} |",
-        f"| the first child, which traces them | {shared[0]['cpu']:.2f} | |",
-        "",
-        f"{usual_later / each:.1f} times as many children a minute. Accuracies of the two ways differ by at most "
-        f"{differ:.2f} points (an image is {100 / rows['shared']['images']:.2f}).",
-        "",
-        "| child | MMACs | px | shared, CPU s | loop, CPU s | top-1 % shared | top-1 % loop |",
-        "|---|---|---|---|---|---|---|",
+        "| way | CPU s a child | children a CPU minute | shared graphs: times as many |",
+        "|---|---|---|---|",
         *(
-            f"| {i} | {a['macs'] / 1e6:.2f} | {a['resolution']} | {a['cpu']:.2f} | {b['cpu']:.2f} | "
-            f"{a['top1']:.2f} | {b['top1']:.2f} |"
-            for i, (a, b) in enumerate(zip(shared, loop, strict=True))
+            f"| {says} | {seconds[way]:.2f} | {60 / seconds[way]:.1f} | "
+            f"{seconds[way] / seconds['shared']:.1f} |"
+            for way, says in WAYS.items() if way in of
         ),
-    ]
+        "",
+        f"Without the first child, which traces the shared graphs ({of['shared'][0]['cpu']:.2f} s). Accuracies differ "
+        f"by at most {differ:.2f} points (an image is {100 / images:.2f}).",
+        "",
+        "| child | MMACs | px |" + "".join(f" {way}, {what} |" for what in ("CPU s", "top-1 %") for way in of),
+        "|---" * (3 + 2 * len(of)) + "|",
+    ]  # fmt: skip
+    for i, child in enumerate(of["shared"]):
+        cells = [str(i), f"{child['macs'] / 1e6:.2f}", str(child["resolution"])]
+        cells += [f"{of[way][i][key]:.2f}" for key in ("cpu", "top1") for way in of]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
