@@ -1,6 +1,7 @@
 """Children a minute: the search's measurement against the usual loop of extract, calibrate, evaluate.
 
-    python benchmarks/search_speed.py DATA [--children 10] [--sizes 1000:500 200:100 large] [--ways shared loop torch]
+    python benchmarks/search_speed.py DATA [--children 10] [--sizes 1000:500 200:100 large] [--of random search]
+        [--ways shared loop torch]
 
 The usual loop is that of Once-for-All and AlphaNet: for each child a network of its own is cut from the supernet, its
 batch norms are calibrated, and a graph of its own classifies the images. Both take the same weights, calibration
@@ -9,6 +10,10 @@ work on the machine counts for little. `torch` (after `pip install torch`) is th
 have it; resizing and normalising the images is not in its time, but is in the others'. `large` takes children of a
 space of AttentiveNAS's size, with random weights and random images, 64 to calibrate and 64 to classify. The table goes
 to benchmarks/search_speed.md.
+
+Random children share almost nothing; those of a search do (`models.prefixes`). `--of search` therefore takes, of the
+embedded family, the first mutations that its own search measured, after the eight children before them, and of the
+large space mutations of a random child.
 """
 
 from __future__ import annotations
@@ -31,10 +36,12 @@ WAYS = {
     "torch": "the same loop in PyTorch",
 }
 TORCH_BATCH = 250
+BEFORE = 8
 NOTE = (
-    f"Random children; of `{FAMILY}` calibrated on training images and measured on held-out ones; CPU seconds of one "
-    "thread while the machine did other work. The loop's building, tracing and calibrating of a network cost the same "
-    "with few images, so the ratio falls as a child takes more of them; a search of this family takes 2,500 and 2,000."
+    f"Children of `{FAMILY}` are calibrated on training images and measured on held-out ones; CPU seconds of one "
+    "thread while the machine did other work. Children of a search begin like earlier ones and go on from there; "
+    "random ones do not. The loop's building, tracing and calibrating of a network cost the same with few images, so "
+    "the ratio falls as a child takes more of them; a search of this family takes 2,500 and 2,000."
 )
 
 
@@ -44,6 +51,7 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=10)
     parser.add_argument("--sizes", nargs="+", default=["1000:500", "200:100", LARGE],
                         help="images:calibration images, or large")  # fmt: skip
+    parser.add_argument("--of", nargs="+", choices=("random", "search"), default=["random", "search"])
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=["shared", "loop"])
     parser.add_argument("--way", choices=tuple(WAYS), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -89,6 +97,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         rows = [in_torch(task, spec) for spec in task.specs]
         return report(task, rows)
     measure = shared if options.way == "shared" else loop
+    for spec in task.before:
+        measure(spec)
     rows = []
     for spec in task.specs:
         cpu, wall = time.process_time(), time.monotonic()
@@ -141,7 +151,7 @@ def report(task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class Task:
-    """Children to measure, and what with; `child` makes the calibrated Keras model of one."""
+    """Children to measure, after others that do not count, and what with; `child` makes a calibrated Keras model."""
 
     space: Any
     weights: dict[str, Any]
@@ -150,10 +160,11 @@ class Task:
     images: Any
     specs: list[Any]
     child: Callable[[Any], Any]
+    before: list[Any] = dataclasses.field(default_factory=list)
 
 
 def family_task(options: argparse.Namespace) -> Task:
-    """Return random children of the embedded family, with its weights and images."""
+    """Return children of the embedded family, with its weights and images."""
     import bignas_zoo as bz
     from bignas_zoo.measure.reopening import reopen
     from bignas_zoo.sampling import uniform_child
@@ -163,13 +174,20 @@ def family_task(options: argparse.Namespace) -> Task:
     home = bz.get_family(FAMILY)
     run = reopen(home, supernet_weights(home), options.data, None, lambda message: None)
     run = dataclasses.replace(run, calibration=run.calibration[:calibration])
-    specs = [uniform_child(home.space, ("search speed", i)) for i in range(options.children)]
     images = run.holdout.take(slice(0, count))
-    return Task(home.space, run.rounded, run.preprocess, run.calibration, images, specs, run.child)
+    task = Task(home.space, run.rounded, run.preprocess, run.calibration, images, [], run.child)
+    if options.of == ["random"]:
+        task.specs = [uniform_child(home.space, ("search speed", i)) for i in range(options.children)]
+        return task
+    measured = json.loads((home.folder / "front.json").read_text("utf-8"))["measured"]
+    first = next(i for i, m in enumerate(measured) if m["origin"] == "mutation")
+    specs = [bz.ChildSpec.from_json(m["spec"], home.space) for m in measured[: first + options.children]]
+    task.before, task.specs = specs[first - BEFORE : first], specs[first:]
+    return task
 
 
 def large_task(options: argparse.Namespace) -> Task:
-    """Return the smallest and two random children of a space of AttentiveNAS's size, with random weights and images."""
+    """Return children of a space of AttentiveNAS's size, with random weights and images."""
     import numpy as np
     from train_step import attentivenas_sized
 
@@ -179,14 +197,19 @@ def large_task(options: argparse.Namespace) -> Task:
     from bignas_zoo.models.slicing import slice_weights
     from bignas_zoo.models.supernet import initial_weights
     from bignas_zoo.recipes.data import LabelledImages
-    from bignas_zoo.sampling import uniform_child
+    from bignas_zoo.sampling import mutate, uniform_child
+    from bignas_zoo.search.coarse_to_fine import MUTATION_RATE
 
     space, generator = attentivenas_sized(), np.random.default_rng(0)
     weights = initial_weights(space, 0, last_gamma=1.0)
     preprocess = Preprocess(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
     calibration, pixels = generator.integers(0, 256, (2, 64, 224, 224, 3)).astype(np.uint8)
     images = LabelledImages(pixels, generator.integers(0, 1000, 64), (), "random")
-    specs = [space.smallest, *(uniform_child(space, ("search speed", i)) for i in range(2)), space.smallest]
+    parent = uniform_child(space, ("search speed", 1))
+    if options.of == ["random"]:
+        specs = [space.smallest, uniform_child(space, ("search speed", 0)), parent, space.smallest]
+    else:
+        specs = [parent, *(mutate(parent, ("search speed", i), MUTATION_RATE) for i in range(6))]
 
     def child(spec: Any) -> Any:
         made = build_child(spec)
@@ -197,14 +220,15 @@ def large_task(options: argparse.Namespace) -> Task:
     return Task(space, weights, preprocess, calibration, images, specs, child)
 
 
-def section(rows: dict[str, Any]) -> str:
+def section(rows: dict[str, Any], of: str) -> str:
     """Return the tables of one size as Markdown."""
     of = {way: found["rows"] for way, found in rows.items()}
     seconds = {way: sum(r["cpu"] for r in found[1:]) / (len(found) - 1) for way, found in of.items()}
     differ = max(abs(a["top1"] - b["top1"]) for way in of for a, b in zip(of["shared"], of[way], strict=True))
     images = rows["shared"]["images"]
     lines = [
-        f"## `{rows['shared']['space']}`, {images:,} images, {rows['shared']['calibration']:,} to calibrate",
+        f"## `{rows['shared']['space']}`, {images:,} images, {rows['shared']['calibration']:,} to calibrate: "
+        f"{'random children' if of == 'random' else 'children of a search'}",
         "",
         "| way | CPU s a child | children a CPU minute | shared graphs: times as many |",
         "|---|---|---|---|",

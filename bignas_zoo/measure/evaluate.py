@@ -3,12 +3,14 @@
 A child runs block by block through graphs that serve all children (`models.blockwise`). Its batch norms are calibrated
 on all calibration images at once (population moments, exactly those of `models.calibration`) or, where their
 activations would not fit, on chunks whose moments are averaged; then it classifies images the calibration has not seen.
+Where it begins as an earlier child did, both go on from there (`models.prefixes`).
 
 Reference: BigNAS (arXiv 2003.11142) section 3.2.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,7 @@ from bignas_zoo.cost import FLOAT32_BYTES
 from bignas_zoo.errors import UsageError
 from bignas_zoo.models.blockwise import CutChild, Statistics
 from bignas_zoo.models.compiled import compiled
+from bignas_zoo.models.prefixes import Prefixes
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.space import ChildSpec, SearchSpace
@@ -29,6 +32,8 @@ CALIBRATION_PIXELS = 2_048_000
 LEAST_IMAGES = 64
 #: Resized images that are kept between children, over all resolutions; at least those of the last one are.
 CACHE_BYTES = 1 << 30
+#: Outputs of blocks that are kept for children that begin alike.
+PREFIX_BYTES = 512 << 20
 
 
 class Evaluator:
@@ -41,6 +46,7 @@ class Evaluator:
         calibration: ``[n, crop, crop, 3]`` uint8 training images.
         cache_bytes: bound on resized calibration images kept; with more, those of the resolution that was not wanted
             for longest are made again.
+        prefix_bytes: bound on outputs of blocks kept.
     """
 
     def __init__(
@@ -50,12 +56,15 @@ class Evaluator:
         preprocess: Preprocess,
         calibration: np.ndarray,
         cache_bytes: int = CACHE_BYTES,
+        prefix_bytes: int = PREFIX_BYTES,
     ) -> None:
         self.space, self.preprocess = space, preprocess
         self.weights = {name: np.asarray(value, np.float32) for name, value in weights.items()}
         self.calibration = calibration
         self._cache_bytes = cache_bytes
         self._chunks: dict[int, list[Any]] = {}  # by resolution, the one wanted last at the end
+        self._prefixes = Prefixes(prefix_bytes)
+        self._images: LabelledImages | None = None
 
     def top1(self, spec: ChildSpec, images: LabelledImages) -> float:
         """Return the child's top-1 accuracy on labelled images, in percent.
@@ -65,17 +74,21 @@ class Evaluator:
         """
         if spec.space != self.space:
             raise UsageError(f"a child of space '{spec.space.name}' cannot be measured with weights of another space.")
-        child = CutChild(spec, self.weights)
+        if images is not self._images:  # batches are named by their place
+            self._prefixes.forget()
+            self._images = images
+        child = CutChild(spec, self.weights, self._prefixes)
         statistics = self._statistics(child, spec.resolution)
         right, batch = 0, batch_for(spec.resolution)
         for start in range(0, len(images), batch):
             part = images.take(slice(start, start + batch))
-            logits = child.logits(self.preprocess.inputs(part.pixels, spec.resolution), statistics)
+            resized = functools.partial(self.preprocess.inputs, part.pixels, spec.resolution)
+            logits = child.logits(resized, statistics, start)
             right += int(np.sum(np.argmax(ops.convert_to_numpy(logits), -1) == part.labels))
         return 100.0 * right / len(images)
 
     def _statistics(self, child: CutChild, resolution: int) -> Statistics:
-        found = [child.moments(x) for x in self._inputs(resolution)]
+        found = [child.moments(chunk, i) for i, chunk in enumerate(self._inputs(resolution))]
         return found[0] if len(found) == 1 else _average(found)
 
     def _inputs(self, resolution: int) -> list[Any]:

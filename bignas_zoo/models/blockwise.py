@@ -8,7 +8,8 @@ has a dozen), and know no shapes: traced once, whatever child and resolution, th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from bignas_zoo.cost import FLOAT32_BYTES
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.compiled import compiled
+from bignas_zoo.models.prefixes import Prefixes
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.plan import Block, plan_child
 from bignas_zoo.space import ChildSpec, SqueezeExcite
 
 Tensor = Any
+#: A batch, or what makes it.
+Images = Tensor | Callable[[], Tensor]
 #: Batch norm to the mean and the population variance of its input, each ``[channels]`` float32.
 Statistics = dict[str, tuple[Tensor, Tensor]]
 #: A block's weights, by their names less the block's own: ``.expand.kernel``, and ``.kernel`` of stem and head.
@@ -67,12 +72,14 @@ class CutChild:
     Args:
         spec: the child.
         weights: the supernet's, name to array.
+        prefixes: outputs of blocks, of earlier children with the same weights and calibration images; None keeps none.
     """
 
-    def __init__(self, spec: ChildSpec, weights: Mapping[str, np.ndarray]) -> None:
-        blocks = plan_child(spec)
-        self._names = [block.name for block in blocks]
-        self._forms = tuple(Form.of(block, spec.space.bn_epsilon) for block in blocks)
+    def __init__(self, spec: ChildSpec, weights: Mapping[str, np.ndarray], prefixes: Prefixes | None = None) -> None:
+        self._blocks = plan_child(spec)
+        self._prefixes = prefixes or Prefixes(0)
+        self._names = [block.name for block in self._blocks]
+        self._forms = tuple(Form.of(block, spec.space.bn_epsilon) for block in self._blocks)
         own: dict[str, Weights] = {name: {} for name in self._names}
         for name, value in slice_weights(weights, spec).items():
             block = max((b for b in self._names if name.startswith(f"{b}.")), key=len)
@@ -80,28 +87,49 @@ class CutChild:
         self._weights = list(own.values())
         self._last: tuple[Statistics, list[Weights]] | None = None
 
-    def moments(self, images: Tensor) -> Statistics:
+    def moments(self, images: Images, name: Hashable = None) -> Statistics:
         """Return the moments that each batch norm sees when all normalise with this batch's own.
 
         Args:
-            images: ``[batch, resolution, resolution, 3]`` float32, normalised.
+            images: ``[batch, resolution, resolution, 3]`` float32, normalised; or what makes them, if they are needed.
+            name: of the images among those of `prefixes`; None keeps nothing of them.
         """
-        _, found = _through(_batch_block, self._forms[:-1], images, self._weights[:-1])
+        _, found = self._through(_batch_block, self._weights[:-1], images, name)
         return {
             name + part: pair for name, own in zip(self._names[:-1], found, strict=True) for part, pair in own.items()
         }
 
-    def logits(self, images: Tensor, statistics: Statistics) -> Tensor:
+    def logits(self, images: Images, statistics: Statistics, name: Hashable = None) -> Tensor:
         """Return logits ``[batch, classes]``, with given statistics of the batch norms.
 
         Args:
-            images: ``[batch, resolution, resolution, 3]`` float32, normalised.
-            statistics: as `moments` returns them.
+            images: ``[batch, resolution, resolution, 3]`` float32, normalised; or what makes them, if they are needed.
+            statistics: as `moments` returns them; with `prefixes`, those of the same calibration images for all.
+            name: of the images among those of `prefixes`; None keeps nothing of them.
         """
         if self._last is None or self._last[0] is not statistics:
             blocks = zip(self._names, self._forms, self._weights, strict=True)
             self._last = statistics, [_fold(form, own, name, statistics) for name, form, own in blocks]
-        return _through(_folded_block, self._forms, images, self._last[1])[0]
+        return self._through(_folded_block, self._last[1], images, name)[0]
+
+    def _through(
+        self, run: Run, weights: Sequence[Weights], images: Images, name: Hashable
+    ) -> tuple[Tensor, Sequence[Statistics]]:
+        """Run the first blocks, as many as there are weights; return the last output and what each leaves behind."""
+        count = len(weights)
+        if keras.backend.backend() == "jax":  # whose graphs have shapes: one a child, then, not one a block
+            x = images() if callable(images) else images
+            whole: tuple[Tensor, list[Statistics]] = _whole(run, self._forms[:count])(x, list(weights))
+            return whole
+        key = None if name is None else (run, name)
+        done, left = self._prefixes.longest(key, self._blocks[:count]) if key else (0, None)
+        x, found = left or (images() if callable(images) else images, ())
+        for i in range(done, count):
+            x, new = _graph(run, self._forms[i])(x, weights[i])
+            found = (*found, new)
+            if key and i + 1 < count:
+                self._prefixes.keep(key, self._blocks[: i + 1], (x, found), FLOAT32_BYTES * math.prod(x.shape))
+        return x, found
 
 
 def _fold(form: Form, weights: Weights, name: str, statistics: Statistics) -> Weights:
@@ -117,18 +145,6 @@ def _fold(form: Form, weights: Weights, name: str, statistics: Statistics) -> We
         folded[f"{part}.kernel"] = (weights[f"{part}.kernel"] * by_channel).astype(np.float32)
         folded[f"{part}.bias"] = (weights[f"{part}.bn.beta"] - mean * scale).astype(np.float32)
     return folded
-
-
-def _through(run: Run, forms: Sequence[Form], x: Tensor, weights: Sequence[Weights]) -> tuple[Tensor, list[Statistics]]:
-    """Run blocks one after the other; return the last output and what each leaves behind."""
-    if keras.backend.backend() == "jax":  # whose graphs have shapes: one a child, then, not one a block
-        whole: tuple[Tensor, list[Statistics]] = _whole(run, tuple(forms))(x, list(weights))
-        return whole
-    found = []
-    for form, own in zip(forms, weights, strict=True):
-        x, left = _graph(run, form)(x, own)
-        found.append(left)
-    return x, found
 
 
 @functools.lru_cache(maxsize=512)

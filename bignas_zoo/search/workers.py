@@ -24,7 +24,7 @@ from bignas_zoo.errors import BigNASError, UsageError
 ATTEMPTS = 3
 #: Seconds in which an idle worker ends by itself.
 IDLE_ENDS = 5
-#: Processes at most unless told otherwise; each takes 1.5 to 2 GB, a supernet and its activations or an exporter.
+#: Processes at most unless told otherwise; each takes 1.5 to 2.5 GB, a supernet and its activations or an exporter.
 DEFAULT = 4
 #: What a worker does: for a search, from a child to its accuracy.
 Work = Callable[[Any], Any]
