@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -59,14 +60,15 @@ def main() -> None:
         print(json.dumps(measured(options)))
         return
     parts = []
-    for size in options.sizes:
+    for size, of in itertools.product(options.sizes, options.of):
         rows = {}
         for way in options.ways:
             command = [sys.executable, __file__, options.data, "--children", str(options.children), "--sizes", size]
-            done = subprocess.run([*command, "--way", way], check=True, stdout=subprocess.PIPE, text=True)
+            command += ["--of", of, "--way", way]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             rows[way] = json.loads(done.stdout.splitlines()[-1])
-            print(size, way, rows[way]["seconds"], file=sys.stderr)
-        parts.append(section(rows))
+            print(f"{size}, {of}, {way}: {rows[way]['seconds']:.0f} CPU s", file=sys.stderr, flush=True)
+        parts.append(section(rows, of))
     title = "# Children a minute in a search"
     machine = rows["shared"]["machine"]
     command = f"python benchmarks/search_speed.py DATA --children {options.children} --ways {' '.join(options.ways)}"
