@@ -224,9 +224,10 @@ def large_task(options: argparse.Namespace) -> Task:
 
 def section(rows: dict[str, Any], of: str) -> str:
     """Return the tables of one size as Markdown."""
-    of = {way: found["rows"] for way, found in rows.items()}
-    seconds = {way: sum(r["cpu"] for r in found[1:]) / (len(found) - 1) for way, found in of.items()}
-    differ = max(abs(a["top1"] - b["top1"]) for way in of for a, b in zip(of["shared"], of[way], strict=True))
+    found_by = {way: found["rows"] for way, found in rows.items()}
+    seconds = {way: sum(r["cpu"] for r in found[1:]) / (len(found) - 1) for way, found in found_by.items()}
+    pairs = [pair for found in found_by.values() for pair in zip(found_by["shared"], found, strict=True)]
+    differ = max(abs(a["top1"] - b["top1"]) for a, b in pairs)
     images = rows["shared"]["images"]
     lines = [
         f"## `{rows['shared']['space']}`, {images:,} images, {rows['shared']['calibration']:,} to calibrate: "
@@ -237,18 +238,18 @@ def section(rows: dict[str, Any], of: str) -> str:
         *(
             f"| {says} | {seconds[way]:.2f} | {60 / seconds[way]:.1f} | "
             f"{seconds[way] / seconds['shared']:.1f} |"
-            for way, says in WAYS.items() if way in of
+            for way, says in WAYS.items() if way in found_by
         ),
         "",
-        f"Without the first child, which traces the shared graphs ({of['shared'][0]['cpu']:.2f} s). Accuracies differ "
-        f"by at most {differ:.2f} points (an image is {100 / images:.2f}).",
+        f"Without the first child, which traces the shared graphs ({found_by['shared'][0]['cpu']:.2f} s). "
+        f"Accuracies differ by at most {differ:.2f} points (an image is {100 / images:.2f}).",
         "",
-        "| child | MMACs | px |" + "".join(f" {way}, {what} |" for what in ("CPU s", "top-1 %") for way in of),
-        "|---" * (3 + 2 * len(of)) + "|",
+        "| child | MMACs | px |" + "".join(f" {way}, {what} |" for what in ("CPU s", "top-1 %") for way in found_by),
+        "|---" * (3 + 2 * len(found_by)) + "|",
     ]  # fmt: skip
-    for i, child in enumerate(of["shared"]):
+    for i, child in enumerate(found_by["shared"]):
         cells = [str(i), f"{child['macs'] / 1e6:.2f}", str(child["resolution"])]
-        cells += [f"{of[way][i][key]:.2f}" for key in ("cpu", "top1") for way in of]
+        cells += [f"{found_by[way][i][key]:.2f}" for key in ("cpu", "top1") for way in found_by]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

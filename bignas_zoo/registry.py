@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from bignas_zoo import cost
+from bignas_zoo import cost, records
 from bignas_zoo.errors import IntegrityError, NotFoundError, nearest
+from bignas_zoo.records import FileRecord
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
 from bignas_zoo.store import SEAL, check_seal, read_json
@@ -28,38 +28,8 @@ FAMILY_FILE = "family.json"
 SHIPPED = Path(__file__).parent / "data" / "families"
 PAPER_FAMILY = "bignas-imagenet"
 DEFAULT_FAMILY = "bignas-cifar10"
-MOST_TEXT = 4_000
 #: Modules above this level, which a slice's two methods for the Hub look up when they are called.
 _HUB = "bignas_zoo.hub.{}"
-
-
-def is_inside(name: PurePosixPath) -> bool:
-    """Return whether a recorded file name is one of a file in the folder it is joined to, on any system."""
-    text = str(name)
-    return bool(name.parts) and not name.is_absolute() and ".." not in name.parts and (
-        text.isprintable() and len(text) <= 255 and not any(c in text for c in "\\:")
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file of a family: its name inside the folder, size and sha256."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> FileRecord:
-        """Read a record; raises ValueError on a name that could leave the folder."""
-        name = PurePosixPath(data["file"])
-        if not is_inside(name):
-            raise ValueError(f"file name {str(name)[:200]!r} leaves the family's folder, or is none")
-        return FileRecord(str(name), int(data["bytes"]), str(data["sha256"]))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON data."""
-        return {"file": self.name, "bytes": self.bytes, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -282,11 +252,11 @@ def load_family(folder: Path) -> Family:
         space = SearchSpace.from_json(data["space"])
         slices = tuple(read_slice(entry, data["name"], space) for entry in data["slices"])
         found = Family(
-            name=_name(data["name"]),
-            description=line(data["description"]),
+            name=records.name(data["name"]),
+            description=records.line(data["description"]),
             space=space,
-            class_names=class_names(data["class_names"], space.classes),
-            preprocess=contract(data["preprocess"]),
+            class_names=records.class_names(data["class_names"], space.classes),
+            preprocess=records.contract(data["preprocess"]),
             slices=tuple(sorted(slices, key=lambda s: s.macs)),
             folder=folder,
             weights=FileRecord.from_json(data["weights"]),
@@ -302,71 +272,19 @@ def load_family(folder: Path) -> Family:
         ) from error
 
 
-def class_names(value: Any, classes: int) -> tuple[str, ...]:
-    """Check the labels of a network's classes; raises ValueError."""
-    good = isinstance(value, list) and all(isinstance(c, str) and c and c.isprintable() for c in value)
-    if not good or len(set(value)) != len(value) or len(value) != classes:
-        raise ValueError(f"class_names must be {classes} different lines of text")
-    return tuple(value)
-
-
-def contract(value: Any) -> Mapping[str, Any]:
-    """Check an input contract (see `models.preprocess.Preprocess`); raises ValueError."""
-    crop = value.get("crop_size") if isinstance(value, dict) else None
-    if (
-        type(crop) is not int
-        or not 8 <= crop <= 4096
-        or not _three(value.get("mean"), -1000)
-        or not _three(value.get("std"), 1e-6)
-    ):
-        raise ValueError("preprocess must have crop_size (8 to 4096), and mean and std of three numbers, std above 0")
-    return dict(value)
-
-
-def _three(row: Any, least: float) -> bool:
-    """Return whether this is a list of three plain numbers within `least` and 1000; NaN is not."""
-    return isinstance(row, list) and len(row) == 3 and all(type(v) in (int, float) and least <= v <= 1000 for v in row)
-
-
 def read_slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
     """Read a slice's entry in family.json; raises KeyError, TypeError or ValueError."""
     return Slice(
-        name=_name(data["name"]),
+        name=records.name(data["name"]),
         family=family,
         spec=ChildSpec.from_json(data["spec"], space),
-        top1=_number(data["top1"]),
-        top1_images=_whole(data["top1_images"]),
-        top1_source=line(data["top1_source"]),
-        holdout_top1=_number(data["holdout_top1"]),
-        bytes=_whole(data["bytes"]),
+        top1=records.percentage(data["top1"]),
+        top1_images=records.whole(data["top1_images"]),
+        top1_source=records.line(data["top1_source"]),
+        holdout_top1=records.percentage(data["holdout_top1"]),
+        bytes=records.whole(data["bytes"]),
         statistics=FileRecord.from_json(data["statistics"]),
     )
-
-
-def _name(value: Any) -> str:
-    # A name becomes a folder's and a file's name, so it must not be able to point anywhere else.
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,95}", value):
-        raise ValueError(f"{value!r} is not a name (lower-case letters, digits, '.' and '-')")
-    return value
-
-
-def line(value: Any) -> str:
-    """Check text that is printed as it is; raises ValueError."""
-    if not isinstance(value, str) or not value.isprintable() or len(value) > MOST_TEXT:
-        raise ValueError(f"{value!r:.80} is not a line of up to {MOST_TEXT:,} printable characters")
-    return value
-
-
-def _number(value: Any) -> float | None:
-    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 100):  # NaN is refused too
-        raise ValueError(f"{value!r} is not a percentage")
-    return None if value is None else float(value)
-
-
-def _whole(value: Any) -> int | None:
-    if value is not None and (type(value) is not int or not 0 <= value < 1 << 60):
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
 
 
 def list_slices(family: str | Path | None = None) -> tuple[Slice, ...]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError
 from bignas_zoo.provenance import versions
-from bignas_zoo.registry import Family, Slice, class_names, contract, is_inside, line, read_slice
+from bignas_zoo.records import class_names, contract, is_inside, line
+from bignas_zoo.registry import Family, Slice, read_slice
 from bignas_zoo.space import ChildSpec, SearchSpace
 
 if TYPE_CHECKING:

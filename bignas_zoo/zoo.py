@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo import registry, slice_folder, store
 from bignas_zoo.errors import NotFoundError, TrainingStoppedError, UsageError
+from bignas_zoo.records import FileRecord
 from bignas_zoo.registry import Family, Slice
 from bignas_zoo.slice_folder import SLICE_FILE
 from bignas_zoo.space import ChildSpec
@@ -73,14 +74,14 @@ def check_files(family: Family, chosen: Slice) -> None:
         _verified_path(family, record)
 
 
-def _verified_path(family: Family, record: registry.FileRecord) -> Path:
+def _verified_path(family: Family, record: FileRecord) -> Path:
     path = family.path(record)
     fix = "Reinstall bignas-zoo (pip install --force-reinstall bignas-zoo), or restore the family's folder."
     store.verify(path, record.sha256, size=record.bytes, fix=fix)
     return path
 
 
-def _read_checked(family: Family, record: registry.FileRecord) -> dict[str, np.ndarray]:
+def _read_checked(family: Family, record: FileRecord) -> dict[str, np.ndarray]:
     from bignas_zoo.models.weights import read_weights
 
     return read_weights(_verified_path(family, record))

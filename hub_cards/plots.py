@@ -24,7 +24,8 @@ from bignas_zoo.hub_cards.drawing import (
     write_drawing,
 )
 from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.registry import FAMILY_FILE, Family, FileRecord, Slice, no_weights
+from bignas_zoo.records import FileRecord
+from bignas_zoo.registry import FAMILY_FILE, Family, Slice, no_weights
 from bignas_zoo.store import read_json, verify
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from bignas_zoo import slice_folder as folders
 from bignas_zoo import store
 from bignas_zoo.hub import bundle, layout, pushing
 from bignas_zoo.hub.client import Hub
-from bignas_zoo.registry import Family, FileRecord, Slice
+from bignas_zoo.records import FileRecord
+from bignas_zoo.registry import Family, Slice
 
 REPO = "zoo/tiny"
 

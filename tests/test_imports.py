@@ -37,6 +37,7 @@ PURE = {
     "plan",
     "provenance",
     "quiet",
+    "records",
     "registry",
     "sampling",
     "selection",

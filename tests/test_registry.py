@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bignas_zoo import cost, registry, selection
 from bignas_zoo.budget import Budget, amount
 from bignas_zoo.errors import IntegrityError, NotFoundError, NothingFitsError
-from bignas_zoo.registry import Family, FileRecord, Slice
+from bignas_zoo.records import FileRecord
+from bignas_zoo.registry import Family, Slice
 from bignas_zoo.sampling import uniform_child
 from bignas_zoo.space import ChildSpec
 from bignas_zoo.spaces.small import BIGNAS_CIFAR10

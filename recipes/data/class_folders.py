@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bignas_zoo import registry
+from bignas_zoo import records
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.recipes.data.images import LabelledImages, image_folder
 from bignas_zoo.recipes.randomness import philox
@@ -57,7 +57,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
         found = f"one class, '{names[0]}'" if names else "no sub-folders"
         raise UsageError(f"{root}: {found}; a classifier needs at least two classes. {EXPECTED}")
     try:
-        return registry.class_names(names, len(names))
+        return records.class_names(names, len(names))
     except ValueError as error:
         raise UsageError(f"{root}: a sub-folder's name is not printable text; rename it ({error}).") from error
 
