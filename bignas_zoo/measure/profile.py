@@ -2,7 +2,8 @@
 
 Each block is a file of its own, measured in groups that share an anchor, so that a machine that grows slower or busier
 shows: such a group is measured again. Every file is measured in two groups, each time among others, so that what a
-group was slower or faster can be told from what a file takes (a median polish). The time of an almost empty file is
+group was slower or faster can be told from what a file takes (a median polish); where the two times differ, a third
+decides. The time of an almost empty file is
 taken off every block. Overhead and scale are then fitted to whole networks, and the table is checked on other ones.
 Everything measured goes to a log at once; a run that was interrupted goes on from there.
 """
@@ -33,6 +34,9 @@ GROUP = 8
 SLOW, TRIES = 1.03, 3
 #: How often each file is measured. Two sessions on one machine differed by 2.4 % a file: 1.4 % a group, 1.4 % the rest.
 PASSES = 2
+#: A file whose times differ by more than this share is measured once more: the middle one of three counts. A moment's
+#: other work had one file in twenty measured 10 to 33 % too slow, and one network in fifty 12 % beside its prediction.
+DIFFER = 0.03
 #: Files are kept from one pass to the next as long as they take no more together.
 KEPT_BYTES = 4 << 30
 #: Part of the choices in which a child near the smallest or biggest one differs from it.
@@ -149,21 +153,23 @@ def profile(
     blocks, children = plan.blocks(), plan.children()
     jobs: list[Job] = [(_block_name(key), block) for key, block in blocks.items()]
     jobs += [(_network_name(spec), spec) for spec in children]
-    left = [_left(jobs, log, number, plan.seed) for number in range(PASSES)]
-    done, total = PASSES * len(jobs) - sum(map(len, left)), PASSES * len(jobs)
+    total = PASSES * len(jobs)
+    done = total - sum(len(_left(jobs, log, number, plan.seed)) for number in range(PASSES))
     say(
         f"{len(blocks)} blocks and {len(children)} networks, each measured {PASSES} times; "
         f"{total - done} measurements are still to be made"
     )
     with store.working_folder(folder) as temporary:
         bench = _Bench(temporary, meter, builder, log)
-        if done < total:
-            bench.prepare(plan.anchor())
-        for number, pending in enumerate(left):
+        for number in range(PASSES + 1):
+            pending = _left(jobs, log, number, plan.seed)
+            if number == PASSES and pending:
+                total += len(pending)
+                say(f"{len(pending)} files took {DIFFER:.0%} longer one time than the other: once more")
             for start in range(0, len(pending), GROUP):
                 report(done, total)
                 group = pending[start : start + GROUP]
-                bench.measure(group, keep=number < PASSES - 1)
+                bench.measure(group, plan.anchor(), keep=number < PASSES)
                 done += len(group)
     report(total, total)
     rows = {key: _above(log.steady(_block_name(key)), log.floor_ms) for key in blocks}
@@ -177,12 +183,15 @@ Job = tuple[str, Block | ChildSpec]
 
 
 def _left(jobs: Sequence[Job], log: Log, number: int, seed: int) -> list[Job]:
-    """Return what a pass has still to measure, in its own random order.
+    """Return what a pass has still to measure, in its own random order; of the last one, what the others differ in.
 
     A machine differs by some percent from minute to minute: in any order of kinds, one kind would get the slow ones.
     """
     done = log.passes
     left = [job for job in jobs if done[job[0]] <= number]
+    if number >= PASSES:
+        differing = log.differing(DIFFER)
+        left = [job for job in left if job[0] in differing]
     return sorted(left, key=lambda job: uniform(("profile order", seed, number, job[0])))
 
 
@@ -201,18 +210,20 @@ class _Bench:
         self.builder.make([(child, self.ends[0])])
         self.builder.floor(self.ends[1])
 
-    def measure(self, jobs: Sequence[Job], *, keep: bool) -> None:
-        """Measure a group; keep its files for the next pass, or not."""
+    def measure(self, jobs: Sequence[Job], anchor: ChildSpec, *, keep: bool) -> None:
+        """Measure a group with the child that every group has; keep its files for the next pass, or not."""
+        if not self.ends:
+            self.prepare(anchor)
         missing = [job for job in jobs if job[0] not in self.made]
         paths = {name: self.folder / f"{self.number + i}.tflite" for i, (name, _) in enumerate(missing)}
         self.number += len(missing)
         self.builder.make([(part, paths[name]) for name, part in missing])
         self.made |= paths
         files = [self.made[name] for name, _ in jobs]
-        anchor, floor, *found = _steadiest([*self.ends, *files], self.meter, self.log.brisk)
+        whole, floor, *found = _steadiest([*self.ends, *files], self.meter, self.log.brisk)
         group = self.log.next_group
         for (name, _), measured in zip(jobs, found, strict=True):
-            self.log.add(name, group, measured, floor.mean_ms, anchor.mean_ms)
+            self.log.add(name, group, measured, floor.mean_ms, whole.mean_ms)
         if not keep or sum(path.stat().st_size for path in self.folder.iterdir()) > KEPT_BYTES:
             for name, _ in jobs:
                 self.made.pop(name).unlink()

@@ -75,6 +75,8 @@ class Log:
         }
         store.append_line(self.path, json.dumps(entry))
         self.entries.append(entry)
+        for name in ("_polished", "floor_ms"):  # what was made of the entries before
+            self.__dict__.pop(name, None)
 
     @property
     def brisk(self) -> float:
@@ -90,6 +92,13 @@ class Log:
         entries = [entry for entry in self.entries if entry["name"] == name]
         deviation = statistics.fmean(entry["std"] * self._drift(entry) for entry in entries)
         return Measurement(math.exp(self._polished[0][name]), deviation, sum(entry["count"] for entry in entries))
+
+    def differing(self, most: float) -> set[str]:
+        """Return the files of which two measurements differ by more than a share, as if the machine had been steady."""
+        times = defaultdict[str, list[float]](list)
+        for entry in self.entries:
+            times[entry["name"]].append(max(entry["ms"], TINY_MS) * self._drift(entry))
+        return {name for name, found in times.items() if max(found) > (1 + most) * min(found)}
 
     @functools.cached_property
     def floor_ms(self) -> float:
