@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo import delivery, leftovers, registry, store
-from bignas_zoo.errors import BigNASError, UsageError
+from bignas_zoo.errors import BigNASError, LocalIOError, UsageError
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.address import COMMIT
 from bignas_zoo.slice_folder import SLICE_FILE
@@ -290,6 +290,8 @@ def _is_entry(kind: str, path: Path) -> bool:
 def _places() -> Iterator[tuple[str, Path]]:
     """Give the folders that hold entries, with their kinds."""
     root = store.cache_root()
+    if root.exists() and not root.is_dir():
+        raise LocalIOError(f"{root}: is no folder, so it cannot be the cache. Set BIGNAS_ZOO_CACHE to another place.")
     for kind, name in (("slice", SLICES), ("search", SEARCHES)):
         if _is_folder(root / name):
             yield kind, root / name

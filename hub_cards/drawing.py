@@ -85,7 +85,7 @@ def log_axis(axes: Axes) -> None:
 def place_labels(
     figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]], dots: Sequence[tuple[float, float]]
 ) -> None:
-    """Write a name beside each point so that no two overlap, off the dots where there is room."""
+    """Write a name beside each point, or at the end of a line, so that no two overlap, off the dots if possible."""
     figure.draw_without_rendering()  # fixes the layout, so that data have pixels
     unit = figure.dpi / 72
     hard = [_box(axes.transData.transform((x, y)), 5 * unit) for x, y, _ in points]
@@ -104,9 +104,17 @@ def place_labels(
             for i, (dx, dy, box) in enumerate(boxes)
             if not box.count_overlaps(hard) and frame.contains(*box.min) and frame.contains(*box.max)
         ]
-        dx, dy, box = boxes[min(free, default=(0, 0))[1]]
+        chosen = min(free, default=(0, 0))[1]
+        dx, dy, box = boxes[chosen]
         hard.append(box)
         label.set_position((dx / unit, dy / unit))
+        if chosen >= len(DIRECTIONS):  # too far to be seen to belong together
+            turn, length = DIRECTIONS[chosen % len(DIRECTIONS)] * pi / 4, DISTANCES[chosen // len(DIRECTIONS)] - 2
+            axes.annotate(
+                "", (x, y), (length * cos(turn), length * sin(turn)), textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+                in_layout=False, zorder=2,
+            )  # fmt: skip
 
 
 def _box(centre: Any, half: float) -> Any:

@@ -5,6 +5,7 @@ In the style of `plots`, PNG or SVG by the file's suffix.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 BAR = 0.23  # inches a block takes
 HATCH = "///"
+WRAP = 125  # characters of a line below
 STEPS = 40  # points of a bar that labels keep off
 
 
@@ -165,17 +167,35 @@ def _front(points: Sequence[tuple[Estimate, float, str]], family: str, table: De
     axes.errorbar(
         times, [top1 for _, top1, _ in points], xerr=bars, fmt="none", ecolor=LIGHT_BLUE, elinewidth=2, zorder=1
     )
+    front = _undominated(points)
+    others = [(e.latency_ms, top1) for e, top1, _ in points if (e.latency_ms, top1) not in front]
+    line, rest = zip(*front, strict=True), zip(*others, strict=True)
     axes.plot(
-        times, [top1 for _, top1, _ in points], "D", color=ORANGE, markersize=6, markeredgecolor="white",
-        markeredgewidth=0.8, label=f"slices ({len(points)}), on {sources}; bars: 95 % of the prediction",
+        *line, "-D", color=ORANGE, linewidth=1, markersize=6, markeredgecolor="white", markeredgewidth=0.8,
+        label=f"front: {len(front)} slices that none is faster and more accurate than",
     )  # fmt: skip
+    if others:
+        axes.plot(*rest, "D", color=GREY, markersize=5, markeredgecolor="white", label=f"other slices ({len(others)})")
     axes.set_title(f"{family} on {table.name}", loc="left", fontweight="bold")
-    axes.set_xlabel(f"predicted milliseconds ({table.protocol})")
+    axes.set_xlabel("predicted milliseconds (bars: 95 % of the prediction)")
     axes.set_ylabel("top-1 %")
     axes.margins(0.07)
-    figure.legend(loc="outside lower left", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
+    below = [*textwrap.wrap(str(table.protocol), WRAP), *textwrap.wrap(f"accuracy on {sources}", WRAP)]
+    figure.text(0.01, 0.005, "\n".join(below), fontsize=7.5, color=GREY, in_layout=False)
+    share = (0.05 + 0.13 * len(below)) / figure.get_figheight()
+    figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr, call-arg]
     _labels(figure, axes, points)
     return figure
+
+
+def _undominated(points: Sequence[tuple[Estimate, float, str]]) -> list[tuple[float, float]]:
+    """Return milliseconds and accuracy of the slices that are more accurate than all faster ones, fastest first."""
+    front: list[tuple[float, float]] = []
+    for ms, top1 in sorted(((e.latency_ms, top1) for e, top1, _ in points), key=lambda point: (point[0], -point[1])):
+        if not front or top1 > front[-1][1]:
+            front.append((ms, top1))
+    return front
 
 
 def _labels(figure: Figure, axes: Axes, points: Sequence[tuple[Estimate, float, str]]) -> None:

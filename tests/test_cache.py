@@ -278,3 +278,11 @@ def test_completion_offers_the_commands() -> None:
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     assert "prune" in done.stdout
+
+
+def test_a_file_in_the_caches_place_is_no_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("BIGNAS_ZOO_CACHE", str(tmp_path / "file"))
+    for command in (["list"], ["verify"], ["prune", "--all"]):
+        assert "is no folder, so it cannot be the cache" in cli(*command, code=7).stderr
+    assert (tmp_path / "file").read_text() == "x"

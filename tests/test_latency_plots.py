@@ -40,10 +40,18 @@ def test_drawings_are_made_and_repeat(kind: str, tiny_family: Path, tmp_path: Pa
     words = {
         "breakdown": ("stage1.layer1", "overhead", "classifier", "tiny-x on phone"),
         "validation": ("MAPE", "within 10 %", "band: ±10 %", "40 networks"),
-        "front": ("predicted milliseconds", "top-1 %", "smallest", "biggest"),
+        "front": ("predicted milliseconds", "top-1 %", "smallest", "biggest", "front:"),
     }
     for word in words[kind]:
         assert word in text
+
+
+def test_the_front_is_what_no_faster_slice_beats() -> None:
+    table = table_of(TINY, overhead_ms=2.0)
+    slow, fast = predict(table, TINY.biggest), predict(table, TINY.smallest)
+    points = [(slow, 80.0, "a"), (slow, 81.0, "b"), (fast, 70.0, "c"), (fast, 69.0, "d")]
+    assert latency_plots._undominated(points) == [(fast.latency_ms, 70.0), (slow.latency_ms, 81.0)]
+    assert latency_plots._undominated([(slow, 70.0, "a"), (fast, 70.0, "b")]) == [(fast.latency_ms, 70.0)]
 
 
 def test_what_cannot_be_drawn_says_why(tiny_family: Path, tmp_path: Path) -> None:

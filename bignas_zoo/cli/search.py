@@ -46,7 +46,7 @@ from bignas_zoo.cli.progress import search_progress
     type=click.IntRange(8, 1_000_000),
     default=200,
     show_default=True,
-    help="To measure at most, besides the smallest and the biggest child.",
+    help="To measure at most, besides the smallest and the biggest child and the slices that the family has.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of every draw.")
 @click.option(
