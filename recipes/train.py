@@ -201,10 +201,13 @@ def _figures(running: Mapping[str, Any], step: int, workdir: Path) -> dict[str, 
         TrainingStoppedError: one is not a number.
     """
     values = {name: float(value) for name, value in running.items()}
-    if not all(math.isfinite(value) for value in values.values()):
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        name = "loss" if "loss" in broken else broken[0]
         raise TrainingStoppedError(
-            f"step {step + 1}: the loss is {values['loss']}. The checkpoints in {workdir} are from before; "
-            "lower learning_rate or lengthen warmup_steps in the recipe, and start a new run."
+            f"step {step + 1}: the {name} is {values[name]}, and nothing of this step is kept; any checkpoints in "
+            f"{workdir} are from before. Lower learning_rate or lengthen warmup_steps in the recipe, and start a new "
+            "run in another --output."
         )
     return values
 

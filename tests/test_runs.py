@@ -137,7 +137,7 @@ def test_a_loss_that_is_no_number_is_exit_code_8_and_the_checkpoints_stay(
     run = tmp_path / "run"
     code, said = finish(start(data, run, POISON="7"))
     assert code == 8
-    assert f"step 8: the loss is nan. The checkpoints in {run} are from before" in said
+    assert f"step 8: the loss is nan, and nothing of this step is kept; any checkpoints in {run}" in said
     assert newest(run) == "step-000006"
     assert finish(start(data, run))[0] == 0  # without the poison
     assert end(run) == end(uninterrupted)
