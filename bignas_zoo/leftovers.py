@@ -16,7 +16,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,23 +74,43 @@ def is_open_at(handle: int, path: Path) -> bool:
         return False
 
 
+def _new_name(parent: Path, prefix: str) -> Path:
+    """Return a name that nothing has.
+
+    Not by `tempfile`, which tells a name only once it is made: a Ctrl-C in between left what nobody knew to delete.
+    """
+    return parent.absolute() / f"{prefix}{kernel()}-{os.urandom(6).hex()}"
+
+
 def new_file(parent: Path) -> tuple[int, Path]:
     """Make a temporary file, locked by its handle; raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     for _ in range(TRIES):
-        handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{kernel()}-", dir=parent)
-        if lock(handle) is not False and is_open_at(handle, Path(name)):
-            _MINE[Path(name)] = os.getpid()
-            return handle, Path(name)
-        os.close(handle)  # another process took it for a leftover in the instant before it was locked
+        path = _new_name(parent, TEMPORARY)
+        _MINE[path] = os.getpid()
+        try:
+            handle = os.open(path, flags, 0o600)
+        except OSError:
+            done_with(path)
+            raise
+        if lock(handle) is not False and is_open_at(handle, path):
+            return handle, path
+        os.close(handle)
+        done_with(path)  # another process took it for a leftover in the instant before it was locked
     raise OSError(f"temporary files vanish in {parent}")
 
 
 def locked_folder(parent: Path, prefix: str = TEMPORARY) -> tuple[Path, int | None]:
     """Make a temporary folder, locked by a handle, where folders have any; raises OSError."""
     for _ in range(TRIES):
-        path = Path(tempfile.mkdtemp(prefix=f"{prefix}{kernel()}-", dir=parent))
+        path = _new_name(parent, prefix)
         if prefix == TEMPORARY:
             _MINE[path] = os.getpid()
+        try:
+            path.mkdir(0o700)
+        except OSError:
+            done_with(path)
+            raise
         handle = open_folder(path)
         if handle is None and os.path.lexists(path):
             return path, None
@@ -99,6 +118,7 @@ def locked_folder(parent: Path, prefix: str = TEMPORARY) -> tuple[Path, int | No
             if lock(handle) is not False and is_open_at(handle, path):
                 return path, handle
             os.close(handle)
+        done_with(path)
     raise OSError(f"temporary folders vanish in {parent}")
 
 

@@ -223,6 +223,6 @@ def test_a_cache_that_is_a_file(
     monkeypatch.setenv("BIGNAS_ZOO_CACHE", str(tmp_path / "file"))
     done = cli("get", f"hf://{REPO}", "-o", str(tmp_path / "out"), code=7)
     assert "BIGNAS_ZOO_CACHE" in done.stderr
-    assert "0 entries" in cli("cache", "list", code=0).stdout
+    assert "is no folder" in cli("cache", "list", code=7).stderr
     assert (tmp_path / "file").read_text() == "mine"
     assert os.listdir(tmp_path) == ["file"]

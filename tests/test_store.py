@@ -408,3 +408,29 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_json_bytes_are_what_json_reads() -> None:
     data = {"x": [1, "ü", None, True, 0.1], "y": {}}
     assert json.loads(store.json_bytes(data)) == data
+
+
+def test_ctrl_c_the_instant_something_temporary_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, opened = Path.mkdir, os.open
+
+    def interrupted_mkdir(self: Path, *arguments: Any, **options: Any) -> None:
+        mkdir(self, *arguments, **options)
+        raise KeyboardInterrupt
+
+    def interrupted_open(path: Any, *arguments: Any, **options: Any) -> int:
+        os.close(opened(path, *arguments, **options))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", interrupted_mkdir)
+        with pytest.raises(KeyboardInterrupt):
+            leftovers.locked_folder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", interrupted_open)
+        with pytest.raises(KeyboardInterrupt):
+            leftovers.new_file(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    leftovers.tidy_up()  # as at the end of the process
+    assert list(tmp_path.iterdir()) == []
