@@ -440,3 +440,12 @@ def test_any_damage_is_an_integrity_error_or_leaves_a_usable_family(
     else:
         with pytest.raises(NotFoundError):
             selection.pick(family, budget)
+
+
+def test_a_folder_that_is_no_slices_says_so(tmp_path: Path) -> None:
+    for name in ("empty", "of-folders"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "of-folders" / "slice.json").mkdir()
+    for name in ("empty", "of-folders"):
+        with pytest.raises(NotFoundError, match="is a folder, but no slice's: it has no file slice.json"):
+            registry.find_slice(str(tmp_path / name))
