@@ -284,7 +284,7 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
         say(f"{option.file}: proving it on {subject.inputs}")
         proof = prove(subject, option, made)
         try:
-            check(option.precision, proof.parity, proof.accuracy)
+            check(option.precision, proof.parity, proof.accuracy, noise=subject.sample is None)
         except QualityError as error:
             store.give_name(made, aside)
             raise QualityError(f"{option.file}: {error} It is kept as {aside}.") from error

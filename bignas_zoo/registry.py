@@ -309,8 +309,8 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
                 return candidate, found
     if os.path.isdir(name):
         raise NotFoundError(
-            f"{name}: is a folder, but no slice's: it has no file slice.json. Name one that `bignas-zoo get`, `finetune` "
-            "or `export` made, or a slice of `bignas-zoo list`."
+            f"{name}: is a folder, but no slice's: it has no file slice.json. Name one that `bignas-zoo get` or "
+            "`finetune` made, or a slice of `bignas-zoo list`."
         )
     known = [s.name for f in everything for s in f.slices]
     raise NotFoundError(f"slice '{name}': not known. {nearest(name, known)} See `bignas-zoo list`.")

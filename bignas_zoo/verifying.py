@@ -291,7 +291,7 @@ def _compared(subject: Subject, option: Export, file: Path, say: Say, *, recorde
         return [Check("parity", None, f"{text}; {advice}", proof.to_json())]
     try:
         # Of a file that nobody recorded the precision is not known.
-        check(option.precision if recorded else "dynamic", parity, accuracy)
+        check(option.precision if recorded else "dynamic", parity, accuracy, noise=subject.sample is None)
     except QualityError as error:
         return [Check("parity", False, str(error), proof.to_json())]
     return [Check("parity", True, text, proof.to_json())]

@@ -208,6 +208,8 @@ def _among(*options: Any) -> tuple[Callable[[Any], bool], str]:
     return (lambda v: v in options), f"one of {', '.join(map(str, options))}"
 
 
+#: No count, step or seed of a recipe is beyond this.
+MOST_WHOLE = 10**30
 #: For each field that needs it: a test and its description.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": ((lambda v: re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", v) is not None), "lower-case letters, digits and '-'"),
@@ -264,6 +266,8 @@ def find_recipe(recipe: str | Path) -> Path:
     path = Path(recipe)
     if os.path.isfile(path):
         return path
+    if os.path.isdir(path):
+        raise NotFoundError(f"recipe '{recipe}': is a folder. Name a YAML file, or a shipped recipe.")
     shipped = {p.stem: p for p in Path(__file__).parent.glob("*.yaml")}
     name = str(recipe).removesuffix(".yaml")
     if name in shipped:
@@ -330,6 +334,8 @@ def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, accepted):
         name = hint.__name__ if not isinstance(hint, types.UnionType) else str(hint)
         raise RecipeError(f"{where}: {key}: must be of type {name}, got {_short(value)}.")
+    if isinstance(value, int) and hint is not float and not -MOST_WHOLE <= value <= MOST_WHOLE:
+        raise RecipeError(f"{where}: {key}: must be within {MOST_WHOLE:.0e}, got {_short(value)}.")
     if hint is float:
         try:
             value = float(value)

@@ -152,6 +152,7 @@ def test_strict_messages(extra: str, message: str) -> None:
         ("space", "bignas-cifar", "search space 'bignas-cifar': not known. Did you mean 'bignas-cifar10'"),
         ("crop_size", "8", "8 px would be enlarged more than twice for the space's 32 px"),
         ("steps", "0", "must be a whole number within 1 and 1,000,000,000, got 0"),
+        ("learning_rate_batch", "9" * 330, "must be within 1e+30, got 999"),
         ("steps", "9" * 26, "must be a whole number within 1 and 1,000,000,000"),
         ("crop_size", "1000000000", "must be a whole number within 4 and 4,096"),
         ("holdout", "0", "must be a whole number, or a part between 0 and 1, got 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -261,9 +262,21 @@ def test_files_that_are_no_such_key(key: Path, tmp_path: Path) -> None:
         UsageError, match=r"key: is a private key; to verify, the public one is needed, e\.g\. .*key\.pub"
     ):
         signing.read_verifier(key)
-    for path in (public, noise, large):
-        with pytest.raises(UsageError, match=r"not a private key|too large.*ssh-keygen -t ed25519"):
+    for path, why in (
+        (public, "is a public key; to sign"),
+        (noise, "is no private key"),
+        (large, "too large for a key"),
+    ):
+        with pytest.raises(UsageError, match=rf"{why}.*ssh-keygen -t ed25519"):
             signing.read_signer(path)
+    two, pipe = tmp_path / "two.pub", tmp_path / "pipe"
+    two.write_bytes(2 * (public.read_bytes().strip() + b"\n"))
+    with pytest.raises(UsageError, match="holds several lines, and one public key is asked for"):
+        signing.read_verifier(two)
+    os.mkfifo(pipe)
+    for read in (signing.read_signer, signing.read_verifier):
+        with pytest.raises(UsageError, match="is no regular file, so no key"):
+            read(pipe)
     for path in (noise, large):
         with pytest.raises(UsageError, match="not a public key|cannot be read here|too large"):
             signing.read_verifier(path)
@@ -300,7 +313,7 @@ def test_a_key_is_for_the_hub_only(key: Path, slice_folder: Path, hub: HubServer
         bz.load("bignas-cifar10-s", verify_key=f"{key}.pub")
     with pytest.raises(UsageError, match="is a slice folder"):
         bz.Slice.from_pretrained(str(slice_folder), verify_key=f"{key}.pub")
-    with pytest.raises(UsageError, match="is no|not a private key"):
+    with pytest.raises(UsageError, match="is a public key; to sign, the private one is needed"):
         bz.push(slice_folder, REPO, sign=f"{key}.pub")
     assert hub.requests == []
     assert not (store.cache_root() / "hub").exists()

@@ -100,7 +100,7 @@ def _print_plans(plans: Sequence[Plan]) -> None:
         made = f"new {'private' if plan.private else 'public'} repository" if plan.makes_repo else (
             "private repository" if plan.private else "public repository"
         )  # fmt: skip
-        click.echo(f"{plan.slice} -> {plan.url} ({made}), branch {plan.branch}")
+        click.echo(f"{plan.slice} -> {plan.url} ({made}), {'new ' * plan.makes_branch}branch {plan.branch}")
         width = max(len(c.path) for c in plan.changes)
         for change in plan.changes:
             click.echo(f"  {MARKS[change.kind]} {change.path:<{width}}  {change.bytes:>12,} bytes  {change.kind}")

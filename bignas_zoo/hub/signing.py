@@ -149,6 +149,9 @@ def read_signer(path: Path, say: Say = silent) -> Signer:
         UsageError: it is no Ed25519 private key, the password is missing or wrong, or `cryptography` is.
     """
     data = _read(path)
+    if b"PRIVATE KEY" not in data:
+        public = "is a public key" if data.startswith(KIND) or b"PUBLIC KEY" in data else "is no private key"
+        raise UsageError(f"{path}: {public}; to sign, the private one is needed. {MAKE_KEY}")
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         say(f"{path}: other users can read this private key; `chmod 600` keeps it to yourself")
     with _errors(path, "private"):
@@ -175,6 +178,10 @@ def read_verifier(path: Path) -> Verifier:
     data = _read(path)
     if b"PRIVATE KEY" in data:
         raise UsageError(f"{path}: is a private key; to verify, the public one is needed, e.g. {path}.pub.")
+    if len([line for line in data.splitlines() if line.strip()]) > 1 and b"-----BEGIN" not in data:
+        raise UsageError(
+            f"{path}: holds several lines, and one public key is asked for. Put it into a file of its own."
+        )
     with _errors(path, "public"):
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
@@ -187,6 +194,8 @@ def read_verifier(path: Path) -> Verifier:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+            raise UsageError(f"{path}: is no regular file, so no key. {MAKE_KEY}")
         with path.open("rb") as file:
             data = file.read(MAX_KEY + 1)
     except OSError as error:
@@ -206,9 +215,8 @@ def _errors(path: Path, kind: str) -> Iterator[None]:
     except ImportError as error:
         raise UsageError(f"signatures need the package cryptography. {INSTALL}") from error
     except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"{path}: not a {kind} key, or the password is wrong ({type(error).__name__}). {MAKE_KEY}"
-        ) from None
+        password = ", or the password is wrong" if kind == "private" else ""
+        raise UsageError(f"{path}: not a {kind} key{password} ({type(error).__name__}). {MAKE_KEY}") from None
     except Exception as error:  # noqa: BLE001  a kind of its own for what it does not support
         raise UsageError(
             f"{path}: a {kind} key of a kind that cannot be read here ({type(error).__name__}). If it has a password: "
