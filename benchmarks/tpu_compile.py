@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
     parser.add_argument("--only", action="append", default=[], help="a program, e.g. 'child 1'")
     parser.add_argument("--recipe", default="imagenet_tpu")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     os.environ.update(compiler.ENVIRONMENT)
     recipe = read_recipe(find_recipe(arguments.recipe))
     pairs = (field.split("=", 1) for field in arguments.fields)

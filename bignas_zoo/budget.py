@@ -40,6 +40,22 @@ _NUMBER = r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _UPPER = re.compile(rf"(?:<=)?{_NUMBER}(?P<unit>[A-Za-z]+)(?:@(?P<device>[A-Za-z0-9][A-Za-z0-9_.-]{{0,63}}))?")
 _TOP1 = re.compile(rf"top1>={_NUMBER}")
 _COUNT = re.compile(r"(?P<prefix>[KMG]?)(?P<word>flops|macs|params)", re.IGNORECASE)
+#: What is wrong with a term that does not follow the grammar: the first that matches.
+_REASONS = tuple(
+    (re.compile(pattern, re.IGNORECASE), reason)
+    for pattern, reason in (
+        (r"$", "a term is empty"),
+        (r"(<=)?-", "a limit is above zero"),
+        (r"top1", "top1 takes '>=' and a percentage, as in top1>=80.5"),
+        (r"(<(?!=)|>|=)", "a limit has '<=' in front or nothing; only top1 has '>='"),
+        (r"(<=)?[+]?(nan|inf)", "that is not a number"),
+        (r".*\s", "a term has no spaces"),
+        (r".*@$", "the device's name is missing after '@'"),
+        (r"(<=)?[0-9.]+$", "its unit is missing"),
+        (r"(<=)?[0-9]+([.][0-9]+)?e[-+0-9]", "write numbers without an exponent"),
+        (r"(<=)?([0-9]{16}|[0-9]*[.][0-9]{10})", "a number has at most 15 digits before the point and 9 after it"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +105,10 @@ class Budget:
         Raises:
             BudgetError: the text does not follow the grammar, or a number is zero.
         """
-        if not isinstance(text, str) or not text.strip() or len(text) > MAX_LENGTH:
-            raise BudgetError(f"budget: needs 1 to {MAX_LENGTH} characters of text. {GRAMMAR}")
+        if not isinstance(text, str) or not text.strip():
+            raise BudgetError(f"budget: is empty. {GRAMMAR}")
+        if len(text) > MAX_LENGTH:
+            raise BudgetError(f"budget: longer than {MAX_LENGTH} characters. {GRAMMAR}")
         return Budget(tuple(_term(part.strip(" ")) for part in text.split(",")))
 
     @property
@@ -151,7 +169,8 @@ def _term(term: str) -> Limit:
                 f"budget {term!r}: {device!r} cannot be a device's name (letters, digits, '_', '.' and '-', "
                 "at most 64). `bignas-zoo devices` lists them, and names the folder for tables of your own."
             )
-        raise BudgetError(f"budget {term!r}: not understood. {GRAMMAR}")
+        reason = next((reason for pattern, reason in _REASONS if pattern.match(term)), "not understood")
+        raise BudgetError(f"budget {term!r}: {reason}. {GRAMMAR}")
     quantity, scale = _unit(term, match["unit"])
     value = Fraction(match["number"]) * scale
     if value <= 0:
@@ -172,6 +191,8 @@ def _unit(term: str, unit: str) -> tuple[str, int | Fraction]:
     if unit in PREFIXES:
         return "macs", PREFIXES[unit]
     match = _COUNT.fullmatch(unit)
+    if not match and _COUNT.fullmatch(f"{unit}s"):
+        raise BudgetError(f"budget {term!r}: unit '{unit}' is written '{unit}s'. {GRAMMAR}")
     if match and match["prefix"] in PREFIXES:
         return ("parameters" if match["word"].lower() == "params" else "macs"), PREFIXES[match["prefix"]]
     if match or unit in ("k", "m", "g", "mb", "kb", "gb", "Mb", "Kb", "Gb", "mB", "kB"):

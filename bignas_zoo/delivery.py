@@ -22,6 +22,7 @@ from bignas_zoo.errors import (
     NotFoundError,
     NothingFitsError,
     UsageError,
+    reason,
 )
 from bignas_zoo.formats import EXPORT_NAME
 from bignas_zoo.provenance import versions
@@ -286,7 +287,7 @@ def check_entry(entry: Path) -> dict[str, Any]:
         if SLICE_FILE not in records:
             raise ValueError(f"it does not list {SLICE_FILE}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"{path}: not a valid list of files ({type(error).__name__}: {error}).") from error
+        raise IntegrityError(f"{path}: not a valid list of files ({reason(error)}).") from error
     for name, (digest, size) in records.items():
         store.verify(entry / name, digest, size=size, fix="")
     return files

@@ -115,3 +115,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(names) or 'none'}."
+
+
+def reason(error: Exception, most: int = 300) -> str:
+    """Return why a file's data could not be used, in the words of one who reads the file: no names of Python's classes.
+
+    Args:
+        error: what reading them raised.
+        most: characters.
+    """
+    text = str(error)[:most]
+    if isinstance(error, KeyError):
+        return f"key {text} is missing"
+    if isinstance(error, (TypeError, AttributeError)):
+        return f"a value is of the wrong kind: {text}"
+    return text

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo import cost, records
-from bignas_zoo.errors import IntegrityError, NotFoundError, nearest
+from bignas_zoo.errors import IntegrityError, NotFoundError, nearest, reason
 from bignas_zoo.records import FileRecord
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
@@ -267,7 +267,7 @@ def load_family(folder: Path) -> Family:
         return found
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
-            f"{path}: not a valid family description ({type(error).__name__}: {error}). "
+            f"{path}: not a valid family description ({reason(error)}). "
             "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
         ) from error
 

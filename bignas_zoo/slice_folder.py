@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo import store
-from bignas_zoo.errors import IntegrityError
+from bignas_zoo.errors import IntegrityError, reason
 from bignas_zoo.provenance import versions
 from bignas_zoo.records import class_names, contract, is_inside, line
 from bignas_zoo.registry import Family, Slice, read_slice
@@ -133,7 +133,7 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         return dataclasses.replace(chosen, folder=folder), description
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
-            f"{folder / SLICE_FILE}: not a valid slice description ({type(error).__name__}: {error}). {REMAKE}"
+            f"{folder / SLICE_FILE}: not a valid slice description ({reason(error)}). {REMAKE}"
         ) from error
 
 
@@ -216,7 +216,7 @@ def read_exports(folder: Path) -> dict[str, Any]:
         return dict(data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
-            f"{path}: not a valid list of exports ({type(error).__name__}: {error}). Remove it and export again."
+            f"{path}: not a valid list of exports ({reason(error)}). Remove it and export again."
         ) from error
 
 

@@ -236,7 +236,8 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path}: not valid JSON ({str(error)[:80]}).") from error
+        why = str(error)[:120]
+        raise IntegrityError(f"{path}: not valid JSON ({why}). Put back a whole copy, or make it anew.") from error
 
 
 def sealed(data: Mapping[str, Any]) -> dict[str, Any]:

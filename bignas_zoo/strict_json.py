@@ -29,7 +29,12 @@ def loads(data: bytes) -> Any:
     text = data.decode("utf-8")
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
-    value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_number, parse_float=_finite)
+    try:
+        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_number, parse_float=_finite)
+    except ValueError as error:
+        if "integer string" in str(error):  # Python's own limit on digits
+            raise ValueError("a whole number has thousands of digits") from error
+        raise
     if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()

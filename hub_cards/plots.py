@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo.errors import IntegrityError, NotFoundError, UsageError
+from bignas_zoo.errors import IntegrityError, NotFoundError, UsageError, reason
 from bignas_zoo.hub_cards.drawing import (
     BLUE,
     GREEN,
@@ -307,4 +307,4 @@ def _recorded(family: Family, key: str) -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> IntegrityError:
-    return IntegrityError(f"{path}: not as this version writes it ({type(error).__name__}: {error}). {REMAKE}")
+    return IntegrityError(f"{path}: not as this version writes it ({reason(error)}). {REMAKE}")

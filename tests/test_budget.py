@@ -140,7 +140,24 @@ def test_terms_are_joined_by_commas() -> None:
         ("0.5s", "a time needs its device, e.g. 0.5s@pixel-6"),
         ("400MFLOPs@pixel-6", "only a time is tied to a device; leave out '@pixel-6'"),
         ("4MB@pixel-6", "only a time is tied to a device; leave out '@pixel-6'"),
-        ("400M" + " " * MAX_LENGTH, f"needs 1 to {MAX_LENGTH} characters"),
+        ("400M" + " " * MAX_LENGTH, f"longer than {MAX_LENGTH} characters"),
+        (" ", "is empty"),
+        ("400M,", "a term is empty"),
+        ("-1MMACs", "a limit is above zero"),
+        ("<=-1MMACs", "a limit is above zero"),
+        ("nanMMACs", "that is not a number"),
+        ("<=Inf", "that is not a number"),
+        ("8 ms@pixel-6", "a term has no spaces"),
+        ("8ms@", "the device's name is missing after '@'"),
+        ("5", "its unit is missing"),
+        ("1e400MMACs", "write numbers without an exponent"),
+        ("1234567890123456MMACs", "at most 15 digits before the point"),
+        ("0.0000000001GMACs", "and 9 after it"),
+        (">=10MMACs", "a limit has '<=' in front or nothing"),
+        ("<10MMACs", "a limit has '<=' in front or nothing"),
+        ("top1>80", "top1 takes '>='"),
+        ("10MMAC", "unit 'MMAC' is written 'MMACs'"),
+        ("5Mparam", "unit 'Mparam' is written 'Mparams'"),
     ],
 )
 def test_messages_show_the_fix(text: str, fix: str) -> None:
@@ -153,7 +170,7 @@ def test_messages_show_the_fix(text: str, fix: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 400, 4e8, b"400M", ["400M"]])
 def test_only_text_parses(value: Any) -> None:
-    with pytest.raises(BudgetError, match="characters of text"):
+    with pytest.raises(BudgetError, match="budget: is empty"):
         Budget.parse(value)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from bignas_zoo import slice_folder, store
 from bignas_zoo.delivery import get
-from bignas_zoo.errors import IntegrityError, UsageError
+from bignas_zoo.errors import IntegrityError, UsageError, reason
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.registry import Slice
 from bignas_zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
@@ -92,8 +92,7 @@ def _card(
         return render_card(description, spec, exports, repo=repo, plots=plots)
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(
-            f"{folder / SLICE_FILE}: lacks what a card needs ({type(error).__name__}: {str(error)[:120]}). "
-            f"{slice_folder.REMAKE}"
+            f"{folder / SLICE_FILE}: lacks what a card needs ({reason(error, 120)}). {slice_folder.REMAKE}"
         ) from error
 
 
@@ -161,9 +160,7 @@ def draw(place: Path, description: Mapping[str, Any], chosen: Slice, say: Say) -
         say(f"no pictures: {error}")
         return ()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(
-            f"{SLICE_FILE}: front is not as it should be ({type(error).__name__}: {error})."
-        ) from error
+        raise IntegrityError(f"{SLICE_FILE}: front is not as it should be ({reason(error)}).") from error
 
 
 def _written(path: Path, data: bytes) -> Path:

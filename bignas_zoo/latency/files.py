@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.errors import IntegrityError, LocalIOError, reason
 from bignas_zoo.formats import PRECISIONS
 from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.keys import FIELDS, BlockKey
@@ -49,7 +49,7 @@ def read_table(path: Path) -> DeviceTable:
         return from_json(data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise IntegrityError(
-            f"{path}: not a valid device table ({type(error).__name__}: {str(error)[:300]}). "
+            f"{path}: not a valid device table ({reason(error)}). "
             "Measure it again (`bignas-zoo profile`), or get a whole copy; docs/FORMAT.md has the format."
         ) from error
 

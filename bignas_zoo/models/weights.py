@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bignas_zoo import strict_json
-from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.errors import IntegrityError, LocalIOError, reason
 from bignas_zoo.store import atomic_write
 
 MAX_BYTES = 2 << 30
@@ -86,8 +86,7 @@ def _check_header(path: Path) -> None:
         for name, entry in header.items():
             _check_entry(name, entry)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
-        raise IntegrityError(f"{path}: damaged or not a safetensors file ({reason}).") from error
+        raise IntegrityError(f"{path}: damaged or not a safetensors file ({reason(error, 200)}).") from error
 
 
 def _check_entry(name: str, entry: Mapping[str, Any]) -> None:
