@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,8 @@ def _finished(
             leftovers.mark_used(entry)
             yield entry, files, True
             return
+        if os.path.lexists(entry):
+            say(f"the cached copy of {chosen.name} is damaged and is made anew (`bignas-zoo cache verify` checks all)")
     store.check_free(target, force=force)  # before the long work, not after it
     say(f"cutting {chosen.name} and exporting it to TFLite; the first time takes some seconds")
     with store.scratch_folder() as folder:

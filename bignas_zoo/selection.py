@@ -110,7 +110,7 @@ def pick(family: Family, budget: Budget, predictor: Predictor | None = None) -> 
             predictor.estimate(candidates[0], device)  # raises, naming the blocks
     fitting = [s for s in candidates if not budget.violations(figures[s.name])]
     if not fitting:
-        raise NothingFitsError(_nearest_miss(family, candidates, budget, figures))
+        raise NothingFitsError(_nearest_miss(family, candidates, budget, figures, predictor.risk))
     if not budget.upper:
         return min(fitting, key=lambda s: s.macs)
     return max(fitting, key=lambda s: (s.holdout_top1 or 0.0, -s.macs))
@@ -126,7 +126,7 @@ def check_fits(chosen: Slice, budget: Budget, predictor: Predictor | None = None
     for device in budget.devices:
         predictor.estimate(chosen, device)
     figures = predictor.figures(chosen)
-    misses = [_miss(figures, limit) for limit in budget.violations(figures)]
+    misses = [_miss(figures, limit, predictor.risk) for limit in budget.violations(figures)]
     if misses:
         raise NothingFitsError(f"'{chosen.name}' does not meet {budget}: {'; '.join(misses)}.")
 
@@ -134,14 +134,16 @@ def check_fits(chosen: Slice, budget: Budget, predictor: Predictor | None = None
 Figures = Mapping[str, float | None]
 
 
-def _nearest_miss(family: Family, candidates: list[Slice], budget: Budget, figures: Mapping[str, Figures]) -> str:
+def _nearest_miss(
+    family: Family, candidates: list[Slice], budget: Budget, figures: Mapping[str, Figures], risk: str
+) -> str:
     def excess(candidate: Slice) -> float:
         mine = figures[candidate.name]
         return sum(_excess(mine, limit) for limit in budget.violations(mine))
 
     closest = min(candidates, key=excess)
     mine = figures[closest.name]
-    misses = "; ".join(_miss(mine, limit) for limit in budget.violations(mine))
+    misses = "; ".join(_miss(mine, limit, risk) for limit in budget.violations(mine))
     return f"nothing in family '{family.name}' meets {budget}. Nearest: '{closest.name}': {misses}."
 
 
@@ -150,14 +152,15 @@ def _excess(figures: Figures, limit: Limit) -> float:
     return float("inf") if figure is None else abs(figure - float(limit.value)) / float(limit.value)
 
 
-def _miss(figures: Figures, limit: Limit) -> str:
+def _miss(figures: Figures, limit: Limit, risk: str) -> str:
     figure = figures.get(limit.figure)
     if figure is None:
         return f"its {limit.figure} is not known"
     off = abs(figure - float(limit.value))
     if limit.quantity == "top1":
         return f"top-1 {figure:.2f} % is {off:.2f} points below {limit.text}"
-    return f"{amount(limit.quantity, figure)} is {amount(limit.quantity, off)} over {limit.text}"
+    bar = ", the upper end of its bar," if limit.quantity == "latency_ms" and risk == "upper" else ""
+    return f"{amount(limit.quantity, figure)}{bar} is {amount(limit.quantity, off)} over {limit.text}"
 
 
 def underuse(chosen: Slice, budget: Budget, predictor: Predictor | None = None) -> str | None:

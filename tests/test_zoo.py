@@ -109,8 +109,10 @@ def test_a_damaged_cache_is_noticed_and_made_again(tiny_family: Path, tmp_path: 
             assert delivery.verified(entry) is None, name
         (entry / name).write_bytes(whole)
     (entry / "model.tflite").write_bytes(b"\0" * 100)
-    result = bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "b")
+    said: list[str] = []
+    result = bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "b", say=said.append)
     assert not result.cached
+    assert "the cached copy of tiny-smallest is damaged and is made anew" in said[0]
     assert (tmp_path / "b" / "model.tflite").read_bytes() == (tmp_path / "a" / "model.tflite").read_bytes()
 
 

@@ -129,9 +129,10 @@ def search_progress(*, silent: bool = False) -> Iterator[Callable[[Any], None]]:
     def text(p: Any) -> str:
         fresh[0] += p.fresh
         speed = 60 * fresh[0] / max(time.monotonic() - began, 1e-9)
-        left = f", {(p.children - p.done) / speed:.0f} min left" if fresh[0] > 1 else ""
+        # Of one child, or none after a resumption, no speed can be told.
+        rate = f", {speed:.1f} a minute, {(p.children - p.done) / speed:.0f} min left" if fresh[0] > 1 else ""
         child = f"{p.child.macs / 1e6:.2f} MMACs {p.child.top1:.2f} % ({p.child.origin})"
-        return f"{child}, {speed:.1f} a minute{left}"
+        return f"{child}{rate}"
 
     if sys.stderr.isatty():
         columns = (TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
