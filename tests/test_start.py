@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
+from bignas_zoo.cli.main import main
 from bignas_zoo.errors import NotFoundError, RecipeError
 from bignas_zoo.models.supernet import initial_weights
 from bignas_zoo.recipes.recipe import Recipe, find_recipe, read_recipe
@@ -83,3 +86,13 @@ def test_another_space_is_refused_by_name(recipe: Recipe) -> None:
     other = dataclasses.replace(recipe, space="bignas-micro")
     with pytest.raises(RecipeError, match=r"bignas-cifar10.*bignas-micro"):
         starting_state(other, fresh(other))
+
+
+def test_a_wrong_start_is_refused_before_images_are_read_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(find_recipe("cifar10_cpu").read_text("utf-8") + "\nstart_from: nowhere-to-be-found\n")
+    done = CliRunner().invoke(main, ["train", str(path), "--data", "absent", "--output", str(tmp_path / "run")])
+    assert done.exit_code == 3
+    assert "nowhere-to-be-found" in done.stderr
+    assert "reading images" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -32,6 +32,7 @@ from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import check_output, hold
 from bignas_zoo.recipes.runs.log import METRICS
+from bignas_zoo.recipes.runs.start import starting_family
 from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
@@ -127,6 +128,8 @@ def _train_family(
 ) -> Path | None:
     recipe = read_recipe(path, changes)
     check_output(output, data)
+    if recipe.start_from and not (output / checkpoint.FOLDER).exists():
+        starting_family(recipe)  # images can take minutes to read
     say(f"reading images from {data}")
     dataset = open_dataset(recipe, data, test_data)
     if len(dataset.calibration) < MIN_IMAGES:  # before the training, not after it

@@ -32,16 +32,9 @@ def starting_state(
         RecipeError: it has no weights or not those that the recipe insists on, or its space is not the recipe's.
         IntegrityError, LocalIOError: its weights are damaged or cannot be read.
     """
-    name, _, wanted = recipe.start_from.partition("@")
-    family = get_family(name)
-    where = f"recipe '{recipe.name}': start_from"
-    if family.weights is None:
-        raise RecipeError(f"{where}: family '{name}' has no weights; name one that is trained.")
-    if wanted and not family.weights.sha256.startswith(wanted.lower()):
-        raise RecipeError(
-            f"{where}: the weights of '{name}' have the sha256 {family.weights.sha256[:12]}…, not {wanted}…. "
-            f"Take that version of the family, or leave out '@{wanted}'."
-        )
+    family = starting_family(recipe)
+    assert family.weights
+    where, name = _where(recipe), recipe.start_from.partition("@")[0]
     path = family.path(family.weights)
     verify(path, family.weights.sha256, size=family.weights.bytes, fix="Fetch or make the family again.")
     found = read_weights(path)
@@ -61,6 +54,29 @@ def starting_state(
     for key in weights.keys() - set(anew):
         state[key] = found[key].astype(weights[key].dtype)
     return state
+
+
+def starting_family(recipe: Recipe) -> Family:
+    """Return the family that the recipe's `start_from` names, whose weights are those it insists on by their record.
+
+    Raises:
+        NotFoundError: no such family.
+        RecipeError: it has no weights, or others.
+    """
+    name, _, wanted = recipe.start_from.partition("@")
+    family = get_family(name)
+    if family.weights is None:
+        raise RecipeError(f"{_where(recipe)}: family '{name}' has no weights; name one that is trained.")
+    if wanted and not family.weights.sha256.startswith(wanted.lower()):
+        raise RecipeError(
+            f"{_where(recipe)}: the weights of '{name}' have the sha256 {family.weights.sha256[:12]}…, not {wanted}…. "
+            f"Take that version of the family, or leave out '@{wanted}'."
+        )
+    return family
+
+
+def _where(recipe: Recipe) -> str:
+    return f"recipe '{recipe.name}': start_from"
 
 
 def _shape(weights: Mapping[str, np.ndarray], key: str) -> tuple[int, ...] | None:
