@@ -124,7 +124,7 @@ def finetune(
     """Replace a slice's classifier and train the slice on one's own classes.
 
     Args:
-        name: of a slice, or a slice folder that `get` or this function made.
+        name: of a slice; a slice folder that `get` or this function made; or ``hf://ORG/NAME[@REVISION]``.
         data: ``FOLDER/CLASS/*.jpg``, of which a part of each class is held out; or
             ``FOLDER/train/CLASS`` with ``val``, ``test`` or both beside ``train``. The weights kept are
             those of the epoch with the highest accuracy on ``val``, or else on the held-out images;
@@ -151,12 +151,13 @@ def finetune(
         NotFoundError: no such slice, or it has no weights.
         LocalIOError: images cannot be read, or the output exists or cannot be written.
         IntegrityError: an image or a weight file is damaged.
+        AuthError, NetworkError: the Hub does not give the slice.
         TrainingStoppedError: the loss is not a number.
         QualityError: the exported file does not compute what the Keras model does.
     """
     settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed)
     folder = Path(os.path.abspath(data))
-    parent = _parent(name, family)
+    parent = _parent(zoo.from_hub(name), family)
     new_name = _slice_name(parent.name, folder.name)
     target = Path(output) if output is not None else Path(new_name)
     store.check_free(target, force=force)  # before the long work, not after it

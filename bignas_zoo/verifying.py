@@ -17,7 +17,7 @@ from bignas_zoo import slice_folder, store
 from bignas_zoo.errors import IntegrityError, NotFoundError, QualityError, UsageError
 from bignas_zoo.formats import Export
 from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
-from bignas_zoo.zoo import Say, silent
+from bignas_zoo.zoo import Say, from_hub, silent
 
 if TYPE_CHECKING:
     from bignas_zoo.proving import Subject
@@ -85,8 +85,8 @@ def verify(
     model. Any other file is run on random inputs, and its metadata are read.
 
     Args:
-        path: the file or folder. A ``.keras`` file or a SavedModel can hold code that loading would run, so neither is
-            run; in a folder their bytes are compared with the record.
+        path: the file or folder, or ``hf://ORG/NAME[@REVISION]``. A ``.keras`` file or a SavedModel can hold code that
+            loading would run, so neither is run; in a folder their bytes are compared with the record.
         judges: "task-library" and "mediapipe": libraries of others that must read and run the file.
         pythons: the Python to run each judge with; default: the one that BIGNAS_ZOO_TASK_LIBRARY_PYTHON or
             BIGNAS_ZOO_MEDIAPIPE_PYTHON names, else this one.
@@ -100,9 +100,10 @@ def verify(
     Raises:
         UsageError: a judge is not known or not installed, or has no images.
         NotFoundError: no such file.
+        AuthError, NetworkError: the Hub does not give it.
         IntegrityError: the file is no model, is damaged, or crashes its runtime.
     """
-    file = Path(path)
+    file = Path(from_hub(path))
     if not os.path.lexists(file):
         raise NotFoundError(f"{file}: no such file. Name a file that `bignas-zoo get` or `export` made.")
     _check_judges(judges, images, test_data)

@@ -331,3 +331,26 @@ def test_json_of_the_description_is_what_was_pushed(hub: HubServer, tiny_bundle:
     files = json.loads(head["slice.json"])["files"]
     assert files["README.md"]["sha256"] == hashlib.sha256(head["README.md"]).hexdigest()
     assert files["model.tflite"]["sha256"] == hashlib.sha256(head["tflite/model.tflite"]).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "seen"),
+    [
+        (("show",), 0, "tiny-s"),
+        (("card",), 0, "# tiny-s"),
+        # The slice's files are noise, and each command says so of the file that was fetched.
+        (("verify",), 4, "slice/model.tflite: neither a TFLite file"),
+        (("bench",), 4, "slice/model.tflite: neither a TFLite file"),
+        (("finetune", "--data", "absent"), 4, "slice/model.safetensors: damaged"),
+    ],
+)
+def test_other_commands_take_an_address_too(
+    hub: HubServer, tiny_bundle: Bundle, command: tuple[str, ...], code: int, seen: str
+) -> None:
+    push(tiny_bundle)
+    done = CliRunner().invoke(main, [*command, f"hf://{REPO}"])
+    assert done.exit_code == code, done.output
+    assert seen in done.output
+    absent = CliRunner().invoke(main, [*command, "hf://zoo/absent"])
+    assert absent.exit_code == 3
+    assert "zoo/absent" in absent.stderr

@@ -236,6 +236,7 @@ def test_every_snippet_of_a_pushed_card_runs(
     fetched = fetching.fetch(f"hf://{REPO}").folder
     assert (fetched / "model.onnx").read_bytes() == head["onnx/model.onnx"]
     assert [e["file"] for e in slice_folder.read_exports(fetched)["exports"]] == ["model.onnx"]
+    assert bz.verify(f"hf://{REPO}").passed
     assert bz.verify(bz.get(f"hf://{REPO}", output=tmp_path / "out").path).passed
 
 

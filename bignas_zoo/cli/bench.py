@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bignas_zoo import delivery, slice_folder, store
+from bignas_zoo import delivery, slice_folder, store, zoo
 from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
 from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
@@ -37,7 +37,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command("bench")
-@click.argument("targets", metavar="FILE|SLICE|FOLDER...", type=SliceName(), nargs=-1, required=True)
+@click.argument("targets", metavar="FILE|SLICE|FOLDER|hf://ORG/NAME...", type=SliceName(), nargs=-1, required=True)
 @family_option
 @click.option("--threads", type=_Numbers(), default="1", show_default=True, help="Of the runtime; several as 1,2.")
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images a call, for files that take any number [1].")
@@ -86,7 +86,7 @@ def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
     from bignas_zoo.runtime.bench import BenchFile
     from bignas_zoo.runtime.runner import printable
 
-    path = Path(target)
+    path = Path(zoo.from_hub(target))
     if os.path.isdir(path):
         found = [BenchFile(p, printable(str(p)), _macs(path)) for p in _exports(path)]
         if not found:

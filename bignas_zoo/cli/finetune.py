@@ -70,7 +70,7 @@ def finetune_command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Train SLICE (a slice's name or a slice folder) on your own classes.
+    """Train SLICE (a slice's name, a slice folder or hf://ORG/NAME) on your own classes.
 
     Its classifier is replaced, the rest is trained on, or kept with --freeze. The weights of the epoch
     with the best held-out accuracy are exported into a slice folder like those of `get`.

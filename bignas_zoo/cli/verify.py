@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -14,7 +13,7 @@ MARKS = {True: "pass", False: "FAIL", None: "-"}
 
 
 @click.command("verify")
-@click.argument("file", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|FOLDER|hf://ORG/NAME")
 @click.option(
     "--with", "judges", type=click.Choice(("task-library", "mediapipe")), multiple=True,
     help="Let the TensorFlow Lite Task Library or MediaPipe Tasks read and run the file as well.",
@@ -24,7 +23,7 @@ MARKS = {True: "pass", False: "FAIL", None: "-"}
 @click.option("--test-data", metavar="PLACE", help="Labelled images to measure accuracy on.")
 @json_option
 def verify_command(
-    file: Path,
+    file: str,
     judges: Sequence[str],
     judge_python: str | None,
     images: str | None,
