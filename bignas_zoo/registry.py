@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -313,7 +314,13 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
             "`finetune` made, or a slice of `bignas-zoo list`."
         )
     known = [s.name for f in everything for s in f.slices]
-    raise NotFoundError(f"slice '{name}': not known. {nearest(name, known)} See `bignas-zoo list`.")
+    raise NotFoundError(f"slice '{name}': not known. {_hub_hint(name) or nearest(name, known)} See `bignas-zoo list`.")
+
+
+def _hub_hint(name: str) -> str:
+    """Return how a slice of the Hub is written, if a name looks as if one was meant."""
+    match = re.fullmatch(r"(?:hf:/*|https?://[^/]+/)?(\w[\w.-]*/\w[\w.-]*?)/?", name, re.IGNORECASE)
+    return f"There is no such folder, and a slice of the Hub is written hf://{match[1]}." if match else ""
 
 
 def no_weights(name: str) -> str:

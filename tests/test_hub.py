@@ -18,9 +18,11 @@ from hub_server import HubServer
 import bignas_zoo as bz
 from bignas_zoo import store
 from bignas_zoo.cli.main import main
+from bignas_zoo.cli.push import _print_plans
 from bignas_zoo.errors import AuthError, IntegrityError, NetworkError, NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.hub import fetching, pushing, using
 from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.hub.client import Hub
 
 PUBLISHED = {
     "README.md", "SHA256SUMS", "config.json", "labels.txt", "metadata.json", "model.safetensors", "model.weights.h5",
@@ -354,3 +356,38 @@ def test_other_commands_take_an_address_too(
     absent = CliRunner().invoke(main, [*command, "hf://zoo/absent"])
     assert absent.exit_code == 3
     assert "zoo/absent" in absent.stderr
+
+
+def test_a_token_that_cannot_be_one_is_refused_at_once_and_not_shown(
+    hub: HubServer, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for token in ("hf_\u00e9secret", "hf_sec ret"):
+        with pytest.raises(AuthError, match="holds characters that no token has") as caught:
+            bz.push("tiny-s", REPO, token=token)
+        assert "secret" not in str(caught.value)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("endpoint", ["garbage", "ftp://x", "http://", "http://a b"])
+def test_an_endpoint_that_is_none_is_refused(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    done = CliRunner().invoke(main, ["list", "--hub", "zoo"])
+    assert done.exit_code == 2
+    assert "HF_ENDPOINT" in done.stderr
+
+
+def test_a_repository_does_not_end_in_git(hub: HubServer) -> None:
+    for arguments in (["get", "hf://zoo/s.git"], ["push", "bignas-cifar10-s", "--repo", "zoo/s.git", "--yes"]):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 2
+        assert "does not end in '.git'" in done.stderr
+
+
+def test_a_new_branch_that_holds_everything_is_said_to_make_no_commit(
+    hub: HubServer, tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    push(tiny_bundle)
+    _print_plans([pushing.plan(Hub(WRITER), tiny_bundle, REPO, "dev", False)])
+    shown = capsys.readouterr().out
+    assert "new branch dev" in shown
+    assert "no commit: the new branch begins with exactly these files" in shown

@@ -449,3 +449,16 @@ def test_a_folder_that_is_no_slices_says_so(tmp_path: Path) -> None:
     for name in ("empty", "of-folders"):
         with pytest.raises(NotFoundError, match="is a folder, but no slice's: it has no file slice.json"):
             registry.find_slice(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["zoo/s", "hf:/zoo/s", "HF://zoo/s", "https://huggingface.co/zoo/s", "zoo/s/"])
+def test_what_looks_like_a_repository_is_told_how_to_be_written(name: str) -> None:
+    with pytest.raises(NotFoundError, match=r"There is no such folder, and a slice of the Hub is written hf://zoo/s\."):
+        registry.find_slice(name)
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "../s", "bignas-z"])
+def test_other_unknown_names_get_no_such_hint(name: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        registry.find_slice(name)
+    assert "hf://" not in str(caught.value)

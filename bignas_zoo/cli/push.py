@@ -105,6 +105,9 @@ def _print_plans(plans: Sequence[Plan]) -> None:
         for change in plan.changes:
             click.echo(f"  {MARKS[change.kind]} {change.path:<{width}}  {change.bytes:>12,} bytes  {change.kind}")
         sent = [c for c in plan.changes if c.kind in ("new", "changed")]
+        if not sent and not any(c.kind == "removed" for c in plan.changes):
+            click.echo("  no commit: the new branch begins with exactly these files\n")
+            continue
         files = "1 file" if len(sent) == 1 else f"{len(sent)} files"
         click.echo(f"  one commit: {files}, {sum(c.bytes for c in sent):,} bytes to send at most\n")
 

@@ -63,6 +63,8 @@ def check_repo(repo: str) -> str:
         UsageError: it cannot.
     """
     parts = repo.split("/")
+    if repo.endswith(".git"):
+        raise UsageError(f"repository {repo[:200]!r}: the name of a repository does not end in '.git'; leave it out.")
     if len(parts) != 2 or not all(NAME.fullmatch(p) and "--" not in p and ".." not in p for p in parts):
         raise UsageError(
             f"repository {repo[:200]!r}: must be ORG/NAME, each up to 96 letters, digits, '-', '_' and '.', not ending "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 #: Longest wait for a connection, and for the next byte of an answer, in seconds.
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 MAX_MODELS = 1_000
+ENDPOINT = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+#: What an HTTP header can carry.
+TOKEN = re.compile(r"[!-~]+")
 LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN."
 AGAIN = "Run the same command again: what has arrived is kept."
 
@@ -77,7 +81,8 @@ class Hub:
 
         Raises:
             NetworkError: requests are forbidden.
-            UsageError: huggingface_hub is missing.
+            UsageError: huggingface_hub is missing, or ``HF_ENDPOINT`` is no address.
+            AuthError: the token cannot be one.
         """
         if is_offline():
             raise NetworkError("offline: HF_HUB_OFFLINE is set. Unset it to reach the Hub.")
@@ -88,7 +93,15 @@ class Hub:
         from bignas_zoo import provenance
 
         self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        if not ENDPOINT.fullmatch(self.endpoint):
+            raise UsageError(
+                f"HF_ENDPOINT: {self.endpoint[:200]!r} is no address of a Hub, such as https://huggingface.co."
+            )
         self.token = token or huggingface_hub.get_token()
+        if self.token and not TOKEN.fullmatch(self.token):
+            raise AuthError(
+                f"{self.endpoint}: the token holds characters that no token has (it is not shown). {LOG_IN}"
+            )
         self._api: HfApi = huggingface_hub.HfApi(
             endpoint=self.endpoint,
             token=self.token or False,
@@ -240,7 +253,8 @@ class Hub:
                 return RequestError(f"{where}: the connection failed ({self._said(cause)}). {AGAIN}", None)
         if isinstance(error, OSError) and error.errno is not None:
             return LocalIOError(f"{error.filename or what}: {error.strerror}. Free space or choose another place.")
-        return RequestError(f"{where}: failed ({type(error).__name__}: {self._said(error)}). {AGAIN}", None)
+        failure = f"{type(error).__name__}: {self._said(error)}"
+        return RequestError(f"{where}: failed ({failure}). Try again; if that fails too, --debug shows where.", None)
 
     def _status(self, status: int, where: str, error: Exception) -> BigNASError:
         """Return the error that a status stands for."""
