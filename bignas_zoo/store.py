@@ -31,7 +31,7 @@ FOLDERS = {
         + EXPORT_NAME.pattern
     ),
     "family.json": re.compile(r"family\.json|front\.json|metrics\.jsonl|supernet\.safetensors|bn"),
-    "SHA256SUMS": re.compile(r"SHA256SUMS|SHA256SUMS\.sig|config\.json|slice"),
+    "SHA256SUMS": re.compile(r"SHA256SUMS|SHA256SUMS\.sig|config\.json|entry\.json|slice"),
     "saved_model.pb": re.compile(r"saved_model\.pb|fingerprint\.pb|variables|assets"),
 }
 #: The key of a JSON file that holds its own digest, see `sealed`.

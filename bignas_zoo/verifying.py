@@ -280,7 +280,7 @@ def _compared(subject: Subject, option: Export, file: Path, say: Say, *, recorde
     proof = prove(subject, option, file)
     parity, accuracy = proof.parity, proof.accuracy
     distance = (
-        f"logits differ by at most {parity.max_abs:.1e}"
+        f"log-probabilities differ by at most {parity.max_abs:.1e}"
         if parity.max_abs is not None
         else f"scores differ by {parity.score_mean_abs:.1e} on average"
     )

@@ -98,7 +98,7 @@ def check(precision: str, parity: Parity, accuracy: Accuracy | None = None, *, n
         largest = np.nan if parity.max_abs is None else parity.max_abs
         if not largest <= allowed:
             raise QualityError(
-                f"{precision} export: logits differ from the Keras model's by up to {largest:.2e} "
+                f"{precision} export: log-probabilities differ from the Keras model's by up to {largest:.2e} "
                 f"(allowed {allowed:.2e}) on {parity.images} {parity.inputs}."
             )
         if not noise:

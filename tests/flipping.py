@@ -49,7 +49,7 @@ def of_slice_folder(folder: Path) -> Target:
 
 def of_hub_entry(entry: Path) -> Target:
     """Return an entry of the cache of the Hub."""
-    return Target(entry, lambda: fetching.check(entry), ("SHA256SUMS",))
+    return Target(entry, lambda: fetching.check(entry), ("entry.json",))
 
 
 def of_cache_entry(entry: Path) -> Target:

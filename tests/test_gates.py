@@ -181,7 +181,7 @@ def test_gates_are_where_they_are_said_to_be(precision, parity, accuracy, words:
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_first_classes_of_noise_say_nothing_of_float_files(precision: str) -> None:
     check(precision, figures(top1_agreement=0.9), noise=True)
-    with pytest.raises(QualityError, match="logits differ"):
+    with pytest.raises(QualityError, match="log-probabilities differ"):
         check(precision, figures(max_abs=1.0, top1_agreement=0.9), noise=True)
 
 

@@ -391,3 +391,27 @@ def test_a_new_branch_that_holds_everything_is_said_to_make_no_commit(
     shown = capsys.readouterr().out
     assert "new branch dev" in shown
     assert "no commit: the new branch begins with exactly these files" in shown
+
+
+def test_a_commit_is_not_pushed_to(hub: HubServer, tiny_bundle: Bundle) -> None:
+    commit = push(tiny_bundle).commit
+    with pytest.raises(UsageError, match="is a commit, which cannot be pushed to"):
+        bz.push("tiny-s", REPO, revision=commit)
+    assert set(hub.repos[REPO].branches) == {"main"}
+
+
+def test_a_changed_byte_in_the_cached_manifest_is_found_though_no_cached_file_is_concerned(
+    hub: HubServer, tiny_bundle: Bundle
+) -> None:
+    push(tiny_bundle)
+    entry = fetching.fetch(f"hf://{REPO}").folder.parent
+    listed = entry / "SHA256SUMS"
+    text = listed.read_text()
+    (line,) = [line for line in text.splitlines() if line.endswith("  plots/front.png")]  # is not fetched
+    other = ("0" if line[0] != "0" else "1") + line[1:]
+    listed.write_text(text.replace(line, other))
+    done = CliRunner().invoke(main, ["cache", "verify"])
+    assert done.exit_code == 4
+    assert "SHA256SUMS: damaged or replaced" in done.stdout
+    assert not fetching.fetch(f"hf://{REPO}").cached
+    assert listed.read_text() == text

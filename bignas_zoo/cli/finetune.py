@@ -112,7 +112,7 @@ def _print(result: FinetuneResult) -> None:
         ),
         ("top-1", f"{chosen.top1:.2f} % on {chosen.top1_source}"),
         ("model.tflite", f"{chosen.bytes:,} bytes, float32"),
-        ("parity", f"logits differ from Keras by at most {result.description['parity']['max_abs']:.1e}"),
+        ("parity", f"log-probabilities differ from Keras by at most {result.description['parity']['max_abs']:.1e}"),
         ("written to", f"{result.path}"),
     ):
         click.echo(f"{label:<13} {value}")

@@ -161,7 +161,8 @@ def _print(result: delivery.GetResult) -> None:
         ("top-1", top1),
         (
             "parity",
-            f"logits differ from Keras by at most {parity['max_abs']:.1e} on {parity['images']} {parity['inputs']}",
+            f"log-probabilities differ from Keras by at most {parity['max_abs']:.1e} on {parity['images']} "
+            f"{parity['inputs']}",
         ),
         ("written to", f"{result.path}{' (from the cache)' if result.cached else ''}"),
     ):

@@ -1,8 +1,8 @@
 """From ``hf://ORG/NAME`` to a slice folder in the cache: one commit's files, each checked at fetch and at load.
 
-An entry of the cache is a folder ``hub/ORG--NAME/COMMIT`` with the manifest, config.json, and ``slice``, a slice
-folder. It is made beside its place and renamed; what a branch or tag was last seen to mean is kept in ``refs``, for use
-offline.
+An entry of the cache is a folder ``hub/ORG--NAME/COMMIT`` with the manifest, a digest of it, config.json, and
+``slice``, a slice folder. It is made beside its place and renamed; what a branch or tag was last seen to mean is in
+``refs``, for use offline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo import leftovers, slice_folder, store
-from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NetworkError
+from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NetworkError, reason
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.hub.address import COMMIT, Address, parse
 from bignas_zoo.hub.client import Hub, State, is_offline
@@ -22,6 +22,8 @@ from bignas_zoo.zoo import Say, silent
 
 #: A file of a slice is smaller than this.
 MAX_BYTES = 2 << 30
+#: In an entry of the cache: the sha256 of the manifest, which lists all others, and of its signature.
+OWN_DIGESTS = "entry.json"
 OTHER_PLACE = "Free space there, or set BIGNAS_ZOO_CACHE to another folder."
 
 
@@ -167,6 +169,7 @@ def check(entry: Path) -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    _check_own(entry)
     listed = manifest.read(data, str(path))
     for name, digest in _wanted(listed, str(path)).items():
         file = _place(entry, name)
@@ -179,6 +182,20 @@ def check(entry: Path) -> dict[str, Any]:
     if unknown:
         raise IntegrityError(f"{entry / 'slice'}: '{sorted(unknown)[0][:60]}' is not in {manifest.FILE}.")
     return records
+
+
+def _check_own(entry: Path) -> None:
+    """Check the manifest of an entry, and its signature, against their digests."""
+    path = entry / OWN_DIGESTS
+    data = store.read_json(path)
+    try:
+        store.check_seal(data)
+        digests = {name: str(data[name]) for name in (manifest.FILE, manifest.SIGNATURE) if name in data}
+        digests[manifest.FILE]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{path}: not a valid list of digests ({reason(error)}).") from error
+    for name, digest in digests.items():
+        store.verify(entry / name, digest, fix="")
 
 
 def _damage(entry: Path) -> str | None:
@@ -232,6 +249,8 @@ def _fill(hub: Hub, wanted: Address, state: State, entry: Path, key: Verifier | 
                 (new / "slice").mkdir()
                 for path in files:
                     store.copy(_place(work, path), _place(new, path))
+                own = [path for path in files if path in (manifest.FILE, manifest.SIGNATURE)]
+                store.write_json(new / OWN_DIGESTS, store.sealed({path: store.sha256(new / path) for path in own}))
     except OSError as error:
         if _damage(entry) is not None:  # or else another process was faster, and that is as good
             why = str(error) if isinstance(error, LocalIOError) else error.strerror

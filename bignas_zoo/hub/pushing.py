@@ -16,7 +16,7 @@ from typing import Any
 from bignas_zoo import registry, store
 from bignas_zoo.errors import AuthError, BigNASError, IntegrityError, NetworkError, NotFoundError, UsageError
 from bignas_zoo.hub import layout, manifest
-from bignas_zoo.hub.address import MAIN, check_owner, check_repo, check_revision
+from bignas_zoo.hub.address import COMMIT, MAIN, check_owner, check_repo, check_revision
 from bignas_zoo.hub.bundle import Bundle, make, source
 from bignas_zoo.hub.client import Hub, RemoteFile, RequestError, State, additions, deletions
 from bignas_zoo.hub.signing import Signer, read_signer
@@ -182,6 +182,8 @@ def push_all(
 ) -> list[PushResult]:  # fmt: skip
     """Push slices, each to a repository, once all of them are planned and agreed to."""
     branch = check_revision(revision)
+    if COMMIT.fullmatch(branch):
+        raise UsageError(f"revision '{branch}': is a commit, which cannot be pushed to. Name a branch.")
     hub = Hub(token)
     hub.require_token()
     signer = None if sign is None else read_signer(Path(sign), say)
