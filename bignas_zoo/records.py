@@ -81,6 +81,27 @@ def line(value: Any) -> str:
     return value
 
 
+def printable(value: Any) -> None:
+    """Check that all text in JSON data can be shown: no control, bidi or other hidden characters but line ends."""
+    if isinstance(value, str):
+        if not value.replace("\n", "").isprintable():
+            raise ValueError(f"{value!r:.80} holds characters that cannot be shown")
+    elif isinstance(value, dict):
+        printable(list(value))
+        printable(list(value.values()))
+    elif isinstance(value, list):
+        for part in value:
+            printable(part)
+
+
+def described(value: Any) -> Mapping[str, Any]:
+    """Check an object that is shown, not interpreted."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.80} is not an object")
+    printable(value)
+    return value
+
+
 def percentage(value: Any) -> float | None:
     """Check an accuracy, or None."""
     if value is not None and (type(value) not in (int, float) or not 0 <= value <= 100):  # NaN is refused too

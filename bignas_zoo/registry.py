@@ -261,7 +261,7 @@ def load_family(folder: Path) -> Family:
             slices=tuple(sorted(slices, key=lambda s: s.macs)),
             folder=folder,
             weights=FileRecord.from_json(data["weights"]),
-            training=data["training"],
+            training=records.described(data["training"]),
         )
         if data["schema"] == SCHEMA or SEAL in data:
             check_seal(data)

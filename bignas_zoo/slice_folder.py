@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError, reason
 from bignas_zoo.provenance import versions
-from bignas_zoo.records import class_names, contract, is_inside, line
+from bignas_zoo.records import class_names, contract, is_inside, line, printable
 from bignas_zoo.registry import Family, Slice, read_slice
 from bignas_zoo.space import ChildSpec, SearchSpace
 
@@ -128,7 +128,9 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
             raise ValueError(f"files are {sorted(listed)}")
         entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description["child"]}
         entry["statistics"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
-        chosen = read_slice(entry, str(description.get("family", "")), space)
+        chosen = read_slice(entry, line(description.get("family", "")), space)
+        _check_figures(description, chosen)
+        printable(description)
         store.check_seal(description)
         return dataclasses.replace(chosen, folder=folder), description
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -223,6 +225,14 @@ def read_exports(folder: Path) -> dict[str, Any]:
 def _listed(description: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """Return sha256 and size of the files a description lists."""
     return {str(name): (str(e["sha256"]), int(e["bytes"])) for name, e in description["files"].items()}
+
+
+def _check_figures(description: Mapping[str, Any], chosen: Slice) -> None:
+    """Check the figures that follow from the child and its files; a card shows them."""
+    own = chosen.to_json()
+    for key in ("macs", "parameters", "resolution", "bytes"):
+        if key in description and description[key] != own[key]:
+            raise ValueError(f"{key} is {description[key]!r:.40}, of this child it is {own[key]}")
 
 
 def _check_printed(description: Mapping[str, Any]) -> None:

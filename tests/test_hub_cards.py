@@ -198,6 +198,39 @@ def test_a_description_that_lacks_what_a_card_needs(slice_folder: Path, tmp_path
     assert "slice.json: lacks what a card needs ('versions' is undefined" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "seen"),
+    [
+        ("macs", 1, "macs is 1, of this child it is"),
+        ("macs", int("9" * 4000), "macs is 9999"),
+        ("macs", -5, "macs is -5"),
+        ("parameters", 1, "parameters is 1, of this child it is"),
+        ("resolution", 224, "resolution is 224, of this child it is 12"),
+        ("bytes", 1, "bytes is 1, of this child it is 50000"),
+        ("family", "f\u202ex", "printable"),
+        ("family", 5, "printable"),
+        ("license", "a\u202eb", "cannot be shown"),
+        ("versions", {"python": "3\x1b[2J"}, "cannot be shown"),
+        ("training", {"notes": ["a\u200fb"]}, "cannot be shown"),
+        ("training", {"a\x07": 1}, "cannot be shown"),
+    ],
+)
+def test_a_description_sealed_anew_cannot_say_what_is_not_so(
+    slice_folder: Path, tmp_path: Path, key: str, value: object, seen: str
+) -> None:
+    import shutil
+
+    folder = tmp_path / "slice"
+    shutil.copytree(slice_folder, folder)
+    description = json.loads((folder / "slice.json").read_text()) | {key: value}
+    store.write_json(folder / "slice.json", store.sealed(description))
+    for command in ("card", "show"):
+        done = CliRunner().invoke(main, [command, str(folder)])
+        assert done.exit_code == 4, done.output
+        assert seen in done.stderr
+        assert len(done.stderr) < 1_000 + len(str(folder))
+
+
 @pytest.mark.slow
 def test_every_snippet_of_a_pushed_card_runs(
     hub: HubServer, tiny_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
