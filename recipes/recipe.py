@@ -226,7 +226,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "decay": _among("staircase", "exponential", "cosine", "linear"),
     "activation": _among("space", *ACTIVATIONS),
     "augment": _among("none", "autoaugment"),
-    "std": ((lambda v: min(v) > 0), "three values above 0"),
+    "mean": ((lambda v: all(-1000 <= x <= 1000 for x in v)), "three values within -1000 and 1000"),
+    "std": ((lambda v: all(1e-6 <= x <= 1000 for x in v)), "three values within 1e-06 and 1000"),
     **{
         key: _above(0)
         for key in (

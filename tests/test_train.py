@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import TINY
 
 from bignas_zoo import spaces
+from bignas_zoo.cli.main import main
 from bignas_zoo.errors import PreemptedError, RecipeError, TrainingStoppedError
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
@@ -21,7 +23,7 @@ from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
 from bignas_zoo.recipes.randomness import uniform
-from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.recipes.recipe import Recipe, find_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.sandwich import children, control, step_loss
 
@@ -218,3 +220,21 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
     if done:
         assert all(np.isfinite(v).all() for v in done.state.values())
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".bignas-tmp")]
+
+
+def test_a_batch_of_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(60):
+            pixels = generator.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    text = find_recipe("image_folder").read_text("utf-8").replace("batch_size: 64", "batch_size: 100000")
+    (tmp_path / "r.yaml").write_text(text)
+    arguments = ["train", str(tmp_path / "r.yaml"), "--data", str(tmp_path / "data"), "--classes-from-folders"]
+    done = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "run")])
+    assert done.exit_code == 2, done.output
+    assert "batch_size: 100,000 is more than the 87 images" in done.stderr  # 120 less 18 to test and 15 held out
+    assert not (tmp_path / "run").exists()

@@ -137,6 +137,11 @@ def _train_family(
             f"{data}: {len(dataset.images)} images are left to train on, after holdout and test images; calibration "
             f"needs at least {MIN_IMAGES}. Give more images, or lower holdout in the recipe."
         )
+    if recipe.batch_size > len(dataset.images):  # a slip that would take the machine's memory
+        raise UsageError(
+            f"recipe '{recipe.name}': batch_size: {recipe.batch_size:,} is more than the {len(dataset.images):,} "
+            f"images of {data} that are left to train on. Lower it in the recipe."
+        )
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
     space = recipe.search_space
 
