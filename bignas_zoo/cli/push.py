@@ -147,6 +147,8 @@ def print_hub(owner: str, as_json: bool) -> None:
     """Print the slices of a user or organisation on the Hub."""
     from bignas_zoo.hub.using import list_hub
 
+    if not as_json and sys.stderr.isatty():  # the client tries for half a minute to reach a host
+        say(f"asking the Hub for the slices of {owner}")
     found = list_hub(owner)
     if as_json:
         print_json("hub-list", {"owner": owner, "slices": [row.to_json() for row in found]})
