@@ -7,11 +7,12 @@ describes the slice and holds the sha256 of the other four, and a digest of its 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo import store
+from bignas_zoo import records, store
 from bignas_zoo.errors import IntegrityError, reason
 from bignas_zoo.provenance import versions
 from bignas_zoo.records import class_names, contract, is_inside, line, printable
@@ -128,7 +129,7 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
             raise ValueError(f"files are {sorted(listed)}")
         entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description["child"]}
         entry["statistics"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
-        chosen = read_slice(entry, line(description.get("family", "")), space)
+        chosen = read_slice(entry, _family(description.get("family", "")), space)
         _check_figures(description, chosen)
         printable(description)
         store.check_seal(description)
@@ -227,6 +228,11 @@ def _listed(description: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     return {str(name): (str(e["sha256"]), int(e["bytes"])) for name, e in description["files"].items()}
 
 
+def _family(value: Any) -> str:
+    """Check the name of a slice's family, which older folders lack."""
+    return "" if value == "" else records.name(value)
+
+
 def _check_figures(description: Mapping[str, Any], chosen: Slice) -> None:
     """Check the figures that follow from the child and its files; a card shows them."""
     own = chosen.to_json()
@@ -237,6 +243,8 @@ def _check_figures(description: Mapping[str, Any], chosen: Slice) -> None:
 
 def _check_printed(description: Mapping[str, Any]) -> None:
     """Check what `get` prints of a description; raises KeyError, TypeError or ValueError."""
+    if not LICENSE.fullmatch(description.get("license", "")):
+        raise ValueError(f"license: {description['license']!r:.80} is not the name of a licence")
     parity = description["parity"]
     line(parity["inputs"])
     figures = [parity["max_abs"], parity["images"]]
@@ -250,6 +258,8 @@ def _check_printed(description: Mapping[str, Any]) -> None:
         raise ValueError("parity or latency holds what is no number")
 
 
+#: An SPDX expression.
+LICENSE = re.compile(r"[A-Za-z0-9.+() -]{0,100}")
 #: A reader does not need the accuracy.
 UNMEASURED = {"top1": None, "top1_images": None, "top1_source": "not measured", "holdout_top1": None}
 REMAKE = "Make the folder again with the command that made it, `bignas-zoo get` or `bignas-zoo finetune`."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from bignas_zoo.budget import amount
 from bignas_zoo.hub_cards.metadata import metadata
@@ -47,9 +48,10 @@ def render_card(
         jinja2.UndefinedError: the description lacks a value the card needs.
     """
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, loader=jinja2.FileSystemLoader(TEMPLATES)
-    )
-    environment.filters["cell"] = _cell
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, loader=jinja2.FileSystemLoader(TEMPLATES),
+        finalize=_shown,
+    )  # fmt: skip
+    environment.filters |= {"cell": _cell, "command": _command, "prose": _prose}
     blocks = [
         {
             "name": b.name, "size_in": b.size_in, "cin": b.cin, "mid": b.mid, "cout": b.cout,
@@ -83,6 +85,26 @@ def _training(description: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(recipe, dict) or not recipe.keys() >= SETTINGS or not {"machine", "command"} <= training.keys():
         return {}
     return training if all(type(n) is int for n in (*counts, recipe["steps"])) else {}
+
+
+def _shown(value: object) -> object:
+    """Return text of a slice.json, which anybody may have written, so that it stays text: no link, HTML or heading."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else _plain(value.replace("\n", " "))
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "'").replace("<", "&lt;").replace("[", "\\[").replace("]", "\\]")
+
+
+def _prose(text: object) -> Markup:
+    """Return text of several lines, each of them plain."""
+    lines = (_plain(line) for line in str(text).splitlines())
+    return Markup("\n".join(f"\\{line}" if line.startswith("#") else line for line in lines))
+
+
+def _command(text: object) -> Markup:
+    """Return what cannot leave its block of code."""
+    return Markup(str(text).replace("`" * 3, "").replace("\n", " "))
 
 
 def _cell(text: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, TINY
 from hub_fixtures import REPO
 from hub_repos import WRITER
 from hub_server import HubServer
@@ -207,9 +208,11 @@ def test_a_description_that_lacks_what_a_card_needs(slice_folder: Path, tmp_path
         ("parameters", 1, "parameters is 1, of this child it is"),
         ("resolution", 224, "resolution is 224, of this child it is 12"),
         ("bytes", 1, "bytes is 1, of this child it is 50000"),
-        ("family", "f\u202ex", "printable"),
-        ("family", 5, "printable"),
-        ("license", "a\u202eb", "cannot be shown"),
+        ("family", "f\u202ex", "is not a name"),
+        ("family", 5, "is not a name"),
+        ("license", "a\u202eb", "is not the name of a licence"),
+        ("license", "](x) <img>", "is not the name of a licence"),
+        ("family", "](x) <img> |", "is not a name"),
         ("versions", {"python": "3\x1b[2J"}, "cannot be shown"),
         ("training", {"notes": ["a\u200fb"]}, "cannot be shown"),
         ("training", {"a\x07": 1}, "cannot be shown"),
@@ -229,6 +232,39 @@ def test_a_description_sealed_anew_cannot_say_what_is_not_so(
         assert done.exit_code == 4, done.output
         assert seen in done.stderr
         assert len(done.stderr) < 1_000 + len(str(folder))
+
+
+def test_text_of_others_stays_text_in_a_card() -> None:
+    family, chosen = SHIPPED[0]
+    hostile = "](x) <img src=x onerror=alert(1)> `\n# Head\n```"
+    description = described(family, chosen)
+    plain = render_card(description, chosen.spec)
+    training = {
+        **description["training"], "notes": f"one\n\n# {hostile}", "machine": f"| {hostile}", "command": hostile,
+        "recipe": {**description["training"]["recipe"], "optimizer": hostile, "space": hostile},
+    }  # fmt: skip
+    versions = {**description["versions"], hostile: hostile}
+    card = render_card({**description, "training": training, "versions": versions, "license": hostile}, chosen.spec)
+    body = card.split("\n---\n", 1)[1]  # the head is YAML
+    outside = re.sub(r"^```.*?^```", "", body, flags=re.MULTILINE | re.DOTALL)
+    assert "<img" not in outside
+    assert not re.search(r"(?<!\\)\]\(x\)", outside)
+    assert body.count("```") == plain.count("```")
+    assert re.findall("^#+ .*", body, re.MULTILINE) == re.findall("^#+ .*", plain, re.MULTILINE)
+
+
+def test_a_snippet_cannot_be_broken_out_of(slice_folder: Path) -> None:
+    description, spec = json.loads((slice_folder / "slice.json").read_text()), TINY.smallest
+    name = 'x": 0}); import os; ({"'
+    parity = {"score_max_abs": 1e-6, "images": 1, "inputs": "i"}
+    entry = {
+        "file": "model.onnx", "bytes": 1, "precision": "float32", "parity": parity, "accuracy": None,
+        "input": {"name": name}, "format": "onnx",
+    }  # fmt: skip
+    card = render_card(description, spec, [entry])
+    (line,) = [line for line in card.splitlines() if "session.run" in line]
+    (asked,) = [node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Dict)]
+    assert [ast.literal_eval(key) for key in asked.keys if key] == [name]
 
 
 @pytest.mark.slow

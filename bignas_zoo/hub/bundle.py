@@ -90,7 +90,7 @@ def _card(
 
     try:
         return render_card(description, spec, exports, repo=repo, plots=plots)
-    except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{folder / SLICE_FILE}: lacks what a card needs ({reason(error, 120)}). {slice_folder.REMAKE}"
         ) from error
@@ -159,7 +159,7 @@ def draw(place: Path, description: Mapping[str, Any], chosen: Slice, say: Say) -
     except UsageError as error:
         say(f"no pictures: {error}")
         return ()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(f"{SLICE_FILE}: front is not as it should be ({reason(error)}).") from error
 
 

@@ -7,6 +7,7 @@ An entry of the cache is a folder ``hub/ORG--NAME/COMMIT`` with the manifest, a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,8 +242,7 @@ def _fill(hub: Hub, wanted: Address, state: State, entry: Path, key: Verifier | 
         home.mkdir(parents=True, exist_ok=True)
         with store.working_folder(home) as work:
             files = _download(hub, wanted, state, work, key)
-            slice_folder.describe(work / "slice")  # an entry that could not be loaded is no entry
-            slice_folder.check_files(work / "slice")
+            _check_slice(work / "slice", wanted)
             if (_damage(entry) or _not_signed(entry, wanted, key)) is None:
                 return  # another process was faster
             with store.new_folder(entry, force=True, marker=None) as new:
@@ -255,6 +255,15 @@ def _fill(hub: Hub, wanted: Address, state: State, entry: Path, key: Verifier | 
         if _damage(entry) is not None:  # or else another process was faster, and that is as good
             why = str(error) if isinstance(error, LocalIOError) else error.strerror
             raise LocalIOError(f"{home}: cannot be written to: {why} {OTHER_PLACE}") from error
+
+
+def _check_slice(folder: Path, wanted: Address) -> None:
+    """Check that a slice that was just fetched could be loaded; an entry that could not is no entry."""
+    try:
+        slice_folder.check_files(folder)
+    except IntegrityError as error:  # the folder is gone by the time somebody reads this
+        said = str(error).replace(f"{folder}{os.sep}", "").removesuffix(slice_folder.REMAKE).rstrip()
+        raise IntegrityError(f"{wanted}: {said} Nothing of it is kept; its owner should push it again.") from error
 
 
 def _download(hub: Hub, wanted: Address, state: State, work: Path, key: Verifier | None) -> list[str]:
@@ -321,7 +330,8 @@ def _fetch_file(hub: Hub, wanted: Address, state: State, path: str, digest: str,
             return
         except IntegrityError as error:
             if force:
+                said = str(error).replace(str(file), file.name)
                 raise IntegrityError(
                     f"{hub.url(wanted.repo)}: {path} arrived twice with other bytes than its {manifest.FILE} says: "
-                    f"{error} A mirror may be stale or tampered with; nothing of it is kept."
+                    f"{said} A mirror may be stale or tampered with; nothing of it is kept."
                 ) from error
