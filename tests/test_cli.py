@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import bignas_zoo as bz
-from bignas_zoo.cli.main import main
+from bignas_zoo.cli.main import COMMANDS, main
 
 KEYS = ["name", "family", "macs", "parameters", "bytes", "resolution", "top1", "top1_images", "top1_source"]
 
@@ -168,3 +168,24 @@ def test_a_pipe_closed_early_and_a_missing_stdout_are_no_errors() -> None:
 
 def test_help_keeps_its_examples_apart() -> None:
     assert "\n    bignas-zoo list\n" in invoke("--help")
+
+
+def test_a_command_that_is_none_gets_the_nearest_name() -> None:
+    done = CliRunner().invoke(main, ["serch"])
+    assert done.exit_code == 2
+    assert "No such command 'serch'. Did you mean 'search'?" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_is_where_it_is_said_to_be(name: str) -> None:
+    done = CliRunner().invoke(main, [name, "--help"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"Usage: main {name} ")
+
+
+def test_every_public_name_is_there() -> None:
+    import bignas_zoo
+
+    for name in bignas_zoo.__all__:
+        assert getattr(bignas_zoo, name).__module__.startswith("bignas_zoo."), name
+    assert set(bignas_zoo.__all__) <= set(dir(bignas_zoo))

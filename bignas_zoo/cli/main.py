@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -13,29 +14,52 @@ from typing import Any
 import click
 
 from bignas_zoo import __version__
-from bignas_zoo.cli.bench import bench_command
-from bignas_zoo.cli.cache import cache_command
 from bignas_zoo.cli.common import printable
-from bignas_zoo.cli.curves import curves_command
-from bignas_zoo.cli.devices import devices_command
-from bignas_zoo.cli.evaluate import evaluate_command
-from bignas_zoo.cli.export import export_command
-from bignas_zoo.cli.finetune import finetune_command
-from bignas_zoo.cli.get import get_command
 from bignas_zoo.cli.interrupt import INTERRUPT, INTERRUPTED, terminate
-from bignas_zoo.cli.latency import latency_command
-from bignas_zoo.cli.list import list_command
-from bignas_zoo.cli.profile import profile_command
-from bignas_zoo.cli.push import card_command, push_command
-from bignas_zoo.cli.search import search_command
-from bignas_zoo.cli.show import show_command
-from bignas_zoo.cli.train import family_command, train_command
-from bignas_zoo.cli.verify import verify_command
-from bignas_zoo.errors import BigNASError, LocalIOError
+from bignas_zoo.errors import BigNASError, LocalIOError, nearest
+
+#: The module of each command. Only the one asked for is loaded.
+COMMANDS = {
+    "bench": "bignas_zoo.cli.bench",
+    "cache": "bignas_zoo.cli.cache",
+    "card": "bignas_zoo.cli.push",
+    "curves": "bignas_zoo.cli.curves",
+    "devices": "bignas_zoo.cli.devices",
+    "evaluate": "bignas_zoo.cli.evaluate",
+    "export": "bignas_zoo.cli.export",
+    "family": "bignas_zoo.cli.train",
+    "finetune": "bignas_zoo.cli.finetune",
+    "get": "bignas_zoo.cli.get",
+    "latency": "bignas_zoo.cli.latency",
+    "list": "bignas_zoo.cli.list",
+    "profile": "bignas_zoo.cli.profile",
+    "push": "bignas_zoo.cli.push",
+    "search": "bignas_zoo.cli.search",
+    "show": "bignas_zoo.cli.show",
+    "train": "bignas_zoo.cli.train",
+    "verify": "bignas_zoo.cli.verify",
+}
 
 
 class _Group(click.Group):
     """A group whose errors are one sentence on stderr and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name])
+        found: click.Command = getattr(module, f"{cmd_name}_command")
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command '{printable(args[0])[:80]}'. {nearest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # No shell can pass it on, but a program that calls us in its own process can; each Python says something else.
@@ -121,28 +145,6 @@ def main(debug: bool) -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a graph for each input size is no cause for warning
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
-
-for _command in (
-    list_command,
-    show_command,
-    get_command,
-    evaluate_command,
-    export_command,
-    bench_command,
-    devices_command,
-    latency_command,
-    profile_command,
-    finetune_command,
-    train_command,
-    family_command,
-    curves_command,
-    search_command,
-    verify_command,
-    push_command,
-    card_command,
-    cache_command,
-):
-    main.add_command(_command)
 
 if __name__ == "__main__":  # how `zoo.train` starts a process of its own
     main()
