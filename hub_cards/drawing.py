@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.store import atomic_write
+from bignas_zoo.outputs import write_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def write_drawing(path: Path, draw: Callable[[], Figure]) -> None:
         matplotlib.rcdefaults()  # not the user's own style
         matplotlib.rcParams.update(STYLE)
         draw().savefig(buffer, format=kind[1:], dpi=DPI, metadata=metadata)
-    atomic_write(path, buffer.getvalue())
+    write_output(path, buffer.getvalue(), kind)
 
 
 def new_figure(width: float, height: float) -> Figure:

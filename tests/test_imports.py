@@ -34,6 +34,7 @@ PURE = {
     "formats",
     "latency",
     "leftovers",
+    "outputs",
     "plan",
     "provenance",
     "quiet",

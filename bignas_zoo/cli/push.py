@@ -128,9 +128,9 @@ def _print_result(result: PushResult, dry_run: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write [default: print it].")
 def card_command(name: str, repo: str | None, family: str | None, output: Path | None) -> None:
     """Write the card of a slice: Markdown, with the metadata that the Hub reads."""
-    from bignas_zoo import store
     from bignas_zoo.hub.address import check_repo
     from bignas_zoo.hub.bundle import card, source
+    from bignas_zoo.outputs import write_output
 
     if repo is not None:
         check_repo(repo)
@@ -139,7 +139,7 @@ def card_command(name: str, repo: str | None, family: str | None, output: Path |
     if output is None:
         click.echo(text, nl=False)
     else:
-        store.atomic_write(output, text.encode())
+        write_output(output, text.encode(), ".md")
         say(f"written: {output}")
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.outputs import write_output
 from bignas_zoo.recipes.data.images import DAMAGED, LabelledImages, check_archive
 from bignas_zoo.recipes.scripting import error_exits
-from bignas_zoo.store import atomic_write
 
 SCHEMA = "bignas-zoo/packed/1"
 SUFFIX = ".npz"
@@ -139,7 +139,7 @@ def main(recipe: str, data: str, output: Path, quality: int) -> None:
     with error_exits():
         images = training_images(read_recipe(find_recipe(recipe)), data)
         packed = pack(images, quality)
-        atomic_write(output, packed)
+        write_output(output, packed, SUFFIX)
         click.echo(f"{output}: {len(images):,} images, {len(packed):,} bytes")
 
 
