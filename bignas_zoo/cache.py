@@ -120,7 +120,7 @@ class Removed:
         }
 
 
-IN_USE = "a running process uses it, or it cannot be written to"
+IN_USE, READ_ONLY = "a running process uses it", "its folder cannot be written to"
 
 
 def list_entries() -> tuple[Entry, ...]:
@@ -161,7 +161,7 @@ def repair() -> Removed:
         if damage.kind == "ref" or leftovers.take_away(target):
             gone.append(damage)
         else:
-            kept.append((damage.path, IN_USE))
+            kept.append((damage.path, _why_kept(damage.path)))
     return Removed(tuple(gone), tuple(cleared), tuple(kept))
 
 
@@ -200,12 +200,17 @@ def prune(
             gone.append(entry)
         else:
             size += entry.bytes
-            kept.append((entry.path, IN_USE))
+            kept.append((entry.path, _why_kept(entry.path)))
     if dry_run:
         return Removed(tuple(gone), (), tuple(kept))
     cleared = [p for folder in _folders() for p in leftovers.remove(folder)]
     _forget(gone)
     return Removed(tuple(gone), tuple(cleared), tuple(kept))
+
+
+def _why_kept(path: Path) -> str:
+    read_only = not os.access(path.parent, os.W_OK)  # False on a read-only disk too, whoever asks
+    return READ_ONLY if read_only else IN_USE
 
 
 def _take_away(entry: Entry) -> bool:
@@ -284,6 +289,7 @@ def _is_entry(kind: str, path: Path) -> bool:
         NAMES[kind].fullmatch(path.name) is not None
         and _is_folder(path)
         and all(CONTENT[kind].fullmatch(p.name) and not p.is_symlink() for p in _inside(path))
+        and (kind != "hub" or all(store.FOLDERS["slice.json"].fullmatch(p.name) for p in _inside(path / "slice")))
     )
 
 

@@ -222,7 +222,7 @@ def get_family(name: str | Path) -> Family:
     """Return a family by name, or from a folder that `train` made.
 
     Args:
-        name: a shipped family's name, or the path of a folder that holds family.json.
+        name: a shipped family's name, or the path of a folder that holds family.json, or of a training's run.
 
     Raises:
         NotFoundError: neither a family nor such a folder.
@@ -233,8 +233,9 @@ def get_family(name: str | Path) -> Family:
         return paper_family()
     if str(name) in known:
         return load_family(SHIPPED / str(name))
-    if os.path.isfile(Path(name) / FAMILY_FILE):  # unlike Path.is_file: also False where a name is too long
-        return load_family(Path(name))
+    for folder in (Path(name), Path(name) / "family"):  # of a run, or the run itself
+        if os.path.isfile(folder / FAMILY_FILE):  # unlike Path.is_file: also False where a name is too long
+            return load_family(folder)
     raise NotFoundError(f"family '{name}': not known, and no folder with a {FAMILY_FILE}. {nearest(str(name), known)}")
 
 

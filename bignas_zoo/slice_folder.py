@@ -215,6 +215,10 @@ def read_exports(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"{names[0][:200]!r} is no name inside the folder")
             for record in (entry.get("files") or {"": entry}).values():
                 int(record["bytes"]), str(record["sha256"])
+        files = [entry["file"] for entry in data["exports"]]
+        if len(set(files)) != len(files):
+            raise ValueError("a file stands twice in it")
+        printable(data)
         store.check_seal(data)
         return dict(data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

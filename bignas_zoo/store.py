@@ -347,7 +347,7 @@ def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") ->
     Raises:
         LocalIOError: something is there and `force` is false, or it is not a folder of ours.
     """
-    if not os.path.lexists(path) or (force and marker is None):
+    if not os.path.lexists(path) or (force and marker is None) or _is_empty_folder(path):
         return
     reason = _not_ours(path, marker)
     if reason:
@@ -358,6 +358,10 @@ def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") ->
         )
 
 
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
 def _not_ours(path: Path, marker: str | None) -> str | None:
     """Return why an existing path must not be replaced even with --force, or None if it may."""
     if marker is None:
@@ -365,8 +369,6 @@ def _not_ours(path: Path, marker: str | None) -> str | None:
     if path.is_symlink() or not path.is_dir():
         return "is not a folder"
     names = {entry.name for entry in path.iterdir()}
-    if not names:
-        return None
     if not (path / marker).is_file():
         return f"was not made by this command (no {marker} in it)"
     foreign = sorted(name for name in names if not FOLDERS[marker].fullmatch(name))

@@ -169,7 +169,7 @@ def test_prune(slice_folder: Path, arguments: tuple[str, ...], left: int) -> Non
 def test_prune_by_size_keeps_what_was_used_last(slice_folder: Path) -> None:
     entries = three(slice_folder)
     size = cache.list_entries()[0].bytes
-    assert "removed: 1 entries" in cli("prune", "--keep", f"{2 * size}B").stdout
+    assert "removed: 1 entry" in cli("prune", "--keep", f"{2 * size}B").stdout
     assert [e.exists() for e in entries] == [True, True, False]
     cli("prune", "--keep", f"{2 * size - 1}B")
     assert [e.exists() for e in entries] == [True, False, False]
@@ -286,3 +286,26 @@ def test_a_file_in_the_caches_place_is_no_empty_cache(tmp_path: Path, monkeypatc
     for command in (["list"], ["verify"], ["prune", "--all"]):
         assert "is no folder, so it cannot be the cache" in cli(*command, code=7).stderr
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_an_entry_with_a_file_of_another_name_is_never_removed(hub: HubServer, tiny_bundle: Bundle) -> None:
+    push(tiny_bundle)
+    entry = fetching.fetch(f"hf://{REPO}").folder.parent
+    _let_go()
+    (entry / "slice" / "mine.txt").write_text("mine")
+    assert entry in cache.strangers()
+    for command in (("repair",), ("prune", "--all")):
+        cli(*command)
+        assert (entry / "slice" / "mine.txt").read_text() == "mine"
+
+
+def test_what_cannot_be_removed_is_said_with_its_reason(slice_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = fill(slice_folder)
+    _let_go()
+    monkeypatch.setattr(leftovers, "take_away", lambda folder: False)  # as on a read-only disk, also for root
+    monkeypatch.setattr(os, "access", lambda path, mode: path != entry.parent)
+    done = cli("prune", "--all", code=7)
+    assert f"kept: {entry}: its folder cannot be written to" in done.stderr
+    assert "1 entry could not be removed" in done.stderr
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    assert f"kept: {entry}: a running process uses it" in cli("prune", "--all").stderr

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import bignas_zoo as bz
-from bignas_zoo import proving
+from bignas_zoo import proving, slice_folder, store
 from bignas_zoo.cli.export import chosen_exports
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, QualityError, UsageError
@@ -447,3 +447,19 @@ def test_models_see_few_images_at_once(option: Export, tmp_path: Path, monkeypat
     kernel, bias = model.get_weights()
     logits = inputs.reshape(5, -1) @ kernel + bias
     np.testing.assert_allclose(scores, np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("entries", "seen"),
+    [
+        ([{"file": "a.onnx", "bytes": 1, "sha256": "0"}] * 2, "a file stands twice in it"),
+        ([{"file": "a.onnx", "bytes": 1, "sha256": "0", "parity": {"inputs": "a\u202eb"}}], "cannot be shown"),
+    ],
+)
+def test_a_list_of_exports_sealed_anew_cannot_say_anything(
+    tmp_path: Path, entries: list[dict[str, object]], seen: str
+) -> None:
+    data = store.sealed({"schema": slice_folder.EXPORTS_SCHEMA, "exports": entries})
+    store.write_json(tmp_path / "exports.json", data)
+    with pytest.raises(IntegrityError, match=seen):
+        slice_folder.read_exports(tmp_path)

@@ -415,3 +415,31 @@ def test_a_changed_byte_in_the_cached_manifest_is_found_though_no_cached_file_is
     assert "SHA256SUMS: damaged or replaced" in done.stdout
     assert not fetching.fetch(f"hf://{REPO}").cached
     assert listed.read_text() == text
+
+
+def test_a_password_in_the_endpoint_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://user:pAss@127.0.0.1:9")
+    done = CliRunner().invoke(main, ["get", "hf://zoo/s"])
+    assert done.exit_code == 2
+    assert "pAss" not in done.output
+
+
+def test_get_says_whose_figures_those_of_a_slice_of_the_hub_are(
+    hub: HubServer, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    push(tiny_bundle)
+    done = CliRunner().invoke(main, ["get", f"hf://{REPO}", "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0
+    assert f"`bignas-zoo verify {tmp_path / 'out'}` compares them here" in done.stdout
+
+
+def test_what_is_wrong_with_a_slice_is_said_of_its_address(hub: HubServer, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    description = json.loads(tiny_bundle.files["slice.json"].read_text()) | {"top1": 999}
+    data = store.json_bytes(store.sealed({k: v for k, v in description.items() if k != "digest"}))
+    push(changed(tiny_bundle, tmp_path / "other", "slice.json", data))
+    with pytest.raises(IntegrityError) as caught:
+        fetching.fetch(f"hf://{REPO}")
+    text = str(caught.value)
+    assert text.startswith(f"hf://{REPO}: slice.json: not a valid slice description (999 is not a percentage)")
+    assert text.endswith("Nothing of it is kept; its owner should push it again.")
+    assert ".bignas-tmp" not in text

@@ -196,7 +196,7 @@ def test_a_description_that_lacks_what_a_card_needs(slice_folder: Path, tmp_path
     store.write_json(folder / "slice.json", store.sealed(description))
     done = CliRunner().invoke(main, ["card", str(folder)])
     assert done.exit_code == 4
-    assert "slice.json: lacks what a card needs ('versions' is undefined" in done.stderr
+    assert "slice.json: it, or exports.json, lacks what a card needs ('versions' is undefined" in done.stderr
 
 
 @pytest.mark.parametrize(

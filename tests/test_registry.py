@@ -462,3 +462,9 @@ def test_other_unknown_names_get_no_such_hint(name: str) -> None:
     with pytest.raises(NotFoundError) as caught:
         registry.find_slice(name)
     assert "hf://" not in str(caught.value)
+
+
+def test_the_folder_of_a_run_stands_for_its_family(tmp_path: Path) -> None:
+    (tmp_path / "run" / "family").mkdir(parents=True)
+    write_family(tmp_path / "run" / "family", description())
+    assert registry.get_family(tmp_path / "run").folder == tmp_path / "run" / "family"

@@ -437,3 +437,11 @@ def test_ctrl_c_the_instant_something_temporary_is_made_leaves_nothing(
     assert len(list(tmp_path.iterdir())) == 2
     leftovers.tidy_up()  # as at the end of the process
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_a_free_place(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with store.new_folder(tmp_path / "out", force=False) as made:
+        (made / "slice.json").write_text("{}")
+    assert (tmp_path / "out" / "slice.json").read_text() == "{}"
+    assert os.listdir(tmp_path) == ["out"]

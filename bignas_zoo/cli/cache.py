@@ -8,7 +8,7 @@ import click
 
 from bignas_zoo import store
 from bignas_zoo.cli.common import json_option, millions, print_json, print_table, say
-from bignas_zoo.errors import IntegrityError
+from bignas_zoo.errors import IntegrityError, LocalIOError
 
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -61,7 +61,8 @@ def list_entries(as_json: bool) -> None:
             for d in [e.to_json()]
         ],
     )
-    click.echo(f"\n{len(entries)} entries, {millions(sum(e.bytes for e in entries))} MB in {store.cache_root()}")
+    size = millions(sum(e.bytes for e in entries))
+    click.echo(f"\n{_counted(len(entries))}, {size} MB in {store.cache_root()}")
     for path in odd:
         say(f"Note: {path}: was not put there by this program; never touched")
 
@@ -78,7 +79,7 @@ def verify(as_json: bool) -> None:
     else:
         for damage in damages:
             click.echo(f"damaged: {damage.reason}")
-        click.echo(f"{len(entries)} entries, {len(damages)} damaged")
+        click.echo(f"{_counted(len(entries))}, {len(damages)} damaged")
     if damages:
         names = "\n".join(f"  {d.path}" for d in damages)
         raise IntegrityError(
@@ -119,21 +120,29 @@ def prune(
 
 
 def _report(done: object, as_json: bool, schema: str, verb: str) -> None:
-    from bignas_zoo.cache import Entry, Removed
+    from bignas_zoo.cache import READ_ONLY, Entry, Removed
 
     assert isinstance(done, Removed)
     freed = sum(e.bytes for e in done.entries if isinstance(e, Entry))
     if as_json:
         print_json(schema, {**done.to_json(), "bytes": freed})
-        return
-    for entry in done.entries:
-        click.echo(f"{verb}: {entry.path} ({entry.name})" if isinstance(entry, Entry) else f"{verb}: {entry.reason}")
-    for path in done.leftovers:
-        click.echo(f"{verb}: {path} (left by a process that was killed)")
-    for path, reason in done.kept:
-        say(f"kept: {path}: {reason}")
-    size = f", {millions(freed)} MB" if freed else ""
-    click.echo(f"{verb}: {len(done.entries)} entries{size}, {len(done.leftovers)} leftovers")
+    else:
+        for entry in done.entries:
+            click.echo(
+                f"{verb}: {entry.path} ({entry.name})" if isinstance(entry, Entry) else f"{verb}: {entry.reason}"
+            )
+        for path in done.leftovers:
+            click.echo(f"{verb}: {path} (left by a process that was killed)")
+        for path, reason in done.kept:
+            say(f"kept: {path}: {reason}")
+        size = f", {millions(freed)} MB" if freed else ""
+        click.echo(f"{verb}: {_counted(len(done.entries))}{size}, {len(done.leftovers)} leftovers")
+    if stuck := [path for path, reason in done.kept if reason == READ_ONLY]:
+        raise LocalIOError(f"{_counted(len(stuck))} could not be removed: {READ_ONLY}.")
+
+
+def _counted(entries: int) -> str:
+    return "1 entry" if entries == 1 else f"{entries:,} entries"
 
 
 def _texts(paths: tuple[object, ...]) -> list[str]:

@@ -125,7 +125,7 @@ def get_command(
     elif quiet:
         click.echo(result.path)
     else:
-        _print(result)
+        _print(result, from_hub=bool(name and name.startswith("hf://")))
         if found:
             click.echo()
             print_exports(found)
@@ -148,7 +148,7 @@ def _check_search(
         raise click.UsageError("--search needs --budget and --data, and no slice's name.")
 
 
-def _print(result: delivery.GetResult) -> None:
+def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
     chosen, parity = result.slice, result.parity
     size = result.files["model.tflite"]["bytes"]
     top1 = "not measured" if chosen.top1 is None else f"{chosen.top1:.2f} % on {chosen.top1_source}"
@@ -169,6 +169,11 @@ def _print(result: delivery.GetResult) -> None:
         click.echo(f"{label:<13} {value}")
     if result.hint:
         click.echo(f"\nNote: {result.hint}")
+    if from_hub:
+        click.echo(
+            "\nNote: the files are those its owner pushed; accuracy and parity are what the owner says of them. "
+            f"`bignas-zoo verify {result.path}` compares them here."
+        )
     click.echo(f"\n{MACS_NOTE}")
 
 

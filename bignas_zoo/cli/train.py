@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -105,4 +106,6 @@ def _print_family(family: Family, folder: Path) -> None:
         ("slice", ">MMACs", ">top-1 %", "measured on"),
         [(s.name, f"{s.macs / 1e6:.2f}", f"{s.top1:.2f}", s.top1_source) for s in family.slices],
     )
-    click.echo(f"\nNext: bignas-zoo get --family {folder} --budget {family.slices[-1].macs / 1e6:.0f}MFLOPs")
+    click.echo(
+        f"\nNext: bignas-zoo get --family {folder} --budget {math.ceil(family.slices[-1].macs / 1e4) / 100:g}MFLOPs"
+    )

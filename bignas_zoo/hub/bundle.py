@@ -92,7 +92,9 @@ def _card(
         return render_card(description, spec, exports, repo=repo, plots=plots)
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
-            f"{folder / SLICE_FILE}: lacks what a card needs ({reason(error, 120)}). {slice_folder.REMAKE}"
+            f"{folder / SLICE_FILE}: it, or {slice_folder.EXPORTS_FILE}, lacks what a card needs "
+            f"({reason(error, 120)}). "
+            f"{slice_folder.REMAKE} Then export again."
         ) from error
 
 

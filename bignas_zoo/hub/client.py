@@ -27,7 +27,7 @@ ENDPOINT = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 #: What an HTTP header can carry.
 TOKEN = re.compile(r"[!-~]+")
 LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN."
-AGAIN = "Run the same command again: what has arrived is kept."
+AGAIN = "Run the same command again."
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,10 @@ class Hub:
         from bignas_zoo import provenance
 
         self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        if "@" in self.endpoint:
+            raise UsageError(
+                "HF_ENDPOINT: must hold no user or password (it is not shown); a token goes into HF_TOKEN."
+            )
         if not ENDPOINT.fullmatch(self.endpoint):
             raise UsageError(
                 f"HF_ENDPOINT: {self.endpoint[:200]!r} is no address of a Hub, such as https://huggingface.co."

@@ -254,7 +254,7 @@ def _fill(hub: Hub, wanted: Address, state: State, entry: Path, key: Verifier | 
     except OSError as error:
         if _damage(entry) is not None:  # or else another process was faster, and that is as good
             why = str(error) if isinstance(error, LocalIOError) else error.strerror
-            raise LocalIOError(f"{home}: cannot be written to: {why} {OTHER_PLACE}") from error
+            raise LocalIOError(f"{home}: cannot be written to: {str(why).rstrip('.')}. {OTHER_PLACE}") from error
 
 
 def _check_slice(folder: Path, wanted: Address) -> None:

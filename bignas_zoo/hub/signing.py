@@ -104,6 +104,8 @@ class Verifier:
         Raises:
             IntegrityError: it did not.
         """
+        if signature is not None and len(signature) > MAX_SIGNATURE:
+            raise IntegrityError(f"{where}: {manifest.SIGNATURE} is no signature: over {MAX_SIGNATURE:,} bytes.")
         if signature is None:
             raise IntegrityError(
                 f"{where}: is not signed: it has no {manifest.SIGNATURE}. Ask its owner to push it with --sign, or "
@@ -120,13 +122,17 @@ class Verifier:
             )
         if found.purpose != purpose(repo).encode():
             raise IntegrityError(
-                f"{where}: its signature is for {found.purpose[:120]!r}, not for '{purpose(repo)}'. It was copied from "
-                "elsewhere; nothing is used."
+                f"{where}: its signature is for '{_shown(found.purpose)}', not for '{purpose(repo)}'. It was copied "
+                "from elsewhere; nothing is used."
             )
         if not _is_good(self.public, found, data):
             raise IntegrityError(
                 f"{where}: the signature is not over this {manifest.FILE}: one of the two was changed. Nothing is used."
             )
+
+
+def _shown(data: bytes) -> str:
+    return "".join(c if c.isprintable() else "?" for c in data[:120].decode("utf-8", "replace"))
 
 
 def fingerprint(public: bytes) -> str:

@@ -128,6 +128,7 @@ def _train_family(
 ) -> Path | None:
     recipe = read_recipe(path, changes)
     check_output(output, data)
+    store.check_free(output / "family", force=True, marker=FAMILY_FILE)  # now, not after hours of training
     if recipe.start_from and not (output / checkpoint.FOLDER).exists():
         starting_family(recipe)  # images can take minutes to read
     say(f"reading images from {data}")

@@ -189,8 +189,9 @@ def _check_recipe(workdir: Path, recipe: Recipe, stored: Mapping[str, Any]) -> N
     keys = (current.keys() | stored.keys()) - FREE
     changed = sorted(k for k in keys if current.get(k) != stored.get(k, defaults.get(k)))
     if changed:
+        counted = " (classes are counted in --data with --classes-from-folders)" if "classes" in changed else ""
         raise RecipeError(
-            f"{workdir}: holds a run of another recipe; different keys: {', '.join(changed)}. "
+            f"{workdir}: holds a run of another recipe; different keys: {', '.join(changed)}{counted}. "
             "Choose another --output, or restore the recipe."
         )
 
