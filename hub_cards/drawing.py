@@ -88,10 +88,11 @@ def place_labels(
     """Write a name beside each point, or at the end of a line, so that no two overlap, off the dots if possible."""
     figure.draw_without_rendering()  # fixes the layout, so that data have pixels
     unit = figure.dpi / 72
-    hard = [_box(axes.transData.transform((x, y)), 5 * unit) for x, y, _ in points]
+    centres = [axes.transData.transform((x, y)) for x, y, _ in points]
+    hard = [_box(centre, 5 * unit) for centre in centres]
     soft = [_box(axes.transData.transform(dot), 2 * unit) for dot in dots]
     frame = axes.get_window_extent()
-    for x, y, text in points:
+    for (x, y, text), centre in zip(points, centres, strict=True):
         label = axes.annotate(
             text, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8, color=INK,
             in_layout=False, zorder=5,
@@ -108,7 +109,9 @@ def place_labels(
         dx, dy, box = boxes[chosen]
         hard.append(box)
         label.set_position((dx / unit, dy / unit))
-        if chosen >= len(DIRECTIONS):  # too far to be seen to belong together
+        own = _gap(box, centre)
+        # Too far, or nearer to another point: not seen to belong together.
+        if chosen >= len(DIRECTIONS) or any(_gap(box, c) < own - unit for c in centres):
             turn, length = DIRECTIONS[chosen % len(DIRECTIONS)] * pi / 4, DISTANCES[chosen // len(DIRECTIONS)] - 2
             axes.annotate(
                 "", (x, y), (length * cos(turn), length * sin(turn)), textcoords="offset points",
@@ -121,6 +124,14 @@ def _box(centre: Any, half: float) -> Any:
     from matplotlib.transforms import Bbox
 
     return Bbox.from_bounds(centre[0] - half, centre[1] - half, 2 * half, 2 * half)
+
+
+def _gap(box: Any, point: Any) -> float:
+    """Return the distance in pixels between a box and a point outside of it."""
+    return hypot(
+        max(box.x0 - point[0], point[0] - box.x1, 0.0),
+        max(box.y0 - point[1], point[1] - box.y1, 0.0),
+    )
 
 
 def _shift(size: Any, distance: float, direction: int) -> tuple[float, float]:

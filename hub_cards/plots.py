@@ -192,9 +192,12 @@ def _figures(chosen: Slice) -> tuple[str, str, str]:
 
 
 def _caption(slices: Sequence[Slice]) -> str:
+    blocks = [b for b in plan_child(slices[0].spec) if b.kernel > 1 and b.cin > 3]  # neither stem nor head
+    block = next((b for b in blocks if b.expands), blocks[0])
     sources = dict.fromkeys(s.top1_source for s in slices if s.top1 is not None)
     return (
-        "From top to bottom: ×6 the expansion, k5x5 the depthwise kernel, → 40 the output channels of an MBConv block; "
+        f"From top to bottom: ×{block.mid // block.cin} the expansion, k{block.kernel}x{block.kernel} the depthwise "
+        f"kernel, → {block.cout} the output channels of an MBConv block; "
         "px the side of the map a block takes in; narrowing blocks (/2) have stride 2. "
         "MMACs: million multiply-adds for one image; mobile papers say FLOPs. "
         + "".join(f"Top-1: {source}. " for source in sources)
