@@ -175,9 +175,12 @@ def _sample(
     sample = open_sample(folder, images, test_data, say)
     count = len(sample.training) if sample else 0
     if count < LEAST_IMAGES and any(option.precision in ("int8", "dynamic") for option in wanted):
+        apart = (
+            "" if test_data else " Without --test-data, part of labelled images is set aside to measure accuracy on."
+        )
         raise UsageError(
             f"export: {images}: {count} different image{'' if count == 1 else 's'} {'is' if count == 1 else 'are'} too "
-            f"few for int8 and dynamic; give at least {LEAST_IMAGES} training images with --images."
+            f"few for int8 and dynamic; give at least {LEAST_IMAGES} training images with --images.{apart}"
         )
     return sample
 

@@ -163,6 +163,9 @@ def finetune(
     store.check_free(target, force=force)  # before the long work, not after it
 
     from bignas_zoo.models.preprocess import Preprocess
+    from bignas_zoo.recipes.runs.folder import check_output
+
+    check_output(target, folder)
     from bignas_zoo.recipes.finetune import check_enough, finetune_child, with_new_classifier
 
     preprocess = Preprocess.from_json(parent.preprocess)

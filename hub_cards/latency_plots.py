@@ -105,7 +105,7 @@ def _breakdown(estimate: Estimate, table: DeviceTable, name: str) -> Figure:
     for patch, hatch in zip(bars, hatches, strict=True):
         patch.set_hatch(hatch)
     for place, time in zip(places, times, strict=True):
-        text = f"{_plain(time)} {unit}" if time else "in the overhead"
+        text = f"{_plain(time)} {unit}" if time or not place else "in the overhead"
         axes.annotate(text, (time, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=INK)
     axes.set_yticks(places, names, fontsize=8)
     axes.invert_yaxis()

@@ -121,8 +121,10 @@ train() {
     done
     trap - TERM INT
     tail -n 3 "$work/run-$name/metrics.jsonl" 2>/dev/null || true
+    [ "$status" -ne 143 ] || status=75 # SIGTERM while Python was still starting
     case $status in
-    0 | 75) collect "$recipe" || status=$? ;;
+    0) collect "$recipe" || status=$? ;;
+    75) collect "$recipe" || true ;; # the run is what counts: without a checkpoint it begins anew
     esac
     [ "$status" -ne 137 ] || echo "Killed before it could save: a step took longer than 25 s. Give it more SECONDS." >&2
     [ "$status" -ne 75 ] || echo "Not finished: run the same command again (exit code 75)."

@@ -246,6 +246,13 @@ def test_bad_input_is_one_sentence_and_an_exit_code(parent: Path, tmp_path: Path
     fails(few, tmp_path / "file" / "out", "--freeze", name=slice_, code=7, says="cannot be created")
 
 
+def test_an_output_among_the_classes_is_refused(parent: Path, tmp_path: Path) -> None:
+    data = paint(tmp_path / "data", 4)
+    with pytest.raises(UsageError, match="each folder is a class of images"):
+        bz.finetune(parent, data, output=data / "out", freeze=True)
+    assert not (data / "out").exists()
+
+
 def test_an_existing_output_is_kept_unless_forced(parent: Path, tmp_path: Path) -> None:
     data = paint(tmp_path / "data", 4)
     output = tmp_path / "out"

@@ -225,3 +225,15 @@ def test_packed_trained_stopped_resumed_brought_home_and_made_a_family(place: Pa
     notes = json.loads((place / "home" / "family" / "family.json").read_text())["training"]["notes"]
     assert "packed as WebP without losses" in notes
     assert "jax " in notes
+
+
+@pytest.mark.slow
+def test_a_limit_that_is_over_before_the_first_checkpoint_asks_for_another_run(place: Path) -> None:
+    recipe, data = str(place / "mini.yaml"), place / "gpu" / "data"
+    data.mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(place / "here")}
+    pack = [sys.executable, "-m", "bignas_zoo.recipes.data.packed", recipe, "--data", str(place / "images")]
+    subprocess.run([*pack, "--output", str(data / "mini.npz")], check=True, env=environment)
+    code, said = finish(script(place, "there", "train", recipe, "4"))  # about what it takes to start
+    assert code == 75, said
+    assert "Not finished: run the same command again (exit code 75)." in said

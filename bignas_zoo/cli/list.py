@@ -69,7 +69,9 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
         ],
     )
     if problem:
-        say(f"- stands for: {problem}")
+        without = sum(e is None for e in found)
+        several = f" The same, with other blocks, of {without - 1} more." if without > 1 else ""
+        say(f"No prediction (-) for {problem}{several}")
     click.echo(f"\n{MACS_NOTE}")
 
 
