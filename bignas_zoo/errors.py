@@ -111,7 +111,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         A sentence to end an error message with.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    begun = [known for known in names if name and known.startswith(name)]
+    close = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Known: {', '.join(names) or 'none'}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ class Predictor:
         for limit in budget.limits:
             if limit.device is not None:
                 given = {table.name: table for table in tables}
-                found[limit.device] = given.get(limit.device) or _find(limit)
+                found[limit.device] = given.get(limit.device) or _find(limit, given)
         return Predictor(found, risk)
 
     def estimate(self, chosen: Slice, device: str) -> Estimate:
@@ -74,13 +74,14 @@ class Predictor:
         return found
 
 
-def _find(limit: Limit) -> DeviceTable:
+def _find(limit: Limit, given: Collection[str]) -> DeviceTable:
     from bignas_zoo.latency import find_device
 
     try:
         return find_device(str(limit.device))
     except NotFoundError as error:
-        raise NotFoundError(f"budget {limit.text!r}: {error}") from error
+        named = f" The tables given are called {', '.join(given)}." if given else ""
+        raise NotFoundError(f"budget {limit.text!r}: {error}{named}") from error
 
 
 def pick(family: Family, budget: Budget, predictor: Predictor | None = None) -> Slice:

@@ -347,3 +347,16 @@ def test_shipped_tables_are_what_the_data_give(shared_data: Path) -> None:
         capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_path_of_a_table_needs_no_json_at_its_end(tmp_path: Path) -> None:
+    place = tmp_path / "table.txt"
+    place.write_bytes((SHIPPED / "pixel-1-tunas.json").read_bytes())
+    assert find_device(place).name == "pixel-1-tunas"
+    with pytest.raises(LocalIOError, match="is not a file"):
+        find_device(tmp_path)
+
+
+def test_the_beginning_of_a_name_is_enough_for_a_hint() -> None:
+    with pytest.raises(NotFoundError, match="Did you mean 'epyc-zen3-litert'"):
+        find_device("epyc")

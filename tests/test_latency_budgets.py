@@ -71,8 +71,8 @@ def test_nothing_fits_names_the_nearest_in_milliseconds(phone: DeviceTable, fami
     fastest = min(family.slices, key=milliseconds)
     upper = UPPER * milliseconds(fastest)
     assert str(caught.value) == (
-        f"nothing in family 'tiny' meets 1ms@phone. Nearest: '{fastest.name}': {upper:.2f} ms is {upper - 1:.2f} ms "
-        "over 1ms@phone."
+        f"nothing in family 'tiny' meets 1ms@phone. Nearest: '{fastest.name}': {upper:.2f} ms, the upper end of "
+        f"its bar, is {upper - 1:.2f} ms over 1ms@phone."
     )
 
 

@@ -35,16 +35,16 @@ def find_device(name: str | Path) -> DeviceTable:
     """Return a device's table.
 
     Args:
-        name: of a device; or the path of a table, recognised by its suffix ``.json``.
+        name: of a device; or the path of a table: what ends in ``.json``, has a slash, or is there.
 
     Raises:
         NotFoundError: no such device; the message lists them and names the nearest.
         IntegrityError: its file is damaged, or holds another name than its own.
         LocalIOError: its file cannot be read.
     """
-    if str(name).endswith(SUFFIX):
-        return read_table(Path(name))
     known = list_devices()
+    if str(name).endswith(SUFFIX) or (str(name) not in known and (os.sep in str(name) or os.path.exists(name))):
+        return read_table(Path(name))
     if str(name) not in known:
         raise NotFoundError(unknown(str(name), known))
     table = read_table(known[str(name)])
