@@ -351,7 +351,9 @@ def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") ->
         return
     reason = _not_ours(path, marker)
     if reason:
-        raise LocalIOError(f"{path}: exists already, and {reason}, so it is never replaced. Choose another --output.")
+        raise LocalIOError(
+            f"{path}: exists already, and {reason}, so it is never replaced. Move it away, or choose another --output."
+        )
     if not force:
         raise LocalIOError(
             f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."

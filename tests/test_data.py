@@ -482,3 +482,14 @@ def test_real_cifar10(shared_data: Path) -> None:
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.0005)
     assert train.pixels.shape == (50_000, 32, 32, 3)
     assert sorted(set(test.labels.tolist())) == list(range(10))
+
+
+def test_a_grey_image_of_16_bits_is_read_as_one_of_8(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (24, 24), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    with Image.open(tmp_path / "16.png") as image:
+        assert image.mode.startswith("I")
+    expected = np.repeat(grey[..., None], 3, axis=-1)
+    for name in ("8.png", "16.png"):
+        np.testing.assert_array_equal(read_image(tmp_path / name, 24), expected)

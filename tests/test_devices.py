@@ -351,7 +351,7 @@ def test_shipped_tables_are_what_the_data_give(shared_data: Path) -> None:
 
 def test_a_path_of_a_table_needs_no_json_at_its_end(tmp_path: Path) -> None:
     place = tmp_path / "table.txt"
-    place.write_bytes((SHIPPED / "pixel-1-tunas.json").read_bytes())
+    place.write_bytes(list_devices()["pixel-1-tunas"].read_bytes())
     assert find_device(place).name == "pixel-1-tunas"
     with pytest.raises(LocalIOError, match="is not a file"):
         find_device(tmp_path)

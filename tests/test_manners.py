@@ -191,3 +191,27 @@ def test_what_goes_on_says_so_when_it_is_stopped(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "Error: interrupted. Run the same command again to go on."
+
+
+STOPPED_WHILE_JAX_COMPUTES = """
+import atexit, sys, time
+import jax
+import bignas_zoo.cli.main
+from bignas_zoo.cli import start
+
+atexit.register(time.sleep, 300)  # as JAX waits for the step that computes
+
+def command():
+    sys.stdout.write("said")
+    sys.exit(75)
+
+bignas_zoo.cli.main.main = command
+start.main()
+"""
+
+
+def test_a_stopped_run_does_not_wait_for_jax() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_WHILE_JAX_COMPUTES], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (75, "said"), done.stderr

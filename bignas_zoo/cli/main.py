@@ -147,4 +147,6 @@ def main(debug: bool) -> None:
 
 
 if __name__ == "__main__":  # how `zoo.train` starts a process of its own
-    main()
+    from bignas_zoo.cli.start import main as begin
+
+    begin()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from typing import Any
+
+#: Exit codes of a run that was asked to stop: by SIGTERM before and after it could save, by Ctrl-C.
+STOPPED = (75, 130, 143)
 
 
 def main() -> None:
@@ -29,6 +33,21 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if callable(signal.getsignal(signal.SIGTERM)):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _leave_jax()
+
+
+def _leave_jax() -> None:
+    """End at once after a run that JAX was stopped in: as it unloads, it waits for the step that still computes."""
+    code = getattr(sys.exc_info()[1], "code", None)
+    if code in STOPPED and "jax" in sys.modules:
+        from bignas_zoo.leftovers import tidy_up
+
+        tidy_up()  # what atexit would do
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.flush()
+        os._exit(code)
 
 
 def _stop(*_: object) -> None:

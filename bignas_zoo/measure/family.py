@@ -133,6 +133,10 @@ def _train_family(
         starting_family(recipe)  # images can take minutes to read
     say(f"reading images from {data}")
     dataset = open_dataset(recipe, data, test_data)
+    say(
+        f"{len(dataset.images):,} images of {recipe.search_space.classes} classes to train on, "
+        f"{len(dataset.holdout):,} held out, {len(dataset.test):,} to test on"
+    )
     if len(dataset.calibration) < MIN_IMAGES:  # before the training, not after it
         raise UsageError(
             f"{data}: {len(dataset.images)} images are left to train on, after holdout and test images; calibration "

@@ -135,7 +135,7 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
             warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=FORMATS) as image:
-                rgb = upright(image).convert("RGB")
+                rgb = _rgb(upright(image))
     except UNREADABLE as error:
         raise IntegrityError(f"{name}: not a readable image ({error}). Replace or remove it.") from error
     except OSError as error:
@@ -151,6 +151,14 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
         )
     left, top = (rgb.width - crop_size) // 2, (rgb.height - crop_size) // 2
     return np.asarray(rgb.crop((left, top, left + crop_size, top + crop_size)))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit RGB; Pillow itself makes nearly all of a 16-bit grey image white."""
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    grey = np.rint(np.asarray(image) / 257)  # 65,535 to 255
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -88,8 +88,9 @@ def _warn(recipe: Recipe, family: Family, say: Callable[[str], None]) -> None:
     made_by = family.training.get("recipe", {})
     for key in ("seed", "holdout"):
         if key in made_by and made_by[key] != getattr(recipe, key):
+            theirs, ours = (int(v) if v == int(v) else v for v in (made_by[key], getattr(recipe, key)))
             say(
-                f"{family.name} was trained with {key} {made_by[key]}, the recipe has {getattr(recipe, key)}: if the "
+                f"{family.name} was trained with {key} {theirs}, the recipe has {ours}: if the "
                 "images are the same, other ones are held out now, and the family has seen them in its training"
             )
     for key in ("mean", "std"):

@@ -102,6 +102,8 @@ def restore(folder: Path, run: Path) -> int:
         IntegrityError: a file is missing or damaged.
         LocalIOError: a file cannot be read, or `run` cannot be written or holds a run already.
     """
+    if not (folder / MANIFEST).is_file():
+        raise IntegrityError(f"{folder}: is no collected run: it has no {MANIFEST}. {AGAIN}")
     manifest = store.read_json(folder / MANIFEST)
     try:
         if manifest["schema"] != SCHEMA:
