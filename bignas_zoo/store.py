@@ -347,7 +347,8 @@ def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") ->
     Raises:
         LocalIOError: something is there and `force` is false, or it is not a folder of ours.
     """
-    if not os.path.lexists(path) or (force and marker is None) or _is_empty_folder(path):
+    empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if empty or not os.path.lexists(path) or (force and marker is None):
         return
     reason = _not_ours(path, marker)
     if reason:
@@ -358,10 +359,6 @@ def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") ->
         raise LocalIOError(
             f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."
         )
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
 def _not_ours(path: Path, marker: str | None) -> str | None:
