@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of the runtime.")
-@click.option("--blocks", type=click.IntRange(10), default=300, show_default=True, help="Measure about so many.")
+@click.option(
+    "--blocks",
+    type=click.IntRange(10),
+    default=300,
+    show_default=True,
+    help="Measure about so many, or the fewest that cover the space.",
+)
 @click.option("--fit", type=click.IntRange(0, 1000), default=30, show_default=True, help="Networks to fit.")
 @click.option("--networks", type=click.IntRange(0, 1000), default=100, show_default=True, help="Others to check on.")
 @click.option(
@@ -93,6 +99,8 @@ def profile_command(
     except OSError as error:
         raise LocalIOError(f"{folder}: cannot be created ({error.strerror}).") from error
     plan = Plan(chosen, blocks, fit, networks)
+    if (least := len(plan.blocks())) > blocks:
+        say(f"--blocks {blocks}: the fewest that cover the space '{chosen.name}' are {least}; those are measured")
     with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
         if problem:
             say(problem)
