@@ -5,16 +5,17 @@ Everything heavy is imported inside the functions.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo import leftovers, registry, store
 from bignas_zoo.budget import Budget
-from bignas_zoo.errors import UsageError
+from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.registry import Family, Slice
 from bignas_zoo.selection import Predictor
 from bignas_zoo.zoo import Say, silent, supernet_weights
@@ -22,6 +23,7 @@ from bignas_zoo.zoo import Say, silent, supernet_weights
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
     from bignas_zoo.measure.family_search import Outcome, Settings
+    from bignas_zoo.search.children import Measured
     from bignas_zoo.search.rounds import Progress
 
 REPORT_FILE, DRAWINGS = "search.json", ("search.png", "search.svg")
@@ -231,24 +233,55 @@ def _search(
     check_output(folder, work.data)
     home, say = work.home, work.say
     costs = costs_for(home.space, settings.budgets, work.devices, home.slices)  # before the images are read
+    new = not folder.exists()
     # Between two measurements nothing is lost, and within one only itself.
-    with hold(folder, say), stop_requests() as stop, stop.at_once():
+    with _refused_leaves_nothing(folder, new), hold(folder, say), stop_requests() as stop, stop.at_once():
         family_search.claim(folder, settings, reuse=reuse)
         say(f"reading images from {work.data}")
         run = reopen(home, work.weights, work.data, work.test_data, say)
         outcome = family_search.search(run, home, settings, costs, folder, say=say, report=work.report)
-        _write(work, run, outcome, settings, target, only_best)
+        only = {_name(home, m): m for m in outcome.best.values()} if only_best else None
+        if only is None or outcome.record["measured_now"] or not _is_there(target, only):
+            _write(work, run, outcome, settings, target, only)
         result = _result(outcome, target, folder)
         store.write_json(folder / REPORT_FILE, {"schema": "bignas-zoo/search/1", **result.to_json()})
         _draw(result.family, folder, say)
     return result
 
 
-def _write(work: _Work, run: Any, outcome: Outcome, settings: Settings, target: Path, only_best: bool) -> None:
-    """Write the family; of a search for one budget with the one slice, whose name tells it from all others."""
+@contextlib.contextmanager
+def _refused_leaves_nothing(folder: Path, new: bool) -> Iterator[None]:
+    """Take a new folder away again if the search is refused before anything is measured."""
+    try:
+        yield
+    except BigNASError:
+        if new and {p.name for p in folder.glob("*")} <= {"settings.json", "train.lock"}:
+            leftovers.take_away(folder)
+        raise
+
+
+def _name(home: Family, child: Measured) -> str:
+    """Return the name of the slice of a search for one budget, which tells it from all others."""
+    return f"{home.name}-x{_digest(child.spec.to_json())}"
+
+
+def _is_there(target: Path, only: Mapping[str, Measured]) -> bool:
+    """Return whether an earlier search has written a family of just these slices, and it is whole."""
+    try:
+        family = registry.load_family(target)
+        for record in filter(None, [family.weights, *(s.statistics for s in family.slices)]):
+            store.verify(family.path(record), record.sha256, size=record.bytes, fix="")
+    except BigNASError:
+        return False
+    return {s.name: s.spec for s in family.slices} == {name: child.spec for name, child in only.items()}
+
+
+def _write(
+    work: _Work, run: Any, outcome: Outcome, settings: Settings, target: Path, only: Mapping[str, Measured] | None
+) -> None:
+    """Write the family; `only`: name to child, where these alone are its slices."""
     from bignas_zoo.measure.family import write_family
 
-    only = {f"{work.home.name}-x{_digest(m.spec.to_json())}": m for m in outcome.best.values()} if only_best else None
     record = {**outcome.record, "command": _command(work.home, settings)}
     training = {**work.home.training, "search": record}
     write_family(run, outcome.measured, target, work.say, keep=outcome.keep, only=only, training=training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_tables import PHONE, row, table_of
 
-from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NotFoundError
+from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.latency import (
     DeviceTable,
     Measurement,
@@ -360,3 +361,11 @@ def test_a_path_of_a_table_needs_no_json_at_its_end(tmp_path: Path) -> None:
 def test_the_beginning_of_a_name_is_enough_for_a_hint() -> None:
     with pytest.raises(NotFoundError, match="Did you mean 'epyc-zen3-litert'"):
         find_device("epyc")
+
+
+def test_a_table_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    table = find_device("pixel-1-tunas")
+    for bad in (dataclasses.replace(table, name="../x"), dataclasses.replace(table, overhead_ms=float("nan"))):
+        with pytest.raises(UsageError, match="could not be read again"):
+            write_table(tmp_path / "t.json", bad)
+    assert os.listdir(tmp_path) == []

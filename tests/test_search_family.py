@@ -162,6 +162,18 @@ def test_get_searches_for_exactly_this_budget(tiny_family: Path, data: Path, tmp
     code, out, err = bignas(*get, "--force", cwd=tmp_path)
     assert code == 0, err
     assert "children are measured already" in err
+    assert "cutting" not in err  # nothing new was measured, so the slice is the one in the cache
+    assert "(from the cache)" in out
+
+
+def test_a_search_that_is_refused_leaves_nothing(tiny_family: Path, tmp_path: Path) -> None:
+    code, _, err = bignas("search", str(tiny_family), "--data", "absent", "--output", "new", cwd=tmp_path)
+    assert code == 7, err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    assert bignas("search", str(tiny_family), "--data", "absent", "--output", "mine", cwd=tmp_path)[0] == 7
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from pathlib import Path
 
 import click
@@ -19,6 +21,7 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import search_progress
+from bignas_zoo.selection import RISKS
 
 
 @click.command("search")
@@ -98,10 +101,11 @@ def search_command(
     if as_json:
         print_json("search", result.to_json())
     else:
-        _print(result)
+        options = "".join(f" --device-table {shlex.quote(str(path))}" for path in device_tables)
+        _print(result, options + (f" --risk {risk}" if risk != RISKS[0] else ""))
 
 
-def _print(result: searching.SearchResult) -> None:
+def _print(result: searching.SearchResult, options: str) -> None:
     picks: dict[str, list[str]] = {}
     for budget, chosen in result.chosen.items():
         picks.setdefault(chosen.name, []).append(budget)
@@ -127,5 +131,5 @@ def _print(result: searching.SearchResult) -> None:
     if record["ranking"]:
         p = record["ranking"]
         click.echo(f"Predictor: Spearman {p['spearman']:.3f}, Kendall {p['kendall']:.3f} (leave-one-out).")
-    budget = next(iter(result.chosen), f"{result.family.slices[-1].macs / 1e6:.0f}MFLOPs")
-    click.echo(f"Next: bignas-zoo get --family {result.path} --budget '{budget}'")
+    budget = next(iter(result.chosen), f"{math.ceil(result.family.slices[-1].macs / 1e4) / 100:g}MFLOPs")
+    click.echo(f"Next: bignas-zoo get --family {result.path} --budget '{budget}'{options if result.chosen else ''}")

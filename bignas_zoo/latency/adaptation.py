@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.latency.files import MOST_MS, NAME
 from bignas_zoo.latency.keys import BlockKey, Network
 from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.prediction import Estimate, predict
@@ -86,14 +87,16 @@ def adapt(
         five; otherwise the new table counts as never validated.
 
     Raises:
-        UsageError: no networks, or a time that is not above zero.
+        UsageError: no networks, a time that is not above zero or beyond reason, or a name that is none.
         NotFoundError: a network has blocks that the table does not support.
     """
     if not measured:
         raise UsageError("adapt: needs at least one measured network.")
     times = [ms for _, ms in measured]
-    if not all(isinstance(ms, int | float) and 0 < ms < float("inf") for ms in times):
-        raise UsageError(f"adapt: times must be milliseconds above zero, got {times}.")
+    if not all(isinstance(ms, int | float) and 0 < ms <= MOST_MS for ms in times):
+        raise UsageError(f"adapt: times must be milliseconds above zero and up to {MOST_MS:,.0f}, got {times}.")
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError(f"adapt: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
     parts = [_parts(predict(table, network)) for network, _ in measured]
     return dataclasses.replace(
         _fitted(table, fit(parts, times)),

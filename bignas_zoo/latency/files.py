@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.errors import IntegrityError, LocalIOError, reason
+from bignas_zoo import strict_json
+from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError, reason
 from bignas_zoo.formats import PRECISIONS
 from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.keys import FIELDS, BlockKey
@@ -58,9 +59,17 @@ def write_table(path: Path, table: DeviceTable) -> None:
     """Write a table, one row a line.
 
     Raises:
+        UsageError: the table breaks a rule of docs/FORMAT.md, so that it could not be read again.
         LocalIOError: the file cannot be written.
     """
-    atomic_write(path, text(table).encode())
+    try:
+        data = text(table).encode()
+        from_json(strict_json.loads(data))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UsageError(
+            f"{path}: this table could not be read again ({reason(error)}), so it is not written."
+        ) from error
+    atomic_write(path, data)
 
 
 def text(table: DeviceTable) -> str:
