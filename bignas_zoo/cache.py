@@ -120,7 +120,7 @@ class Removed:
         }
 
 
-IN_USE, READ_ONLY = "a running process uses it", "its folder cannot be written to"
+IN_USE, READ_ONLY = "a running process uses it", "the folder cannot be written to"
 
 
 def list_entries() -> tuple[Entry, ...]:

@@ -77,6 +77,10 @@ def _figure(family: Family, record: Mapping[str, Any], chosen_on: str, measured:
     fine = "fine" if record.get("method") == "coarse-to-fine" else str(record.get("method"))
     right.set_title(f"{fine}: {record.get('measured')} children measured in all", loc="left", fontweight="bold")
     left.margins(0.05)
+    front = record.get("front") or []
+    if [*front] != ["macs", "top1"] or any("@" in str(b.get("budget", "")) for b in budgets):
+        words = f"The search was for other figures too (front of {' and '.join(map(str, front))}); MACs are shown here."
+        figure.text(0.01, 0.005, words, fontsize=7.5, color=GREY, in_layout=False)
     log_axis(left)
     for axes in (left, right):
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, fontsize=8)  # below: points are everywhere

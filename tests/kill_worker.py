@@ -145,11 +145,11 @@ def export(place: Path) -> None:
             "make": make,
             "prove": lambda *_: proof,
             "open_subject": lambda folder, _: SimpleNamespace(
-                description=slice_folder.describe(folder)[1], inputs="stand-ins",
+                description=slice_folder.describe(folder)[1], inputs="stand-ins", sample=None,
                 weights_sha256=store.sha256(folder / "model.safetensors"),
             ),
         },
-        "bignas_zoo.export.gates": {"check": lambda *_: None},
+        "bignas_zoo.export.gates": {"check": lambda *_, **__: None},
     }  # fmt: skip
     for name, content in stubs.items():
         sys.modules[name] = types.ModuleType(name)

@@ -305,7 +305,7 @@ def test_what_cannot_be_removed_is_said_with_its_reason(slice_folder: Path, monk
     monkeypatch.setattr(leftovers, "take_away", lambda folder: False)  # as on a read-only disk, also for root
     monkeypatch.setattr(os, "access", lambda path, mode: path != entry.parent)
     done = cli("prune", "--all", code=7)
-    assert f"kept: {entry}: its folder cannot be written to" in done.stderr
+    assert f"kept: {entry}: the folder cannot be written to" in done.stderr
     assert "1 entry could not be removed" in done.stderr
     monkeypatch.setattr(os, "access", lambda path, mode: True)
     assert f"kept: {entry}: a running process uses it" in cli("prune", "--all").stderr
