@@ -79,8 +79,9 @@ def _figure(family: Family, record: Mapping[str, Any], chosen_on: str, measured:
     left.margins(0.05)
     front = record.get("front") or []
     if [*front] != ["macs", "top1"] or any("@" in str(b.get("budget", "")) for b in budgets):
-        words = f"The search was for other figures too (front of {' and '.join(map(str, front))}); MACs are shown here."
-        figure.text(0.01, 0.005, words, fontsize=7.5, color=GREY, in_layout=False)
+        wanted = ", ".join(str(b.get("budget")) for b in budgets) or " and ".join(map(str, front))
+        figure.text(0.01, 0.008, f"Searched for {wanted}; shown over MACs.", fontsize=7.5, color=GREY, in_layout=False)
+        figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))  # type: ignore[union-attr, call-arg]
     log_axis(left)
     for axes in (left, right):
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, fontsize=8)  # below: points are everywhere

@@ -359,3 +359,11 @@ def test_profile_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert header["schema"] == "bignas-zoo/profile-log/2"
     assert CliRunner().invoke(main, ["profile", "../x", "--space", "one"]).exit_code == 2
     assert CliRunner().invoke(main, ["profile", "x", "--space", "none-such"]).exit_code == 3
+
+
+@pytest.mark.parametrize("option", ["--cores", "--device-name", "--runtime-version"])
+def test_what_is_about_phones_needs_one(option: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["profile", "x", option, "f0", "--output", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert f"{option} belongs to --adb" in done.stderr
+    assert not (tmp_path / "out").exists()

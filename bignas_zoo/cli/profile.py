@@ -76,6 +76,12 @@ def profile_command(
     NAME.png and NAME.svg. The same command goes on after an interruption. No phone was at hand: --adb is tested on
     recorded output. docs/latency.md says more.
     """
+    if serial is None:
+        of_phones = {"--cores": cores, "--device-name": device_name, "--runtime-version": runtime_version}
+        for option, given in of_phones.items():
+            if given is not None:
+                raise click.UsageError(f"{option} belongs to --adb.")
+
     from bignas_zoo import store
     from bignas_zoo.latency import write_table
     from bignas_zoo.measure.profile import PASSES, Plan, coverage_text, profile
