@@ -363,6 +363,10 @@ def test_profile_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("option", ["--cores", "--device-name", "--runtime-version"])
 def test_what_is_about_phones_needs_one(option: str, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from bignas_zoo.cli.main import main
+
     done = CliRunner().invoke(main, ["profile", "x", option, "f0", "--output", str(tmp_path / "out")])
     assert done.exit_code == 2
     assert f"{option} belongs to --adb" in done.stderr
