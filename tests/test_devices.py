@@ -24,6 +24,7 @@ from bignas_zoo.latency import (
     DeviceTable,
     Measurement,
     Validation,
+    adapt,
     find_device,
     list_devices,
     predict,
@@ -369,3 +370,17 @@ def test_a_table_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> 
         with pytest.raises(UsageError, match="could not be read again"):
             write_table(tmp_path / "t.json", bad)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    table = find_device("pixel-1-tunas")
+    write_table(str(tmp_path / "t.json"), table)
+    assert read_table(str(tmp_path / "t.json")) == table
+
+
+@pytest.mark.parametrize(
+    "measured", [[("bignas-cifar10-s", 0.3)], [(1,)], [5], [((), True)], [((), 1e300)], [((), "1")]]
+)
+def test_nonsense_is_not_adapted_to(measured: Any) -> None:
+    with pytest.raises(UsageError, match="adapt: "):
+        adapt(find_device("pixel-1-tunas"), measured)

@@ -92,8 +92,10 @@ def adapt(
     """
     if not measured:
         raise UsageError("adapt: needs at least one measured network.")
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 and not isinstance(pair[0], str) for pair in measured):
+        raise UsageError("adapt: each measured network is a pair of a child (or its blocks) and milliseconds.")
     times = [ms for _, ms in measured]
-    if not all(isinstance(ms, int | float) and 0 < ms <= MOST_MS for ms in times):
+    if not all(isinstance(ms, int | float) and not isinstance(ms, bool) and 0 < ms <= MOST_MS for ms in times):
         raise UsageError(f"adapt: times must be milliseconds above zero and up to {MOST_MS:,.0f}, got {times}.")
     if name is not None and not NAME.fullmatch(name):
         raise UsageError(f"adapt: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")

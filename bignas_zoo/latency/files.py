@@ -30,13 +30,14 @@ TIMES = ("wall", "thread_cpu", None)
 MOST_MS, MOST_TEXT = 1e7, 4000
 
 
-def read_table(path: Path) -> DeviceTable:
+def read_table(path: str | Path) -> DeviceTable:
     """Read a device's table.
 
     Raises:
         LocalIOError: there is no such file, or it cannot be read.
         IntegrityError: it is too large, not JSON, or breaks a rule of docs/FORMAT.md.
     """
+    path = Path(path)
     try:
         regular, size = path.is_file(), path.stat().st_size
     except OSError as error:
@@ -55,7 +56,7 @@ def read_table(path: Path) -> DeviceTable:
         ) from error
 
 
-def write_table(path: Path, table: DeviceTable) -> None:
+def write_table(path: str | Path, table: DeviceTable) -> None:
     """Write a table, one row a line.
 
     Raises:
@@ -69,7 +70,7 @@ def write_table(path: Path, table: DeviceTable) -> None:
         raise UsageError(
             f"{path}: this table could not be read again ({reason(error)}), so it is not written."
         ) from error
-    atomic_write(path, data)
+    atomic_write(Path(path), data)
 
 
 def text(table: DeviceTable) -> str:
