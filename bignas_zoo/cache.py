@@ -243,9 +243,7 @@ def _check(entry: Entry) -> None:
     elif entry.kind == "hub":
         fetching.check(entry.path)
     elif (entry.path / FAMILY).is_dir():  # or else the search is not finished
-        family = registry.load_family(entry.path / FAMILY)
-        for record in filter(None, [family.weights, *(s.statistics for s in family.slices)]):
-            store.verify(family.path(record), record.sha256, size=record.bytes, fix="")
+        registry.check_family(entry.path / FAMILY)
 
 
 def _entries() -> Iterator[Entry]:

@@ -20,7 +20,7 @@ from bignas_zoo.errors import IntegrityError, NotFoundError, nearest, reason
 from bignas_zoo.records import FileRecord
 from bignas_zoo.space import ChildSpec, SearchSpace
 from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
-from bignas_zoo.store import SEAL, check_seal, read_json
+from bignas_zoo.store import SEAL, check_seal, read_json, verify
 
 SCHEMA = "bignas-zoo/family/2"
 #: The same without a digest of its content; families made before it are read still.
@@ -272,6 +272,19 @@ def load_family(folder: Path) -> Family:
             f"{path}: not a valid family description ({reason(error)}). "
             "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
         ) from error
+
+
+def check_family(folder: Path) -> Family:
+    """Read a family's description, and compare its weights and statistics with their records.
+
+    Raises:
+        IntegrityError: a file is missing or damaged.
+        LocalIOError: one cannot be read.
+    """
+    family = load_family(folder)
+    for record in filter(None, [family.weights, *(s.statistics for s in family.slices)]):
+        verify(family.path(record), record.sha256, size=record.bytes, fix="")
+    return family
 
 
 def read_slice(data: Mapping[str, Any], family: str, space: SearchSpace) -> Slice:
