@@ -74,7 +74,7 @@ def middle_child(space):
 
 def one_child(label, spec):
     """A space that holds one child only, to train it by itself (recipes look spaces up by name, once)."""
-    from bignas_zoo import spaces
+    from bignas_zoo.architecture import spaces
 
     stages = tuple(
         dataclasses.replace(
@@ -99,12 +99,12 @@ def train(name: str, seed: int, images, test) -> dict[str, object]:
     """Make one run; return its record."""
     import numpy as np
 
+    from bignas_zoo.files.provenance import machine, versions
     from bignas_zoo.measure.evaluate import Evaluator
     from bignas_zoo.models.preprocess import Preprocess
-    from bignas_zoo.provenance import machine, versions
     from bignas_zoo.recipes.data import TrainingBatches
-    from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
-    from bignas_zoo.recipes.sandwich import control
+    from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
+    from bignas_zoo.recipes.methods.sandwich import control
     from bignas_zoo.recipes.schedule import learning_rate
 
     changes = dict(RUNS[name])

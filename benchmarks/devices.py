@@ -20,14 +20,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.architecture.spaces import SPACES, variant
+from bignas_zoo.files.store import atomic_write
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Protocol
 from bignas_zoo.latency.coverage import coverage, space_blocks
 from bignas_zoo.latency.devices import SHIPPED
 from bignas_zoo.latency.files import text
 from bignas_zoo.latency.interpolation import held_out
-from bignas_zoo.space import SearchSpace
-from bignas_zoo.spaces import SPACES, variant
-from bignas_zoo.store import atomic_write
 
 REPORT = Path(__file__).with_name("devices.md")
 SOURCES = {

@@ -49,10 +49,10 @@ def paper_model(
     base: str = "bignas-s", squeeze_excite: bool | None = None, activation: str | None = None, **changes: Any
 ) -> tuple[Any, int]:
     """Build a model of the paper with something changed; return it and its MACs."""
-    from bignas_zoo import cost
+    from bignas_zoo.architecture import cost
+    from bignas_zoo.architecture.spaces import variant
+    from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
     from bignas_zoo.models.child import build_child
-    from bignas_zoo.spaces import variant
-    from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS
 
     choices = PAPER_MODELS[base].to_json()
     if "kernels" in changes:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bignas_zoo.architecture.plan import Block
+from bignas_zoo.architecture.space import SqueezeExcite
+from bignas_zoo.files.store import atomic_write
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Protocol, adapt, predict
-from bignas_zoo.plan import Block
-from bignas_zoo.space import SqueezeExcite
-from bignas_zoo.store import atomic_write
 
 REPORT = Path(__file__).with_name("few_shot.md")
 SOURCE = "titan_rtx_64"

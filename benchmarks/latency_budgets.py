@@ -17,14 +17,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bignas_zoo import macs, store
+from bignas_zoo import macs
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import milliseconds
 from bignas_zoo.errors import UsageError
+from bignas_zoo.files import store
 from bignas_zoo.latency import DeviceTable, Estimate, Measurement, find_device, predict
+from bignas_zoo.latency.profiling.files import LocalMeter, TFLiteBuilder
 from bignas_zoo.latency.table import check_same_protocol
-from bignas_zoo.measure.profile_files import LocalMeter, TFLiteBuilder
-from bignas_zoo.registry import DEFAULT_FAMILY, Family, get_family
-from bignas_zoo.space import ChildSpec
+from bignas_zoo.zoo.registry import DEFAULT_FAMILY, Family, get_family
 
 REPORT = Path(__file__).with_suffix(".md")
 ROUNDS = 25

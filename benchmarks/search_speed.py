@@ -135,7 +135,7 @@ def in_torch(task: Task, spec: Any) -> dict[str, Any]:
 
 def report(task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what one process has measured."""
-    from bignas_zoo.provenance import machine, versions
+    from bignas_zoo.files.provenance import machine, versions
 
     libraries = dict(versions())
     if "torch" in sys.modules:
@@ -168,9 +168,9 @@ class Task:
 def family_task(options: argparse.Namespace) -> Task:
     """Return children of the embedded family, with its weights and images."""
     import bignas_zoo as bz
+    from bignas_zoo.architecture.sampling import uniform_child
     from bignas_zoo.measure.reopening import reopen
-    from bignas_zoo.sampling import uniform_child
-    from bignas_zoo.zoo import supernet_weights
+    from bignas_zoo.tasks.load import supernet_weights
 
     count, calibration = map(int, options.sizes[0].split(":"))
     home = bz.get_family(FAMILY)
@@ -193,13 +193,13 @@ def large_task(options: argparse.Namespace) -> Task:
     import numpy as np
     from train_step import attentivenas_sized
 
+    from bignas_zoo.architecture.sampling import mutate, uniform_child
     from bignas_zoo.models.calibration import calibrate
     from bignas_zoo.models.child import build_child, set_weights
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.models.slicing import slice_weights
     from bignas_zoo.models.supernet import initial_weights
     from bignas_zoo.recipes.data import LabelledImages
-    from bignas_zoo.sampling import mutate, uniform_child
     from bignas_zoo.search.coarse_to_fine import MUTATION_RATE
 
     space, generator = attentivenas_sized(), np.random.default_rng(0)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.space import ChildSpec
+from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.space import ChildSpec
 
 ACTIVATIONS = {
     "swish": nn.SiLU, "hard_swish": nn.Hardswish, "relu": nn.ReLU, "relu6": nn.ReLU6, "sigmoid": nn.Sigmoid,

@@ -58,7 +58,7 @@ def attentivenas_sized() -> Any:
     Its blocks are this project's: its head and shortcuts differ, so weights do not fit; the work is the same to a few
     percent (smallest child 207 MMACs, the original 203).
     """
-    from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
+    from bignas_zoo.architecture.space import SearchSpace, SqueezeExcite, StageSpace
 
     gate = SqueezeExcite(source="expanded", rounding=8, activation="relu", gate="hard_sigmoid")
 
@@ -91,7 +91,7 @@ class Form:
     def __init__(self, name: str, recipe: Any, images: Any) -> None:
         from bignas_zoo.models.preprocess import Preprocess
         from bignas_zoo.recipes.data.dataset import open_batches
-        from bignas_zoo.recipes.engine import make_engine
+        from bignas_zoo.recipes.engines.engine import make_engine
 
         self.recipe, self.done = recipe, 0
         self.engine = make_engine(name, recipe, Preprocess(recipe.crop_size, recipe.mean, recipe.std))
@@ -105,15 +105,15 @@ class Form:
         self.operations: list[int] = []
 
     def step(self) -> None:
-        from bignas_zoo.recipes.sandwich import control
+        from bignas_zoo.recipes.methods.sandwich import control
 
         batch, steering = self.stream.at(self.done), control(self.recipe, self.done)
         float(self.engine.step(batch, steering, 0.01, alone=False)["loss"])  # waits until the step is over
         self.done += 1
 
     def measure(self, steps: int) -> None:
-        from bignas_zoo.cost import macs
-        from bignas_zoo.recipes.sandwich import children
+        from bignas_zoo.architecture.cost import macs
+        from bignas_zoo.recipes.methods.sandwich import children
 
         for _ in range(steps):
             work = sum(map(macs, children(self.recipe, self.done))) * self.recipe.batch_size
@@ -139,9 +139,9 @@ def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all forms; those that the limit leaves no time for have no figures."""
     import numpy as np
 
+    from bignas_zoo.architecture.spaces import SPACES, get_space
     from bignas_zoo.recipes.data import LabelledImages
     from bignas_zoo.recipes.recipe import Recipe
-    from bignas_zoo.spaces import SPACES, get_space
 
     began = time.monotonic()
     SPACES[ATTENTIVENAS] = attentivenas_sized()
@@ -190,7 +190,7 @@ def main() -> None:
     os.environ["KERAS_BACKEND"] = chosen.engine
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     entries = measure(chosen)
-    from bignas_zoo.provenance import machine, versions
+    from bignas_zoo.files.provenance import machine, versions
 
     device = "CPU"
     if chosen.engine == "jax":

@@ -10,22 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bignas_zoo.architecture.cost import macs, parameters
+    from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+    from bignas_zoo.architecture.spaces import get_space
     from bignas_zoo.budget import Budget
-    from bignas_zoo.cost import macs, parameters
-    from bignas_zoo.delivery import get
     from bignas_zoo.errors import BigNASError
     from bignas_zoo.export.onnx import to_onnx
     from bignas_zoo.export.tflite import to_tflite
-    from bignas_zoo.exporting import export_slice
-    from bignas_zoo.finetuning import finetune
-    from bignas_zoo.formats import Export
-    from bignas_zoo.hub.pushing import push, push_family
-    from bignas_zoo.registry import Family, Slice, get_family, list_slices
-    from bignas_zoo.searching import search_family, search_for
-    from bignas_zoo.space import ChildSpec, SearchSpace
-    from bignas_zoo.spaces import get_space
-    from bignas_zoo.verifying import verify
-    from bignas_zoo.zoo import evaluate, load, slice_and_calibrate, train
+    from bignas_zoo.files.formats import Export
+    from bignas_zoo.tasks.export import export_slice
+    from bignas_zoo.tasks.finetune import finetune
+    from bignas_zoo.tasks.get import get
+    from bignas_zoo.tasks.load import evaluate, load, slice_and_calibrate, train
+    from bignas_zoo.tasks.push import push, push_family
+    from bignas_zoo.tasks.search import search_family, search_for
+    from bignas_zoo.tasks.verify import verify
+    from bignas_zoo.zoo.registry import Family, Slice, get_family, list_slices
 
 __version__ = "0.1.0"
 
@@ -62,30 +62,30 @@ __all__ = [
 _HOMES = {
     "BigNASError": "bignas_zoo.errors",
     "Budget": "bignas_zoo.budget",
-    "ChildSpec": "bignas_zoo.space",
-    "Export": "bignas_zoo.formats",
-    "Family": "bignas_zoo.registry",
-    "SearchSpace": "bignas_zoo.space",
-    "Slice": "bignas_zoo.registry",
-    "evaluate": "bignas_zoo.zoo",
-    "export_slice": "bignas_zoo.exporting",
-    "finetune": "bignas_zoo.finetuning",
-    "get": "bignas_zoo.delivery",
-    "get_family": "bignas_zoo.registry",
-    "get_space": "bignas_zoo.spaces",
-    "list_slices": "bignas_zoo.registry",
-    "load": "bignas_zoo.zoo",
-    "macs": "bignas_zoo.cost",
-    "parameters": "bignas_zoo.cost",
-    "push": "bignas_zoo.hub.pushing",
-    "push_family": "bignas_zoo.hub.pushing",
-    "search_family": "bignas_zoo.searching",
-    "search_for": "bignas_zoo.searching",
-    "slice_and_calibrate": "bignas_zoo.zoo",
+    "ChildSpec": "bignas_zoo.architecture.space",
+    "Export": "bignas_zoo.files.formats",
+    "Family": "bignas_zoo.zoo.registry",
+    "SearchSpace": "bignas_zoo.architecture.space",
+    "Slice": "bignas_zoo.zoo.registry",
+    "evaluate": "bignas_zoo.tasks.load",
+    "export_slice": "bignas_zoo.tasks.export",
+    "finetune": "bignas_zoo.tasks.finetune",
+    "get": "bignas_zoo.tasks.get",
+    "get_family": "bignas_zoo.zoo.registry",
+    "get_space": "bignas_zoo.architecture.spaces",
+    "list_slices": "bignas_zoo.zoo.registry",
+    "load": "bignas_zoo.tasks.load",
+    "macs": "bignas_zoo.architecture.cost",
+    "parameters": "bignas_zoo.architecture.cost",
+    "push": "bignas_zoo.tasks.push",
+    "push_family": "bignas_zoo.tasks.push",
+    "search_family": "bignas_zoo.tasks.search",
+    "search_for": "bignas_zoo.tasks.search",
+    "slice_and_calibrate": "bignas_zoo.tasks.load",
     "to_onnx": "bignas_zoo.export.onnx",
     "to_tflite": "bignas_zoo.export.tflite",
-    "train": "bignas_zoo.zoo",
-    "verify": "bignas_zoo.verifying",
+    "train": "bignas_zoo.tasks.load",
+    "verify": "bignas_zoo.tasks.verify",
 }
 
 

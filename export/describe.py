@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bignas_zoo.export.metadata import FileInfo
-from bignas_zoo.provenance import versions
+from bignas_zoo.files.provenance import versions
 
 AUTHOR = "BigNAS Zoo"
 

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from bignas_zoo.errors import UsageError
 from bignas_zoo.export.tflite import INPUT, OUTPUT, SIGNATURE
+from bignas_zoo.files.store import atomic_write, new_folder, scratch_folder
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.quiet import quiet_native
-from bignas_zoo.store import atomic_write, new_folder, scratch_folder
+from bignas_zoo.runtime.quiet import quiet_native
 
 METADATA, CONFIG, MARKER = "metadata.json", "config.json", "saved_model.pb"
 #: The earliest time a zip archive can hold stands for all times, so that the same child gives the same bytes.

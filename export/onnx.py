@@ -19,10 +19,10 @@ import tf2onnx
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import fold_batch_norms
 from bignas_zoo.export.tflite import INPUT, OUTPUT
-from bignas_zoo.formats import Export
+from bignas_zoo.files.formats import Export
+from bignas_zoo.files.store import atomic_write
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.quiet import quiet_native
-from bignas_zoo.store import atomic_write
+from bignas_zoo.runtime.quiet import quiet_native
 
 #: 18 and later make ReduceMean take its axes as an input, for which tf2onnx leaves transposes behind.
 OPSET = 17

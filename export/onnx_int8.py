@@ -17,7 +17,7 @@ import onnxruntime
 from bignas_zoo.errors import QualityError
 from bignas_zoo.export.onnx import canonical, finish
 from bignas_zoo.export.ranges import COVER, Ranges, Tell, check_images, covered_ranges
-from bignas_zoo.quiet import quiet_native
+from bignas_zoo.runtime.quiet import quiet_native
 
 #: Operations with integer kernels, and those that only move values. Others, softmax among them, stay float.
 QUANTISED = (

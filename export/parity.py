@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.errors import IntegrityError, QualityError
-from bignas_zoo.quiet import quiet_native
+from bignas_zoo.runtime.quiet import quiet_native
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from bignas_zoo.errors import QualityError
 from bignas_zoo.export.ranges import COVER, Ranges, check_images, covered_ranges
-from bignas_zoo.quiet import quiet_native
+from bignas_zoo.runtime.quiet import quiet_native
 
 #: Images that ranges are found on at once, as a call for each takes long; large ones come fewer at a time, because all
 #: their activations are kept.

@@ -18,10 +18,10 @@ from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import pool_by_convolution
 from bignas_zoo.export.metadata import FileInfo, with_metadata
 from bignas_zoo.export.quantise import quantise
-from bignas_zoo.formats import Export
+from bignas_zoo.files.formats import Export
+from bignas_zoo.files.store import atomic_write, scratch_folder
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.quiet import quiet_native
-from bignas_zoo.store import atomic_write, scratch_folder
+from bignas_zoo.runtime.quiet import quiet_native
 
 SIGNATURE, INPUT, OUTPUT = "classify", "image", "scores"
 

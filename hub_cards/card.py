@@ -9,10 +9,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import amount
 from bignas_zoo.hub_cards.metadata import metadata
-from bignas_zoo.plan import plan_child
-from bignas_zoo.space import ChildSpec
 
 TEMPLATES = Path(__file__).parent
 MAIN = "template.md.j2"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.outputs import write_output
+from bignas_zoo.files.outputs import write_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

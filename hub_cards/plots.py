@@ -10,7 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bignas_zoo.architecture.plan import Block, plan_child
 from bignas_zoo.errors import IntegrityError, NotFoundError, UsageError, reason
+from bignas_zoo.files.records import FileRecord
+from bignas_zoo.files.store import read_json, verify
 from bignas_zoo.hub_cards.drawing import (
     BLUE,
     GREEN,
@@ -23,10 +26,7 @@ from bignas_zoo.hub_cards.drawing import (
     place_labels,
     write_drawing,
 )
-from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.records import FileRecord
-from bignas_zoo.registry import FAMILY_FILE, Family, Slice, no_weights
-from bignas_zoo.store import read_json, verify
+from bignas_zoo.zoo.registry import FAMILY_FILE, Family, Slice, no_weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,15 +24,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import TrainingStoppedError, UsageError
 from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages, batches
 from bignas_zoo.recipes.finetune_settings import LABEL_SMOOTHING, WEIGHT_DECAY, FinetuneSettings
-from bignas_zoo.recipes.losses import cross_entropy, smooth_labels
+from bignas_zoo.recipes.methods.losses import cross_entropy, smooth_labels
 from bignas_zoo.recipes.randomness import philox
-from bignas_zoo.space import ChildSpec
 
 Tensor = Any
 #: Training images that batch norms are calibrated on, at most.

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo.architecture.space import ACTIVATIONS, SearchSpace
+from bignas_zoo.architecture.spaces import get_space, variant
 from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, SpaceError, nearest
 from bignas_zoo.recipes import strict_yaml
-from bignas_zoo.space import ACTIVATIONS, SearchSpace
-from bignas_zoo.spaces import get_space, variant
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.errors import PreemptedError, TrainingStoppedError
+from bignas_zoo.files.store import write_json
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Batches, TrainingImages, open_batches
-from bignas_zoo.recipes.engine import STOP, Engine, choose_engine, host_index, make_engine
+from bignas_zoo.recipes.engines.engine import STOP, Engine, choose_engine, host_index, make_engine
+from bignas_zoo.recipes.methods.sandwich import control
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold
@@ -33,9 +35,7 @@ from bignas_zoo.recipes.runs.images import remember_images
 from bignas_zoo.recipes.runs.log import RunLog
 from bignas_zoo.recipes.runs.start import starting_state
 from bignas_zoo.recipes.runs.stopping import stop_requests
-from bignas_zoo.recipes.sandwich import control
 from bignas_zoo.recipes.schedule import learning_rate
-from bignas_zoo.store import write_json
 
 LOG_EVERY = 20
 

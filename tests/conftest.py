@@ -18,8 +18,8 @@ if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plug
     # The TPU's compiler without a TPU: JAX would look for one, and complain on stderr that there is none.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from bignas_zoo.space import SearchSpace, SqueezeExcite, StageSpace
-from bignas_zoo.spaces import variant
+from bignas_zoo.architecture.space import SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.architecture.spaces import variant
 
 # A shell's background jobs ignore Ctrl-C; ours, and those that tests start, are to know it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -104,12 +104,12 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A family folder of the tiny space with random weights, made by the code that makes the real ones."""
     import numpy as np
 
-    from bignas_zoo import spaces
+    from bignas_zoo.architecture import spaces
+    from bignas_zoo.architecture.sampling import uniform_child
     from bignas_zoo.measure.family import Trained, write_family
     from bignas_zoo.models.supernet import initial_weights
     from bignas_zoo.recipes.data import LabelledImages
     from bignas_zoo.recipes.recipe import Recipe
-    from bignas_zoo.sampling import uniform_child
     from bignas_zoo.search.children import Measured
 
     generator = np.random.default_rng(0)

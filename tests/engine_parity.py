@@ -34,7 +34,7 @@ def prepare(mode: str) -> None:
 
 def small_space():
     """A space with every kind of choice that compiles in seconds."""
-    from bignas_zoo.space import SearchSpace, StageSpace
+    from bignas_zoo.architecture.space import SearchSpace, StageSpace
 
     return SearchSpace(
         name="parity",
@@ -52,7 +52,7 @@ def small_space():
 
 
 def make_recipe(**changes):
-    from bignas_zoo import spaces
+    from bignas_zoo.architecture import spaces
     from bignas_zoo.recipes.recipe import Recipe
 
     spaces.SPACES.setdefault("parity", small_space())
@@ -68,8 +68,8 @@ def run(mode: str, recipe):
     """Return the state after the steps, and the last step's figures."""
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import LabelledImages, TrainingBatches
-    from bignas_zoo.recipes.engine import STOP
-    from bignas_zoo.recipes.sandwich import control
+    from bignas_zoo.recipes.engines.engine import STOP
+    from bignas_zoo.recipes.methods.sandwich import control
     from bignas_zoo.recipes.schedule import learning_rate
 
     generator = np.random.default_rng(0)
@@ -77,13 +77,13 @@ def run(mode: str, recipe):
     images = LabelledImages(pixels, generator.integers(0, 5, 50).astype(np.int32), tuple("abcde"), "noise")
     preprocess = Preprocess(14, recipe.mean, recipe.std)
     if mode.startswith("jax"):
-        from bignas_zoo.recipes import engine_jax
+        from bignas_zoo.recipes.engines import jax as engine_jax
 
         if mode == "jaxtpu":
             engine_jax.platform_of = lambda mesh: "tpu"
         engine = engine_jax.JaxEngine(recipe, preprocess)
     else:
-        from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
+        from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
 
         strategies = {"tensorflow": "single", "mirrored": "mirrored"}
         engine = TensorFlowEngine(recipe, preprocess, strategies.get(mode, "multi_worker"))

@@ -15,15 +15,15 @@ import keras
 import numpy as np
 from conftest import LAYERWISE, TINY
 
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.architecture.spaces import variant
 from bignas_zoo.models.blockwise import CutChild
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import Choice, forward, initial_weights
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec, SearchSpace
-from bignas_zoo.spaces import variant
 
 IMAGES = 64
 FORMS = {

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo import delivery, exporting, registry, slice_folder, store
 from bignas_zoo.errors import BigNASError
+from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
+from bignas_zoo.tasks import export as exporting
+from bignas_zoo.tasks import get as delivery
+from bignas_zoo.zoo import registry, slice_folder
 
 
 @dataclass(frozen=True)

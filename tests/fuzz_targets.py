@@ -13,7 +13,7 @@ from typing import Any
 
 from fuzzing import Target, mutate_bytes, mutate_header, mutate_json
 
-from bignas_zoo import store
+from bignas_zoo.files import store
 
 PLACES: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -107,7 +107,7 @@ def signature(place: Path) -> Target:
 
 def listing(place: Path) -> Target:
     from bignas_zoo.errors import NetworkError
-    from bignas_zoo.hub.using import _listed
+    from bignas_zoo.tasks.hub import _listed
 
     facts = {"name": "s", "family": "f", "macs": 5, "parameters": 6, "bytes": 7, "resolution": 32, "top1": 80.5}
     seed = {"id": "zoo/a", "sha": "0" * 40, "modified": "2026-01-01", "private": False, "card": {"bignas_zoo": facts}}
@@ -144,7 +144,7 @@ def family_data() -> dict[str, Any]:
 
 
 def family(place: Path) -> Target:
-    from bignas_zoo.registry import load_family
+    from bignas_zoo.zoo.registry import load_family
 
     folder = place / "family"
     folder.mkdir()
@@ -174,7 +174,7 @@ def slice_data() -> dict[str, Any]:
 
 
 def slice_json(place: Path) -> Target:
-    from bignas_zoo import slice_folder
+    from bignas_zoo.zoo import slice_folder
 
     folder = place / "slice"
     folder.mkdir()
@@ -189,7 +189,7 @@ def slice_json(place: Path) -> Target:
 
 
 def labels(place: Path) -> Target:
-    from bignas_zoo import slice_folder
+    from bignas_zoo.zoo import slice_folder
 
     folder = place / "labels"
     folder.mkdir()
@@ -208,7 +208,7 @@ def labels(place: Path) -> Target:
 
 
 def exports(place: Path) -> Target:
-    from bignas_zoo import slice_folder
+    from bignas_zoo.zoo import slice_folder
 
     folder = place / "exports"
     folder.mkdir()
@@ -240,8 +240,8 @@ def exports(place: Path) -> Target:
 def device(place: Path) -> Target:
     from latency_tables import table_of
 
+    from bignas_zoo.architecture.spaces import SPACES
     from bignas_zoo.latency import files
-    from bignas_zoo.spaces import SPACES
 
     data = json.loads(files.text(table_of(SPACES["bignas-cifar10"])))
     data["rows"] = data["rows"][:20]
@@ -252,8 +252,9 @@ def device(place: Path) -> Target:
 def space(place: Path) -> Target:
     from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 
-    from bignas_zoo import cost, store
-    from bignas_zoo.space import ChildSpec, SearchSpace
+    from bignas_zoo.architecture import cost
+    from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+    from bignas_zoo.files import store
 
     def read(path: Path) -> object:
         data = store.read_json(path)

@@ -86,19 +86,19 @@ LISTS = {"no object": b"[1, 2]", "null": b"null", "a number": b"5"}
 
 
 def read_family(folder: Path) -> object:
-    from bignas_zoo.registry import get_family
+    from bignas_zoo.zoo.registry import get_family
 
     return get_family(folder)
 
 
 def read_slice(folder: Path) -> object:
-    from bignas_zoo.zoo import find
+    from bignas_zoo.tasks.load import find
 
     return find(folder)
 
 
 def read_exports(folder: Path) -> object:
-    from bignas_zoo.slice_folder import read_exports
+    from bignas_zoo.zoo.slice_folder import read_exports
 
     return read_exports(folder)
 

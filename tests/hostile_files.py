@@ -181,7 +181,7 @@ def model_cases() -> list[Case]:
         return bignas_zoo.get("x", family=path, output=path.parent / "out")
 
     def verify(path: Path) -> object:
-        from bignas_zoo.verifying import verify
+        from bignas_zoo.tasks.verify import verify
 
         return verify(path)
 
@@ -249,7 +249,7 @@ def slice_folder(place: Path, **contents: bytes) -> Path:
 
 
 def folder_cases() -> list[Case]:
-    from bignas_zoo import slice_folder as folders
+    from bignas_zoo.zoo import slice_folder as folders
 
     def load(place: Path, **contents: bytes) -> object:
         import bignas_zoo

@@ -11,12 +11,13 @@ from conftest import TINY
 from hub_repos import WRITER
 from hub_server import HubServer
 
-from bignas_zoo import slice_folder as folders
-from bignas_zoo import store
-from bignas_zoo.hub import bundle, layout, pushing
+from bignas_zoo.files import store
+from bignas_zoo.files.records import FileRecord
+from bignas_zoo.hub import bundle, layout
 from bignas_zoo.hub.client import Hub
-from bignas_zoo.records import FileRecord
-from bignas_zoo.registry import Family, Slice
+from bignas_zoo.tasks import push as pushing
+from bignas_zoo.zoo import slice_folder as folders
+from bignas_zoo.zoo.registry import Family, Slice
 
 REPO = "zoo/tiny"
 

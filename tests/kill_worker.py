@@ -46,7 +46,7 @@ class Points:
             self()
 
     def install(self) -> None:
-        from bignas_zoo import leftovers
+        from bignas_zoo.files import leftovers
 
         sys.addaudithook(self.hook)
         fsync, fdopen, exchange = os.fsync, os.fdopen, leftovers.exchange
@@ -90,7 +90,7 @@ class HalfWay:
 
 def get(place: Path, out: str = "out") -> None:
     """Choose a shipped slice, make it (here: copy it), put it into the cache, write it over an older folder."""
-    from bignas_zoo import delivery
+    from bignas_zoo.tasks import get as delivery
 
     delivery.cut = lambda *_: None  # type: ignore[assignment]
     made = lambda folder, *_: [copy(p, folder / p.name) for p in (place / "made").iterdir()]
@@ -99,7 +99,7 @@ def get(place: Path, out: str = "out") -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    from bignas_zoo import store
+    from bignas_zoo.files import store
 
     store.atomic_write(target, source.read_bytes())
 
@@ -113,7 +113,7 @@ def fetch(place: Path) -> None:
 
 def family(place: Path) -> None:
     """Write a family folder over an older one, file by file, the description last, as `train` does."""
-    from bignas_zoo import store
+    from bignas_zoo.files import store
 
     with store.new_folder(place / "family", force=True, marker="family.json") as new:
         (new / "bn").mkdir()
@@ -126,8 +126,10 @@ def export(place: Path) -> None:
     """Export a slice anew in a file and a folder; what converts and judges is replaced."""
     import types
 
-    from bignas_zoo import exporting, slice_folder, store
-    from bignas_zoo.formats import Export
+    from bignas_zoo.files import store
+    from bignas_zoo.files.formats import Export
+    from bignas_zoo.tasks import export as exporting
+    from bignas_zoo.zoo import slice_folder
 
     def make(subject: Any, option: Export, work: Path) -> Path:
         made = work / option.file
@@ -141,7 +143,7 @@ def export(place: Path) -> None:
 
     proof = SimpleNamespace(parity={}, accuracy=None, to_json=lambda: {"parity": {}, "accuracy": None, "ranges": None})
     stubs: dict[str, dict[str, Any]] = {
-        "bignas_zoo.proving": {
+        "bignas_zoo.tasks.proving": {
             "make": make,
             "prove": lambda *_: proof,
             "open_subject": lambda folder, _: SimpleNamespace(
@@ -207,11 +209,6 @@ OPERATIONS = {"get": get, "fetch": fetch, "family": family, "export": export, "p
 
 def main() -> None:
     """Carry out orders until there are none."""
-    import bignas_zoo.delivery
-    import bignas_zoo.exporting
-    import bignas_zoo.hub.pushing
-    import bignas_zoo.hub.using
-    import bignas_zoo.hub_cards.card  # noqa: F401  loaded before the forks, not in each
 
     if sys.argv[1] in ("fetch", "push"):
         import huggingface_hub.file_download

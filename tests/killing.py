@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo import delivery, registry, slice_folder, store
-from bignas_zoo.leftovers import TEMPORARY
+from bignas_zoo.files import store
+from bignas_zoo.files.leftovers import TEMPORARY
+from bignas_zoo.tasks import get as delivery
+from bignas_zoo.zoo import registry, slice_folder
 
 WORKER = Path(__file__).with_name("kill_worker.py")
 #: Where a flush to the disk costs nothing: kills cannot tell the difference.

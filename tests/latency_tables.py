@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Protocol
 from bignas_zoo.latency.coverage import space_blocks
-from bignas_zoo.space import SearchSpace
 
 PHONE = Protocol(
     device="a phone", runtime="TFLite", version="2.20", threads=1, delegate="XNNPACK", precision="float32", batch=1,

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
-from bignas_zoo.space import ChildSpec
 
 
 def truth(spec: ChildSpec) -> float:

@@ -14,8 +14,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 from conftest import TINY
 
-from bignas_zoo import spaces, store
+from bignas_zoo.architecture import spaces
 from bignas_zoo.cli.main import main
+from bignas_zoo.files import store
 
 
 def kill_on_demand() -> None:

@@ -17,11 +17,12 @@ from hub_fixtures import REPO, changed, push
 from hub_server import HubServer
 
 import bignas_zoo as bz
-from bignas_zoo import cache, leftovers, store
 from bignas_zoo.cli.main import main
-from bignas_zoo.delivery import _fill_cache
+from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.tasks import cache
+from bignas_zoo.tasks.get import _fill_cache
 
 DAY = 86_400
 KEY = "0123456789abcdef" * 2

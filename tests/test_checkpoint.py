@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from bignas_zoo import spaces, store
+from bignas_zoo.architecture import spaces
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, TrainingStoppedError
+from bignas_zoo.files import store
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.checkpoint import Best

@@ -15,7 +15,6 @@ from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError
 from bignas_zoo.models.preprocess import Preprocess, read_image
-from bignas_zoo.recipes import sandwich
 from bignas_zoo.recipes.data import (
     CIFAR10_CLASSES,
     LabelledImages,
@@ -28,6 +27,7 @@ from bignas_zoo.recipes.data import (
     split_holdout,
     unlabelled_images,
 )
+from bignas_zoo.recipes.methods import sandwich
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 

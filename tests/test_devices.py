@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_tables import PHONE, row, table_of
 
+from bignas_zoo.architecture.plan import Block
+from bignas_zoo.architecture.spaces.bignas import PAPER_MODELS
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.latency import (
     DeviceTable,
@@ -34,10 +36,8 @@ from bignas_zoo.latency import (
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import MOST_ROWS, from_json, text, to_json
 from bignas_zoo.latency.interpolation import HeldOut
-from bignas_zoo.measure.profile import Plan
-from bignas_zoo.plan import Block
-from bignas_zoo.registry import DEFAULT_FAMILY, get_family
-from bignas_zoo.spaces.bignas import PAPER_MODELS
+from bignas_zoo.latency.profiling.profile import Plan
+from bignas_zoo.zoo.registry import DEFAULT_FAMILY, get_family
 
 PUBLIC = ("pixel-1-spnas", "pixel-1-tunas", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch")
 OWN = {

@@ -15,10 +15,13 @@ from hub_fixtures import REPO, push
 from hub_server import HubServer
 from killing import tree
 
-from bignas_zoo import cache, delivery, leftovers, registry, store
 from bignas_zoo.cli.main import main
+from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.tasks import cache
+from bignas_zoo.tasks import get as delivery
+from bignas_zoo.zoo import registry
 
 TESTS = Path(__file__).parent
 NAME = "bignas-cifar10-s"
@@ -27,7 +30,7 @@ PROCESSES = 8
 WORK = """
 import sys, time
 from pathlib import Path
-import kill_worker, bignas_zoo.delivery, bignas_zoo.hub.using, bignas_zoo as bz
+import kill_worker, bignas_zoo.tasks.get, bignas_zoo.tasks.hub, bignas_zoo as bz
 place, number = Path(sys.argv[2]), sys.argv[3]
 print("ready", flush=True)
 sys.stdin.readline()

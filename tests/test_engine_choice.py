@@ -11,8 +11,8 @@ import pytest
 from engine_parity import make_recipe
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.recipes import engine
-from bignas_zoo.recipes.engine_tensorflow import choose_strategy, execution
+from bignas_zoo.recipes.engines import engine
+from bignas_zoo.recipes.engines.tensorflow import choose_strategy, execution
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 
-from bignas_zoo import slice_folder
 from bignas_zoo.errors import IntegrityError, QualityError
 from bignas_zoo.export.gates import check_tflite
 from bignas_zoo.export.parity import run_tflite
@@ -17,7 +16,8 @@ from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, set_weights
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import initial_weights
-from bignas_zoo.registry import Family, Slice
+from bignas_zoo.zoo import slice_folder
+from bignas_zoo.zoo.registry import Family, Slice
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,19 @@ from click.testing import CliRunner
 from PIL import Image
 
 import bignas_zoo as bz
-from bignas_zoo import proving, slice_folder, store
 from bignas_zoo.cli.export import chosen_exports
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, QualityError, UsageError
 from bignas_zoo.export import tflite
 from bignas_zoo.export.keras_formats import to_keras, to_saved_model
 from bignas_zoo.export.metadata import read_metadata
-from bignas_zoo.exporting import export_slice
-from bignas_zoo.formats import EXPORT_NAME, FORMATS, Export
-from bignas_zoo.store import sealed, sha256, write_json
-from bignas_zoo.verifying import verify
+from bignas_zoo.files import store
+from bignas_zoo.files.formats import EXPORT_NAME, FORMATS, Export
+from bignas_zoo.files.store import sealed, sha256, write_json
+from bignas_zoo.tasks import proving
+from bignas_zoo.tasks.export import export_slice
+from bignas_zoo.tasks.verify import verify
+from bignas_zoo.zoo import slice_folder
 
 NAME = "bignas-cifar10-smallest"
 F16 = Export(precision="float16")

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 import bignas_zoo as bz
-from bignas_zoo import finetuning, slice_folder, store
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import LocalIOError, UsageError
+from bignas_zoo.files import store
 from bignas_zoo.models.weights import read_weights
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
+from bignas_zoo.tasks import finetune as finetuning
+from bignas_zoo.zoo import slice_folder
 
 COLOURS = {"blue": (40, 50, 200), "green": (50, 190, 60), "red": (200, 60, 40)}
 FILES = {"model.tflite", "labels.txt", "slice.json", "model.safetensors", "README.md"}

@@ -9,13 +9,13 @@ import pytest
 from conftest import TINY
 from latency_tables import PHONE, table_of, time_of
 
+from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.spaces import SPACES
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, predict
 from bignas_zoo.latency.coverage import space_blocks
 from bignas_zoo.latency.fitting import fit, thousand_weights
-from bignas_zoo.plan import plan_child
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec
-from bignas_zoo.spaces import SPACES
 
 TABLE = table_of(TINY)
 CHILDREN = [uniform_child(TINY, ("fitting", i)) for i in range(60)]

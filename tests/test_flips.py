@@ -14,11 +14,11 @@ from hub_server import HubServer
 from test_cache import fill
 
 import bignas_zoo as bz
-from bignas_zoo import slice_folder as folders
-from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError
+from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.zoo import slice_folder as folders
 
 FLIPS = 600
 

@@ -153,7 +153,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = (ROOT / "tests" / "trainer.py").read_text()
         literal = text[text.index("MINI = ") : text.index("RECIPE = ")]
         (folder / name / "trainer_space.py").write_text(
-            f"from bignas_zoo.space import SearchSpace, StageSpace\n{literal}"
+            f"from bignas_zoo.architecture.space import SearchSpace, StageSpace\n{literal}"
         )
     return folder
 

@@ -20,11 +20,12 @@ from hostile_files import CASES, slice_folder
 from hub_fixtures import REPO, changed, push
 from hub_server import HubServer
 
-from bignas_zoo import store
 from bignas_zoo.cli.common import printable
 from bignas_zoo.cli.main import main
-from bignas_zoo.hub import fetching, using
+from bignas_zoo.files import store
+from bignas_zoo.hub import fetching
 from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.tasks import hub as using
 
 MOST_SECONDS, MOST_BYTES = 2.0, 200 << 20
 #: Events of Python's audit hooks that say that something runs.
@@ -89,7 +90,7 @@ def loaded() -> None:
 
     import bignas_zoo.models.child
     import bignas_zoo.recipes.data
-    import bignas_zoo.verifying  # noqa: F401
+    import bignas_zoo.tasks.verify  # noqa: F401
 
 
 class Meter:

@@ -16,13 +16,15 @@ from hub_repos import READER, STRANGER, WRITER, Fault
 from hub_server import HubServer
 
 import bignas_zoo as bz
-from bignas_zoo import store
 from bignas_zoo.cli.main import main
 from bignas_zoo.cli.push import _print_plans
 from bignas_zoo.errors import AuthError, IntegrityError, NetworkError, NotFoundError, NothingFitsError, UsageError
-from bignas_zoo.hub import fetching, pushing, using
+from bignas_zoo.files import store
+from bignas_zoo.hub import fetching
 from bignas_zoo.hub.bundle import Bundle
 from bignas_zoo.hub.client import Hub
+from bignas_zoo.tasks import hub as using
+from bignas_zoo.tasks import push as pushing
 
 PUBLISHED = {
     "README.md", "SHA256SUMS", "config.json", "labels.txt", "metadata.json", "model.safetensors", "model.weights.h5",

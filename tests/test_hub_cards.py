@@ -21,11 +21,12 @@ from hub_repos import WRITER
 from hub_server import HubServer
 
 import bignas_zoo as bz
-from bignas_zoo import registry, slice_folder, store
+from bignas_zoo.architecture.plan import plan_child
 from bignas_zoo.cli.main import main
+from bignas_zoo.files import store
 from bignas_zoo.hub_cards.card import render_card
 from bignas_zoo.hub_cards.metadata import eval_results
-from bignas_zoo.plan import plan_child
+from bignas_zoo.zoo import registry, slice_folder
 
 RECORD = {"bytes": 123_457, "sha256": "0123456789abcdef" * 4}
 PARITY = {

@@ -27,10 +27,10 @@ from bignas_zoo.errors import BigNASError, LocalIOError, QualityError, UsageErro
 from bignas_zoo.export.judges import ask_mediapipe, ask_task_library, read_with_tflite_support
 from bignas_zoo.export.metadata import read_metadata, with_metadata
 from bignas_zoo.export.tflite import convert
-from bignas_zoo.exporting import export_slice
-from bignas_zoo.formats import Export
+from bignas_zoo.files.formats import Export
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.verifying import verify
+from bignas_zoo.tasks.export import export_slice
+from bignas_zoo.tasks.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from hub_fixtures import REPO, push
 from hub_server import HubServer
 from killing import Killer, Scene, export_scene, family_scene, fetch_scene, get_scene, killing, push_scene, tree
 
-from bignas_zoo import leftovers, store
+from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub.bundle import Bundle
 
 

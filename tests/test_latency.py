@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_tables import PHONE, row, table_of, time_of
 
+from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.spaces import SPACES
+from bignas_zoo.architecture.spaces.bignas import PAPER_MODELS
 from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Validation, adapt, predict
 from bignas_zoo.latency.adaptation import solve
 from bignas_zoo.latency.coverage import Coverage, coverage, space_blocks
 from bignas_zoo.latency.interpolation import HeldOut, Index, held_out
-from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec
-from bignas_zoo.spaces import SPACES
-from bignas_zoo.spaces.bignas import PAPER_MODELS
 
 SPEC = uniform_child(TINY, ("latency", 0))
 

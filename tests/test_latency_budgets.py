@@ -12,14 +12,15 @@ from conftest import TINY
 from latency_tables import PHONE, table_of, time_of
 
 import bignas_zoo as bz
-from bignas_zoo import selection, store
+from bignas_zoo.architecture.plan import plan_child
 from bignas_zoo.budget import Budget, amount
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import LocalIOError, NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.files import store
 from bignas_zoo.latency import BlockKey, DeviceTable, write_table
-from bignas_zoo.plan import plan_child
-from bignas_zoo.registry import Slice
-from bignas_zoo.selection import Predictor
+from bignas_zoo.zoo import selection
+from bignas_zoo.zoo.registry import Slice
+from bignas_zoo.zoo.selection import Predictor
 
 #: The sums of a table without validation carry a bar of 15 %.
 UPPER = 1.15

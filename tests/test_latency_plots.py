@@ -9,10 +9,10 @@ from conftest import TINY
 from latency_tables import table_of
 
 import bignas_zoo as bz
+from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.hub_cards import latency_plots
 from bignas_zoo.latency import Validation, find_device, predict
-from bignas_zoo.sampling import uniform_child
 
 PAIRS = [(10.0 + i * 0.5 + (i % 3 - 1) * 0.3, 10.0 + i * 0.5) for i in range(40)]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from conftest import LAYERWISE, TINY
 
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import SpaceError
-from bignas_zoo.space import SearchSpace
 
 LAYERS: dict[str, Any] = {
     "resolution": 12,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from bignas_zoo import spaces
+from bignas_zoo.architecture import spaces
 from bignas_zoo.errors import IntegrityError, PreemptedError, UsageError
 from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages

@@ -16,7 +16,7 @@ from killing import tree
 from test_disks import NAME, entry
 
 import bignas_zoo as bz
-from bignas_zoo import leftovers
+from bignas_zoo.files import leftovers
 
 COMMAND = "from bignas_zoo.cli.start import main; main()"
 #: The same, which says when it answers a signal itself: what comes before is Python's.

@@ -13,13 +13,14 @@ import pytest
 from conftest import TINY
 from equality import random_weights
 
-from bignas_zoo import macs, spaces
+from bignas_zoo import macs
+from bignas_zoo.architecture import spaces
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
 from bignas_zoo.measure import family
 from bignas_zoo.measure.family import Trained
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.space import ChildSpec
 
 CHILDREN = 8
 

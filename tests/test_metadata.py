@@ -19,7 +19,7 @@ from tiny_tflite import INFO, KINDS, build_all
 
 from bignas_zoo.errors import IntegrityError, QualityError, UsageError
 from bignas_zoo.export.metadata import read_metadata, with_metadata
-from bignas_zoo.quiet import quiet_native
+from bignas_zoo.runtime.quiet import quiet_native
 
 
 @pytest.fixture(scope="module")

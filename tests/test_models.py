@@ -11,7 +11,9 @@ from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.calibration import calibrate, population_moments
@@ -21,8 +23,6 @@ from bignas_zoo.models.preprocess import Preprocess, read_image, resize
 from bignas_zoo.models.slicing import child_shapes, slice_weights
 from bignas_zoo.models.supernet import initial_weights
 from bignas_zoo.models.weights import read_metadata, read_weights, write_weights
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import SearchSpace
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -214,7 +214,7 @@ def test_plan_counts_what_the_built_child_has(index: int, space: SearchSpace) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bignas-s", "bignas-xl"])
 def test_paper_models_built_in_keras_have_the_published_size(name: str) -> None:
-    from bignas_zoo.spaces.bignas import PAPER_MODELS
+    from bignas_zoo.architecture.spaces.bignas import PAPER_MODELS
 
     published = {"bignas-s": (241.949, 4_518_116), "bignas-xl": (1036.682, 9_462_992)}[name]
     child = build_child(PAPER_MODELS[name])

@@ -15,12 +15,12 @@ from conftest import LAYERWISE_CHILD, TINY
 from test_onnx import CONTRACT, alive
 
 import bignas_zoo as bz
-from bignas_zoo import registry
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.onnx import convert
 from bignas_zoo.export.onnx_int8 import activation_ranges, quantise
 from bignas_zoo.export.ranges import covered_ranges
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.zoo import registry
 
 
 @pytest.fixture(scope="module", params=[TINY.smallest, LAYERWISE_CHILD], ids=["smallest", "layerwise"])

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import LocalIOError
-from bignas_zoo.outputs import write_output
+from bignas_zoo.files.outputs import write_output
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from bignas_zoo import spaces
+from bignas_zoo.architecture import spaces
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, UsageError
 from bignas_zoo.recipes.data import LabelledImages, packed
 from bignas_zoo.recipes.data.dataset import open_dataset, training_images

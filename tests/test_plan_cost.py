@@ -7,13 +7,13 @@ import math
 import pytest
 from conftest import LAYERWISE, TINY
 
-from bignas_zoo import cost
-from bignas_zoo.plan import plan_child
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec, SearchSpace, SqueezeExcite, StageSpace
-from bignas_zoo.spaces import variant
-from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.architecture.spaces import variant
+from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
+from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 
 #: Published: MMACs and million parameters (BigNAS Table 2 and the ICLR submission's section 4.4).
 PUBLISHED = {

@@ -19,14 +19,14 @@ pytest.importorskip("matplotlib")
 
 from conftest import LAYERWISE_CHILD
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.hub_cards import plots
-from bignas_zoo.plan import plan_child
-from bignas_zoo.registry import Family, Slice, load_family, paper_family
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10
+from bignas_zoo.zoo.registry import Family, Slice, load_family, paper_family
 
 SOURCE = "CIFAR-10 test (9,500 images)"
 CHOSEN_ON = "2,500 training images held out of training"
@@ -288,7 +288,7 @@ def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from bignas_zoo.hub_cards.plots import plot_architectures\n"
-        "from bignas_zoo.registry import paper_family\n"
+        "from bignas_zoo.zoo.registry import paper_family\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"plot_architectures(paper_family().slices, Path({str(tmp_path / 'a.png')!r}))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

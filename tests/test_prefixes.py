@@ -10,15 +10,15 @@ import pytest
 from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 from equality import random_weights
 
+from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.sampling import mutate
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.measure.evaluate import Evaluator
 from bignas_zoo.models import blockwise
 from bignas_zoo.models.blockwise import CutChild
 from bignas_zoo.models.prefixes import Prefixes
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.plan import plan_child
 from bignas_zoo.recipes.data import LabelledImages
-from bignas_zoo.sampling import mutate
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 PREPROCESS = Preprocess(20, (128.0,) * 3, (64.0,) * 3)
 BLOCKS = plan_child(TINY.biggest)

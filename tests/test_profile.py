@@ -11,15 +11,15 @@ import pytest
 from conftest import TINY
 from latency_tables import PHONE, time_of
 
+from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.sampling import uniform, uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.architecture.spaces import SPACES
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, predict
 from bignas_zoo.latency.coverage import coverage, space_blocks, thinned_blocks
-from bignas_zoo.measure.profile import GROUP, PASSES, TRIES, Plan, profile
-from bignas_zoo.plan import Block, plan_child
+from bignas_zoo.latency.profiling.profile import GROUP, PASSES, TRIES, Plan, profile
 from bignas_zoo.runtime import adb
-from bignas_zoo.sampling import uniform, uniform_child
-from bignas_zoo.space import ChildSpec, SearchSpace, StageSpace
-from bignas_zoo.spaces import SPACES
 
 FLOOR_MS, OVERHEAD, SCALE = 0.5, 3.0, 1.25
 
@@ -289,7 +289,7 @@ def test_adb_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_phone_is_measured_through_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bignas_zoo.measure.profile_files import AdbMeter
+    from bignas_zoo.latency.profiling.files import AdbMeter
 
     calls = tmp_path / "calls"
     (tmp_path / "printed").write_text(PRINTED)
@@ -321,9 +321,9 @@ ONE = SearchSpace(
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_real_files_are_made_and_measured(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bignas_zoo.measure.profile_files import LocalMeter, TFLiteBuilder
+    from bignas_zoo.latency.profiling.files import LocalMeter, TFLiteBuilder
 
-    monkeypatch.setattr("bignas_zoo.measure.profile.TRIES", 1)
+    monkeypatch.setattr("bignas_zoo.latency.profiling.profile.TRIES", 1)
     meter = LocalMeter(rounds=2)
     plan = Plan(ONE, fit=1, networks=1)
     table = profile(
@@ -341,12 +341,12 @@ def test_real_files_are_made_and_measured(precision: str, tmp_path: Path, monkey
 def test_profile_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    from bignas_zoo import spaces
+    from bignas_zoo.architecture import spaces
     from bignas_zoo.cli.main import main
     from bignas_zoo.latency import find_device
 
     monkeypatch.setitem(spaces.SPACES, "one", ONE)
-    monkeypatch.setattr("bignas_zoo.measure.profile.TRIES", 1)
+    monkeypatch.setattr("bignas_zoo.latency.profiling.profile.TRIES", 1)
     monkeypatch.setenv("BIGNAS_ZOO_DEVICES", str(tmp_path / "devices"))
     arguments = ["profile", "here", "--space", "one", "--fit", "1", "--networks", "1", "--rounds", "2"]
     result = CliRunner().invoke(main, arguments)

@@ -11,14 +11,14 @@ from conftest import TINY
 from test_onnx import alive
 
 import bignas_zoo as bz
-from bignas_zoo import registry
 from bignas_zoo.errors import UsageError
 from bignas_zoo.export.fold import pool_by_convolution
 from bignas_zoo.export.parity import run_tflite
 from bignas_zoo.export.quantise import activation_ranges
 from bignas_zoo.export.tflite import convert
-from bignas_zoo.formats import Export
+from bignas_zoo.files.formats import Export
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.zoo import registry
 
 CONTRACT = Preprocess(20, (120.0, 110.0, 100.0), (60.0, 50.0, 70.0))
 

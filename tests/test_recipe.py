@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT
 
 from bignas_zoo.errors import LocalIOError, RecipeError
-from bignas_zoo.recipes import losses
+from bignas_zoo.recipes.methods import losses
 from bignas_zoo.recipes.recipe import Recipe, parse_recipe, read_recipe
 from bignas_zoo.recipes.schedule import learning_rate
 from bignas_zoo.recipes.strict_yaml import MAX_BYTES

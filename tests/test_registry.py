@@ -13,15 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bignas_zoo import cost, registry, selection
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 from bignas_zoo.budget import Budget, amount
 from bignas_zoo.errors import IntegrityError, NotFoundError, NothingFitsError
-from bignas_zoo.records import FileRecord
-from bignas_zoo.registry import Family, Slice
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10
-from bignas_zoo.store import json_bytes
+from bignas_zoo.files.records import FileRecord
+from bignas_zoo.files.store import json_bytes
+from bignas_zoo.zoo import registry, selection
+from bignas_zoo.zoo.registry import Family, Slice
 
 SHA = "0123456789abcdef" * 4
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bignas_zoo import store
 from bignas_zoo.errors import LocalIOError, PreemptedError, UsageError
+from bignas_zoo.files import store
 from bignas_zoo.recipes.runs import log as run_log
 from bignas_zoo.recipes.runs import stopping
 from bignas_zoo.recipes.runs.folder import check_output, hold
@@ -116,7 +116,7 @@ def test_a_log_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bignas_zoo.store import exclusive
+from bignas_zoo.files.store import exclusive
 with exclusive(Path(sys.argv[1]), "process 123 on elsewhere"):
     print("held", flush=True)
     time.sleep(60)

@@ -16,8 +16,8 @@ from conftest import TINY
 from onnx import TensorProto, helper
 
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, UsageError
-from bignas_zoo.quiet import quiet_native
 from bignas_zoo.runtime import runner
+from bignas_zoo.runtime.quiet import quiet_native
 from bignas_zoo.runtime.runner import LoadedFile, describe_file, run_file, time_file
 from bignas_zoo.runtime.runner_process import FileError, refuse_external_data
 

@@ -16,11 +16,11 @@ from conftest import LAYERWISE, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bignas_zoo.architecture.sampling import choose, mutate, sandwich, uniform, uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.architecture.spaces.bignas import BIGNAS
+from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 from bignas_zoo.errors import UsageError
-from bignas_zoo.sampling import choose, mutate, sandwich, uniform, uniform_child
-from bignas_zoo.space import ChildSpec, SearchSpace
-from bignas_zoo.spaces.bignas import BIGNAS
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10
 
 DRAWS = 3_000
 
@@ -51,7 +51,8 @@ def test_order_of_the_key_matters() -> None:
 def test_same_child_in_another_process_with_another_hash_seed() -> None:
     code = (
         "import json, random\nrandom.seed()\n"
-        "from bignas_zoo.sampling import uniform_child\nfrom bignas_zoo.spaces.bignas import BIGNAS\n"
+        "from bignas_zoo.architecture.sampling import uniform_child\n"
+        "from bignas_zoo.architecture.spaces.bignas import BIGNAS\n"
         "print(json.dumps([uniform_child(BIGNAS, (7, 'x', n)).to_json() for n in range(5)]))"
     )
     results = [

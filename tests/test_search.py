@@ -14,10 +14,12 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.sampling import crossover, uniform, uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace, StageSpec
+from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, UsageError
-from bignas_zoo.sampling import crossover, uniform, uniform_child
 from bignas_zoo.search import rounds
 from bignas_zoo.search.children import Candidate, Measured, misses
 from bignas_zoo.search.coarse_to_fine import DEPTH_MULTIPLIERS, CoarseToFine, Grid, default_grid, skeleton
@@ -25,8 +27,6 @@ from bignas_zoo.search.evolution import Evolution
 from bignas_zoo.search.front import best, leaders, name_members, pareto, thin
 from bignas_zoo.search.log import Log
 from bignas_zoo.search.random_search import RandomSearch
-from bignas_zoo.space import ChildSpec, SearchSpace, StageSpace, StageSpec
-from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS
 
 #: 2 resolutions x 2 stems x 2 heads x (2 widths x (2 + 4 kernels)) x (2 widths x 2 depths) = 384 children.
 SMALL = SearchSpace(

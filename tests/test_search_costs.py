@@ -12,16 +12,16 @@ from conftest import TINY
 from latency_tables import table_of, time_of
 
 import bignas_zoo as bz
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable
-from bignas_zoo.plan import plan_child
-from bignas_zoo.sampling import uniform_child
 from bignas_zoo.search import costs
 from bignas_zoo.search.children import Measured
 from bignas_zoo.search.front import best, not_worse, pareto, thin
-from bignas_zoo.selection import Predictor
+from bignas_zoo.zoo.selection import Predictor
 
 SPECS = list(dict.fromkeys(uniform_child(TINY, ("costs", i)) for i in range(40)))
 

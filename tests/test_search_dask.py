@@ -11,10 +11,10 @@ import pytest
 from conftest import TINY
 from measuring import fatal, truth
 
+from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.errors import UsageError
-from bignas_zoo.measure import dask_workers
-from bignas_zoo.measure.dask_workers import DaskWorkers
-from bignas_zoo.sampling import uniform_child
+from bignas_zoo.runtime import dask_workers
+from bignas_zoo.runtime.dask_workers import DaskWorkers
 
 distributed = pytest.importorskip("distributed", reason="the extra `search` is not installed")
 

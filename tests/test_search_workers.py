@@ -14,13 +14,13 @@ import pytest
 from conftest import TINY
 from measuring import fatal, truth
 
+from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, UsageError
-from bignas_zoo.sampling import uniform_child
+from bignas_zoo.runtime.workers import LocalWorkers
 from bignas_zoo.search import rounds
 from bignas_zoo.search.coarse_to_fine import CoarseToFine, default_grid
 from bignas_zoo.search.costs import figures
-from bignas_zoo.search.workers import LocalWorkers
 
 SPECS = list(dict.fromkeys(uniform_child(TINY, ("workers", i)) for i in range(12)))
 TRUTH = [truth(s) for s in SPECS]
@@ -114,7 +114,7 @@ def test_no_worker_survives_the_pool() -> None:
 PARENT = """
 import measuring
 from conftest import TINY
-from bignas_zoo.search.workers import LocalWorkers
+from bignas_zoo.runtime.workers import LocalWorkers
 if __name__ == "__main__":
     pool = LocalWorkers(1, measuring.slow, {folder!r})
     print(pool.pids[0], flush=True)

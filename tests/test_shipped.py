@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import bignas_zoo as bz
-from bignas_zoo import cost, selection
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import Budget
-from bignas_zoo.registry import DEFAULT_FAMILY, get_family
-from bignas_zoo.space import ChildSpec
+from bignas_zoo.zoo import selection
+from bignas_zoo.zoo.registry import DEFAULT_FAMILY, get_family
 
 FAMILY = get_family(DEFAULT_FAMILY)
 

@@ -17,11 +17,12 @@ from hub_fixtures import REPO, changed, push
 from hub_server import HubServer
 
 import bignas_zoo as bz
-from bignas_zoo import store
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
-from bignas_zoo.hub import fetching, pushing, signing
+from bignas_zoo.files import store
+from bignas_zoo.hub import fetching, signing
 from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.tasks import push as pushing
 
 pytest.importorskip("cryptography")
 needs_ssh = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen")

@@ -11,12 +11,12 @@ from conftest import LAYERWISE, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.architecture.spaces import SPACES, get_space
+from bignas_zoo.architecture.spaces.bignas import BIGNAS
 from bignas_zoo.errors import NotFoundError, SpaceError
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec, SearchSpace, SqueezeExcite, StageSpace
-from bignas_zoo.spaces import SPACES, get_space
-from bignas_zoo.spaces.bignas import BIGNAS
-from bignas_zoo.store import json_bytes
+from bignas_zoo.files.store import json_bytes
 
 # The paper's 242M model, a column of its Figure 9.
 SMALL: dict[str, Any] = {

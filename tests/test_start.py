@@ -15,7 +15,7 @@ from bignas_zoo.errors import NotFoundError, RecipeError
 from bignas_zoo.models.supernet import initial_weights
 from bignas_zoo.recipes.recipe import Recipe, find_recipe, read_recipe
 from bignas_zoo.recipes.runs.start import starting_state
-from bignas_zoo.registry import get_family
+from bignas_zoo.zoo.registry import get_family
 
 FAMILY = get_family("bignas-cifar10")
 SHA = FAMILY.weights.sha256 if FAMILY.weights else ""

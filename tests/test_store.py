@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bignas_zoo import leftovers, store
 from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.files import leftovers, store
 
 
 def full_disk(*args: Any, **kwargs: Any) -> Any:

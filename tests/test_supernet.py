@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from conftest import LAYERWISE, TINY
 
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.architecture.spaces import variant
+from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.supernet import Choice, forward, initial_weights
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ChildSpec, SearchSpace
-from bignas_zoo.spaces import variant
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10
 
 TOLERANCE = 1e-5  # of the largest logit
 

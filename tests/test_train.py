@@ -11,21 +11,21 @@ import pytest
 from click.testing import CliRunner
 from conftest import TINY
 
-from bignas_zoo import spaces
+from bignas_zoo.architecture import spaces
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import PreemptedError, RecipeError, TrainingStoppedError
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import initial_weights
-from bignas_zoo.recipes import losses
 from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
-from bignas_zoo.recipes.engine_tensorflow import TensorFlowEngine
+from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
+from bignas_zoo.recipes.methods import losses
+from bignas_zoo.recipes.methods.sandwich import children, control, step_loss
 from bignas_zoo.recipes.randomness import uniform
 from bignas_zoo.recipes.recipe import Recipe, find_recipe
 from bignas_zoo.recipes.runs import checkpoint
-from bignas_zoo.recipes.sandwich import children, control, step_loss
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def control_key() -> np.ndarray:
 def test_rmsprop_against_numpy(recipe: Recipe) -> None:
     import keras
 
-    from bignas_zoo.recipes.optimizer import make_optimizer
+    from bignas_zoo.recipes.engines.optimizer import make_optimizer
 
     engine = TensorFlowEngine(recipe, contract(recipe))
     velocities = [v for v in engine.optimizer.variables if "velocity" in v.path]

@@ -11,14 +11,14 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.sampling import uniform_child
+from bignas_zoo.architecture.space import ACTIVATIONS, ChildSpec, SearchSpace, SqueezeExcite
+from bignas_zoo.architecture.spaces import variant
+from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
+from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 from bignas_zoo.errors import SpaceError
-from bignas_zoo.plan import plan_child
-from bignas_zoo.sampling import uniform_child
-from bignas_zoo.space import ACTIVATIONS, ChildSpec, SearchSpace, SqueezeExcite
-from bignas_zoo.spaces import variant
-from bignas_zoo.spaces.bignas import BIGNAS, PAPER_MODELS
-from bignas_zoo.spaces.small import BIGNAS_CIFAR10
 
 
 @pytest.mark.parametrize(

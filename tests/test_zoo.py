@@ -12,10 +12,11 @@ import pytest
 from conftest import TINY
 
 import bignas_zoo as bz
-from bignas_zoo import delivery, store
+from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, NothingFitsError, UsageError
-from bignas_zoo.registry import get_family
-from bignas_zoo.sampling import uniform_child
+from bignas_zoo.files import store
+from bignas_zoo.tasks import get as delivery
+from bignas_zoo.zoo.registry import get_family
 
 FILES = {"model.tflite", "labels.txt", "slice.json", "model.safetensors", "README.md"}
 

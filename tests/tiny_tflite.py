@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from bignas_zoo.export.metadata import FileInfo
-from bignas_zoo.quiet import quiet_native
+from bignas_zoo.runtime.quiet import quiet_native
 
 #: The names have what a text file could spoil: spaces, a comma, other scripts.
 INFO = FileInfo(

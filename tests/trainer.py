@@ -18,8 +18,9 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-from bignas_zoo import spaces, store
-from bignas_zoo.space import SearchSpace, StageSpace
+from bignas_zoo.architecture import spaces
+from bignas_zoo.architecture.space import SearchSpace, StageSpace
+from bignas_zoo.files import store
 
 MINI = SearchSpace(
     name="mini",
@@ -86,10 +87,10 @@ def measure(*_: Any) -> None:
 def main() -> None:
     import tensorflow as tf
 
-    from bignas_zoo import zoo
     from bignas_zoo.cli.main import main as command
     from bignas_zoo.measure import family
     from bignas_zoo.recipes import train as loop
+    from bignas_zoo.tasks import load as zoo
 
     spaces.SPACES["mini"] = MINI
     tf.config.experimental.enable_op_determinism()

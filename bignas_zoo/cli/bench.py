@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bignas_zoo import delivery, slice_folder, store, zoo
 from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
 from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
-from bignas_zoo.slice_folder import SLICE_FILE, TFLITE
+from bignas_zoo.files import store
+from bignas_zoo.tasks import get as delivery
+from bignas_zoo.tasks import load as zoo
+from bignas_zoo.zoo import slice_folder
+from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
     from bignas_zoo.runtime.bench import Bench, BenchFile, BenchReport, Spread

@@ -6,9 +6,9 @@ import re
 
 import click
 
-from bignas_zoo import store
 from bignas_zoo.cli.common import json_option, millions, print_json, print_table, say
 from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.files import store
 
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -43,7 +43,7 @@ def cache_command() -> None:
 @json_option
 def list_entries(as_json: bool) -> None:
     """List what is in the cache, the one used last first."""
-    from bignas_zoo import cache
+    from bignas_zoo.tasks import cache
 
     entries, odd = cache.list_entries(), cache.strangers()
     if as_json:
@@ -71,7 +71,7 @@ def list_entries(as_json: bool) -> None:
 @json_option
 def verify(as_json: bool) -> None:
     """Check every file against its record; exit code 4 if any is damaged."""
-    from bignas_zoo import cache
+    from bignas_zoo.tasks import cache
 
     entries, damages = cache.list_entries(), cache.verify()
     if as_json:
@@ -91,7 +91,7 @@ def verify(as_json: bool) -> None:
 @json_option
 def repair(as_json: bool) -> None:
     """Remove what is damaged, and what killed processes left; `get` makes or fetches it again."""
-    from bignas_zoo import cache
+    from bignas_zoo.tasks import cache
 
     _report(cache.repair(), as_json, "cache-repair", "removed")
 
@@ -111,7 +111,7 @@ def prune(
     older_than: int | None, keep: int | None, unreferenced: bool, everything: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Remove entries to make room; what a running process uses stays."""
-    from bignas_zoo import cache
+    from bignas_zoo.tasks import cache
 
     done = cache.prune(
         everything=everything, older_than=older_than, keep=keep, unreferenced=unreferenced, dry_run=dry_run
@@ -120,7 +120,7 @@ def prune(
 
 
 def _report(done: object, as_json: bool, schema: str, verb: str) -> None:
-    from bignas_zoo.cache import READ_ONLY, Entry, Removed
+    from bignas_zoo.tasks.cache import READ_ONLY, Entry, Removed
 
     assert isinstance(done, Removed)
     freed = sum(e.bytes for e in done.entries if isinstance(e, Entry))

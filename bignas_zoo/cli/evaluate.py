@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from bignas_zoo import zoo
 from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json
 from bignas_zoo.cli.progress import image_progress
+from bignas_zoo.tasks import load as zoo
 
 
 @click.command("evaluate")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, print_table, say
-from bignas_zoo.formats import FORMATS, LAYOUTS, PRECISIONS, TYPES, Export
+from bignas_zoo.files.formats import FORMATS, LAYOUTS, PRECISIONS, TYPES, Export
 
 if TYPE_CHECKING:
-    from bignas_zoo.exporting import Exported
+    from bignas_zoo.tasks.export import Exported
 
 IMAGES = (
     "Real images, best of the training: a folder of them, class folders, CIFAR-10's files, or TFRecords. int8 and "
@@ -77,7 +77,7 @@ def export_command(
     it gets its name; one that misses its gate stays as NAME.rejected, and the exit code is 9. exports.json holds the
     reports.
     """
-    from bignas_zoo.exporting import export_slice
+    from bignas_zoo.tasks.export import export_slice
 
     exports = chosen_exports(formats, precisions, normalize_in_graph, io=io, layout=layout, batch=batch)
     found = export_slice(

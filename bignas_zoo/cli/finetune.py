@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from bignas_zoo import finetuning
 from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, say
 from bignas_zoo.cli.progress import training_progress
-from bignas_zoo.finetuning import DEFAULTS, FinetuneResult
 from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FROZEN
+from bignas_zoo.tasks import finetune as finetuning
+from bignas_zoo.tasks.finetune import DEFAULTS, FinetuneResult
 
 
 @click.command("finetune")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bignas_zoo import delivery, searching
 from bignas_zoo.budget import Budget, amount, milliseconds
 from bignas_zoo.cli.common import (
     MACS_NOTE,
@@ -24,11 +23,13 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
 from bignas_zoo.cli.progress import search_progress
-from bignas_zoo.registry import DEFAULT_FAMILY
-from bignas_zoo.searching import ON_DEMAND_CHILDREN
+from bignas_zoo.tasks import get as delivery
+from bignas_zoo.tasks import search as searching
+from bignas_zoo.tasks.search import ON_DEMAND_CHILDREN
+from bignas_zoo.zoo.registry import DEFAULT_FAMILY
 
 if TYPE_CHECKING:
-    from bignas_zoo.exporting import Exported
+    from bignas_zoo.tasks.export import Exported
 
 
 @click.command("get")
@@ -113,7 +114,7 @@ def get_command(
     )
     found: list[Exported] = []
     if formats or precisions or images or test_data or normalize_in_graph:
-        from bignas_zoo.exporting import export_slice
+        from bignas_zoo.tasks.export import export_slice
 
         found = export_slice(
             result.path, exports, images=images, test_data=test_data, force=force,

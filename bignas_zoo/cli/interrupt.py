@@ -8,8 +8,8 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from bignas_zoo import leftovers
-from bignas_zoo.quiet import stderr_descriptor
+from bignas_zoo.files import leftovers
+from bignas_zoo.runtime.quiet import stderr_descriptor
 
 INTERRUPTED, TERMINATED = 130, 143
 #: Libraries whose native code calls Python back. An exception that crosses it gets lost, or crashes the process.

@@ -13,15 +13,15 @@ from bignas_zoo.cli.devices import describe
 from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import file_progress
 from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
-from bignas_zoo.formats import PRECISIONS
+from bignas_zoo.files.formats import PRECISIONS
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import NAME
-from bignas_zoo.registry import DEFAULT_FAMILY
+from bignas_zoo.zoo.registry import DEFAULT_FAMILY
 
 if TYPE_CHECKING:
+    from bignas_zoo.architecture.space import SearchSpace
     from bignas_zoo.latency import DeviceTable, Protocol
-    from bignas_zoo.measure.profile_files import AdbMeter, LocalMeter
-    from bignas_zoo.space import SearchSpace
+    from bignas_zoo.latency.profiling.files import AdbMeter, LocalMeter
 
 
 @click.command("profile")
@@ -82,11 +82,11 @@ def profile_command(
             if given is not None:
                 raise click.UsageError(f"{option} belongs to --adb.")
 
-    from bignas_zoo import store
+    from bignas_zoo.files import store
     from bignas_zoo.latency import write_table
-    from bignas_zoo.measure.profile import PASSES, Plan, coverage_text, profile
-    from bignas_zoo.measure.profile_files import AdbMeter, LocalMeter, ParallelBuilder, TFLiteBuilder
-    from bignas_zoo.search.workers import default_workers
+    from bignas_zoo.latency.profiling.files import AdbMeter, LocalMeter, ParallelBuilder, TFLiteBuilder
+    from bignas_zoo.latency.profiling.profile import PASSES, Plan, coverage_text, profile
+    from bignas_zoo.runtime.workers import default_workers
 
     if not NAME.fullmatch(name):
         raise UsageError(f"profile: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
@@ -130,8 +130,8 @@ def profile_command(
 
 
 def _space(name: str) -> SearchSpace:
-    from bignas_zoo.registry import get_family
-    from bignas_zoo.spaces import get_space
+    from bignas_zoo.architecture.spaces import get_space
+    from bignas_zoo.zoo.registry import get_family
 
     try:
         return get_space(name)

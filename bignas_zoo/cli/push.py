@@ -13,7 +13,7 @@ from bignas_zoo.cli.common import SliceName, family_option, json_option, million
 from bignas_zoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from bignas_zoo.hub.pushing import Plan, PushResult
+    from bignas_zoo.tasks.push import Plan, PushResult
 
 MARKS = {"new": "+", "changed": "~", "same": "=", "removed": "-"}
 
@@ -52,7 +52,7 @@ def push_command(
     of --family is pushed to ORG/SLICE. The plan is printed first. The same content again makes no commit; a push that
     was interrupted is completed by the same command.
     """
-    from bignas_zoo.hub import pushing
+    from bignas_zoo.tasks import push as pushing
 
     if name is None and family is None:
         raise UsageError("push: name a slice or a slice folder, or give --family to push all of its slices.")
@@ -128,9 +128,9 @@ def _print_result(result: PushResult, dry_run: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write [default: print it].")
 def card_command(name: str, repo: str | None, family: str | None, output: Path | None) -> None:
     """Write the card of a slice: Markdown, with the metadata that the Hub reads."""
+    from bignas_zoo.files.outputs import write_output
     from bignas_zoo.hub.address import check_repo
     from bignas_zoo.hub.bundle import card, source
-    from bignas_zoo.outputs import write_output
 
     if repo is not None:
         check_repo(repo)
@@ -145,7 +145,7 @@ def card_command(name: str, repo: str | None, family: str | None, output: Path |
 
 def print_hub(owner: str, as_json: bool) -> None:
     """Print the slices of a user or organisation on the Hub."""
-    from bignas_zoo.hub.using import list_hub
+    from bignas_zoo.tasks.hub import list_hub
 
     if not as_json and sys.stderr.isatty():  # the client tries for half a minute to reach a host
         say(f"asking the Hub for the slices of {owner}")

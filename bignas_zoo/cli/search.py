@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from bignas_zoo import searching
 from bignas_zoo.cli.common import (
     Workers,
     device_tables_option,
@@ -21,7 +20,8 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import search_progress
-from bignas_zoo.selection import RISKS
+from bignas_zoo.tasks import search as searching
+from bignas_zoo.zoo.selection import RISKS
 
 
 @click.command("search")

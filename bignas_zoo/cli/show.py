@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.plan import plan_child
 from bignas_zoo.cli.common import (
     MACS_NOTE,
     SliceName,
@@ -23,8 +24,7 @@ from bignas_zoo.cli.common import (
     print_table,
     say,
 )
-from bignas_zoo.plan import plan_child
-from bignas_zoo.zoo import find
+from bignas_zoo.tasks.load import find
 
 
 @click.command("show")

@@ -40,7 +40,7 @@ def _leave_jax() -> None:
     """End at once after a run that JAX was stopped in: as it unloads, it waits for the step that still computes."""
     code = getattr(sys.exc_info()[1], "code", None)
     if code in STOPPED and "jax" in sys.modules:
-        from bignas_zoo.leftovers import tidy_up
+        from bignas_zoo.files.leftovers import tidy_up
 
         tidy_up()  # what atexit would do
         for stream in (sys.stdout, sys.stderr):

@@ -35,7 +35,7 @@ def verify_command(
     Of a slice FOLDER every file is checked. The file runs in a process of its own, so a damaged one ends in a
     message, not in a crash. Exit code 9 if a check fails, 4 if the file cannot be run at all.
     """
-    from bignas_zoo.verifying import verify
+    from bignas_zoo.tasks.verify import verify
 
     report = verify(
         file, judges=judges, pythons=dict.fromkeys(judges, judge_python) if judge_python else None, images=images,

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo import slice_folder, store
-from bignas_zoo.delivery import get
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import IntegrityError, UsageError, reason
+from bignas_zoo.files import store
 from bignas_zoo.hub import layout, manifest
-from bignas_zoo.registry import Slice
-from bignas_zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
-from bignas_zoo.space import ChildSpec
-from bignas_zoo.zoo import Say, silent
+from bignas_zoo.tasks.get import get
+from bignas_zoo.tasks.load import Say, silent
+from bignas_zoo.zoo import slice_folder
+from bignas_zoo.zoo.registry import Slice
+from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class Hub:
             import huggingface_hub
         except ImportError as error:
             raise UsageError("the Hub needs huggingface_hub. pip install 'huggingface_hub>=2.0'.") from error
-        from bignas_zoo import provenance
+        from bignas_zoo.files import provenance
 
         self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
         if "@" in self.endpoint:

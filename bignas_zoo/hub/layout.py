@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bignas_zoo.formats import EXPORT_NAME
+from bignas_zoo.files.formats import EXPORT_NAME
 from bignas_zoo.hub import manifest
-from bignas_zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, WEIGHTS
+from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, WEIGHTS
 
 CONFIG = "config.json"
 #: The layout that ``keras.saving.load_model("hf://ORG/NAME")`` opens.

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
+from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
 from bignas_zoo.latency.interpolation import STEP, WIDEST
 from bignas_zoo.latency.keys import BlockKey
 from bignas_zoo.latency.table import DeviceTable
-from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.space import ChildSpec, SearchSpace, StageSpace
 
 
 @dataclass(frozen=True)

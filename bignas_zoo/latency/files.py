@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo import strict_json
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError, reason
-from bignas_zoo.formats import PRECISIONS
+from bignas_zoo.files import strict_json
+from bignas_zoo.files.formats import PRECISIONS
+from bignas_zoo.files.store import atomic_write, read_json
 from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.keys import FIELDS, BlockKey
 from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.table import DeviceTable, Protocol
 from bignas_zoo.latency.validation import Validation, number
-from bignas_zoo.store import atomic_write, read_json
 
 SCHEMA = "bignas-zoo/device/1"
 #: Of a table's name, which budgets hold.

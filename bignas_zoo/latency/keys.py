@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.space import ACTIVATIONS, GATES, ChildSpec
+from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.space import ACTIVATIONS, GATES, ChildSpec
 
 KINDS = ("stem", "mbconv", "head", "classifier")
 SHORTCUTS = ("none", "identity", "project")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.search.children import Candidate, Measured
-from bignas_zoo.space import ChildSpec
 
 PENALTIES = tuple(10.0**e for e in np.arange(-3, 3.5, 0.5))
 #: With fewer children than this, candidates keep their order.

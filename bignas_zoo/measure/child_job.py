@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bignas_zoo import store
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import UsageError
+from bignas_zoo.files import store
 from bignas_zoo.measure.evaluate import Evaluator
 from bignas_zoo.measure.family import Trained, accuracy
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.data import LabelledImages
-from bignas_zoo.search.workers import Work
-from bignas_zoo.space import SearchSpace
+from bignas_zoo.runtime.workers import Work
 
 WEIGHTS, JOB, ARRAYS = "supernet.safetensors", "job.json", ("calibration", "pixels", "labels")
 

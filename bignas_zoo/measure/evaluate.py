@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from bignas_zoo.cost import FLOAT32_BYTES
+from bignas_zoo.architecture.cost import FLOAT32_BYTES
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import UsageError
 from bignas_zoo.models.blockwise import CutChild, Statistics
 from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.prefixes import Prefixes
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 BATCH = 500
 #: Pixels of a calibration batch: 2,000 images of 32 px, or 64 of 179 px.

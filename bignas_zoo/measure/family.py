@@ -16,18 +16,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from bignas_zoo import store
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.files import store
+from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.measure.evaluate import BATCH, Evaluator, child_top1
 from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.weights import write_weights
-from bignas_zoo.provenance import machine, versions
 from bignas_zoo.recipes.data import LabelledImages, batches
 from bignas_zoo.recipes.data.dataset import Dataset, TrainingImages, open_dataset
-from bignas_zoo.recipes.engine import OPTIMIZER, choose_engine, host_index
+from bignas_zoo.recipes.engines.engine import OPTIMIZER, choose_engine, host_index
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import check_output, hold
@@ -36,14 +37,13 @@ from bignas_zoo.recipes.runs.start import starting_family
 from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
-from bignas_zoo.registry import FAMILY_FILE, SCHEMA
 from bignas_zoo.search import rounds
 from bignas_zoo.search.children import Candidate, Measured
 from bignas_zoo.search.costs import figures
 from bignas_zoo.search.evolution import Evolution
 from bignas_zoo.search.front import name_members, pareto, thin
 from bignas_zoo.search.log import Log, measured_to_json
-from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.zoo.registry import FAMILY_FILE, SCHEMA
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
 FRONT_FILE, SUPERNET_FILE, MEASURED_FILE = "front.json", "supernet.safetensors", "measured.jsonl"

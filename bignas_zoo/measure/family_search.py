@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo import store
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, NothingFitsError, UsageError
+from bignas_zoo.files import store
+from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.measure import accuracy_predictor
 from bignas_zoo.measure.child_job import make_measure, write_job
-from bignas_zoo.measure.dask_workers import DaskWorkers
 from bignas_zoo.measure.family import Trained, corners, fingerprint
-from bignas_zoo.provenance import machine, versions
-from bignas_zoo.registry import Family
+from bignas_zoo.runtime.dask_workers import DaskWorkers
+from bignas_zoo.runtime.workers import LocalWorkers
 from bignas_zoo.search import rounds
 from bignas_zoo.search.children import Candidate, Figures, Measured, misses
 from bignas_zoo.search.coarse_to_fine import CoarseToFine, default_grid
@@ -32,8 +33,7 @@ from bignas_zoo.search.evolution import Evolution
 from bignas_zoo.search.front import best, not_worse, pareto, thin
 from bignas_zoo.search.log import Log
 from bignas_zoo.search.random_search import RandomSearch
-from bignas_zoo.search.workers import LocalWorkers
-from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.zoo.registry import Family
 
 METHODS = ("coarse-to-fine", "evolution", "random")
 LOG_FILE, SETTINGS_FILE = "measured.jsonl", "settings.json"

@@ -17,13 +17,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from bignas_zoo.cost import FLOAT32_BYTES
+from bignas_zoo.architecture.cost import FLOAT32_BYTES
+from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.space import ChildSpec, SqueezeExcite
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.prefixes import Prefixes
 from bignas_zoo.models.slicing import slice_weights
-from bignas_zoo.plan import Block, plan_child
-from bignas_zoo.space import ChildSpec, SqueezeExcite
 
 Tensor = Any
 #: A batch, or what makes it.

@@ -1,7 +1,7 @@
 """The child as an ordinary functional Keras model: what ships.
 
 Nothing here masks or knows of the supernet, so every exporter, quantiser and Keras tool
-understands it. Layers carry the names of `bignas_zoo.plan`.
+understands it. Layers carry the names of `bignas_zoo.architecture.plan`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.plan import Block, Op, plan_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.models.elastic import ACTIVATIONS
 from bignas_zoo.models.slicing import child_shapes
 from bignas_zoo.models.weights import check_shapes
-from bignas_zoo.plan import Block, Op, plan_child
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 KERAS_ACTIVATIONS = {"swish": "silu", "hard_swish": "hard_silu"}
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bignas_zoo.cost import ops
+from bignas_zoo.architecture.cost import ops
+from bignas_zoo.architecture.plan import Op
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import IntegrityError
-from bignas_zoo.plan import Op
-from bignas_zoo.space import ChildSpec
 
 
 def slice_weights(weights: Mapping[str, np.ndarray], spec: ChildSpec) -> dict[str, np.ndarray]:

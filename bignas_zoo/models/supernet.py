@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from bignas_zoo.architecture.plan import Block, Op, plan_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.elastic import Execution, is_static
 from bignas_zoo.models.slicing import trainable_shapes
-from bignas_zoo.plan import Block, Op, plan_child
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 Tensor = Any
 Weights = Mapping[str, Tensor]

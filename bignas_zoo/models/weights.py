@@ -11,9 +11,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bignas_zoo import strict_json
 from bignas_zoo.errors import IntegrityError, LocalIOError, reason
-from bignas_zoo.store import atomic_write
+from bignas_zoo.files import strict_json
+from bignas_zoo.files.store import atomic_write
 
 MAX_BYTES = 2 << 30
 #: A header is read and checked before the library sees the file: it takes 12 s and 0.85 GB over one of 500,000 tensors,

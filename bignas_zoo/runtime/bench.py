@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.provenance import machine, versions
+from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.runtime.runner import LoadedFile, Timings
 
 #: Without `runs`, a file is timed for about so many seconds, within these numbers of calls.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import Budget, Limit
-from bignas_zoo.space import ChildSpec
 
 #: What a child costs, without its accuracy: "macs", "parameters", "bytes", "latency_ms@DEVICE" to value;
 #: infinite where a device is not known to run it.

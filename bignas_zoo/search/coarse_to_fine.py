@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpec
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import UsageError
 from bignas_zoo.search.children import Candidate, Figures, Measured
 from bignas_zoo.search.front import leaders, pareto
 from bignas_zoo.search.proposing import DRAWS, fill, in_turn, mutant, new_round, rate_of
-from bignas_zoo.space import ChildSpec, SearchSpace, StageSpec
 
 #: Of the biggest child's depths. In the paper's space they give the depths of the smallest child, of its models M and
 #: L, of XL but for one stage, and of the biggest child.

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from bignas_zoo import cost
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget, Limit, amount
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
-from bignas_zoo.registry import Slice
 from bignas_zoo.search.children import Figures, misses
-from bignas_zoo.selection import Predictor
-from bignas_zoo.space import ChildSpec, SearchSpace
+from bignas_zoo.zoo.registry import Slice
+from bignas_zoo.zoo.selection import Predictor
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable

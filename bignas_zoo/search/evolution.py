@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bignas_zoo.architecture.sampling import Key, crossover, uniform
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import UsageError
-from bignas_zoo.sampling import Key, crossover, uniform
 from bignas_zoo.search.children import Candidate, Figures, Measured, misses
 from bignas_zoo.search.front import leaders, pareto
 from bignas_zoo.search.proposing import DRAWS, Round, fill, in_turn, mutant, new_round, rate_of
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.search.children import Measured, misses
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 THINNING_POINTS = 0.5
 

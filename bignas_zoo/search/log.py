@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo import store
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import IntegrityError, LocalIOError, SpaceError
+from bignas_zoo.files import store
 from bignas_zoo.search.children import Measured
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 
 class Log:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from bignas_zoo.architecture.sampling import Key, crossover, mutate, uniform, uniform_child
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
-from bignas_zoo.sampling import Key, crossover, mutate, uniform, uniform_child
 from bignas_zoo.search.children import Candidate, Figures, Measured, misses
 from bignas_zoo.search.front import nearest_on
-from bignas_zoo.space import ChildSpec, SearchSpace
 
 #: Draws for each candidate that is wanted; what does not fit or is known already is drawn again.
 DRAWS = 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.search.children import Candidate, Figures, Measured
 from bignas_zoo.search.proposing import fill, in_turn, new_round
-from bignas_zoo.space import SearchSpace
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
 from bignas_zoo.search.children import Candidate, Figures, Measured
 from bignas_zoo.search.log import Log
-from bignas_zoo.space import ChildSpec
 
 ROUND = 8
 #: Rounds in turn without any new child, after which a small space is taken to be exhausted.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bignas_zoo import records
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
+from bignas_zoo.files import records
 from bignas_zoo.recipes.data.images import LabelledImages, image_folder
 from bignas_zoo.recipes.randomness import philox
 

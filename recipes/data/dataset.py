@@ -25,7 +25,7 @@ from bignas_zoo.recipes.data.images import (
     split_holdout,
 )
 from bignas_zoo.recipes.data.packed import is_packed, read_packed
-from bignas_zoo.recipes.engine import Engine
+from bignas_zoo.recipes.engines.engine import Engine
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 

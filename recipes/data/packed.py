@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
-from bignas_zoo.outputs import write_output
+from bignas_zoo.files.outputs import write_output
 from bignas_zoo.recipes.data.images import DAMAGED, LabelledImages, check_archive
 from bignas_zoo.recipes.scripting import error_exits
 

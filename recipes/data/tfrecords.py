@@ -23,9 +23,9 @@ from google.protobuf.message import DecodeError
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.models.preprocess import decode_image
-from bignas_zoo.quiet import quiet_native
 from bignas_zoo.recipes.data.images import LabelledImages
 from bignas_zoo.recipes.randomness import philox
+from bignas_zoo.runtime.quiet import quiet_native
 
 with quiet_native():
     import tensorflow as tf

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, TrainingStoppedError
+from bignas_zoo.files import store
+from bignas_zoo.files.provenance import versions
 from bignas_zoo.models.weights import read_weights, write_weights
-from bignas_zoo.provenance import versions
 from bignas_zoo.recipes.recipe import Recipe
 
 SCHEMA = "bignas-zoo/checkpoint/1"

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bignas_zoo.errors import LocalIOError, UsageError
+from bignas_zoo.files.store import exclusive, remove_leftovers
 from bignas_zoo.models.preprocess import SUFFIXES
 from bignas_zoo.recipes.data.dataset import is_tfrecords
 from bignas_zoo.recipes.data.images import is_cifar10
-from bignas_zoo.store import exclusive, remove_leftovers
 
 LOCK = "train.lock"
 HOUR = 3_600

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.errors import IntegrityError, UsageError
+from bignas_zoo.files.store import read_json, write_json
 from bignas_zoo.recipes.data.dataset import TrainingImages
 from bignas_zoo.recipes.data.images import LabelledImages
-from bignas_zoo.store import read_json, write_json
 
 SCHEMA = "bignas-zoo/run-images/1"
 FILE = "images.json"

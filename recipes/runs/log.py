@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.quiet import quiet_native
-from bignas_zoo.store import append_line, atomic_write
+from bignas_zoo.files.store import append_line, atomic_write
+from bignas_zoo.runtime.quiet import quiet_native
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from bignas_zoo.errors import RecipeError
+from bignas_zoo.files.store import verify
 from bignas_zoo.models.weights import read_weights
-from bignas_zoo.recipes.engine import OPTIMIZER
+from bignas_zoo.recipes.engines.engine import OPTIMIZER
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.registry import Family, get_family
-from bignas_zoo.store import verify
+from bignas_zoo.zoo.registry import Family, get_family
 
 
 def starting_state(

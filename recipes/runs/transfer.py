@@ -18,12 +18,12 @@ from typing import Any
 import click
 import numpy as np
 
-from bignas_zoo import store
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
+from bignas_zoo.files import store
+from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.models.weights import read_weights, write_weights
-from bignas_zoo.provenance import machine, versions
 from bignas_zoo.recipes.data.packed import packed_source
-from bignas_zoo.recipes.engine import OPTIMIZER
+from bignas_zoo.recipes.engines.engine import OPTIMIZER
 from bignas_zoo.recipes.recipe import read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold

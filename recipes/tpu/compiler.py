@@ -193,8 +193,8 @@ def _lower(recipe: Recipe, mesh: Any) -> tuple[dict[str, Any], int]:
     import numpy as np
 
     from bignas_zoo.models.preprocess import Preprocess
-    from bignas_zoo.recipes import engine_jax
-    from bignas_zoo.recipes.sandwich import control
+    from bignas_zoo.recipes.engines import jax as engine_jax
+    from bignas_zoo.recipes.methods.sandwich import control
 
     def like(array: Any) -> Any:
         return engine_jax.shape_of(array.shape, array.dtype)

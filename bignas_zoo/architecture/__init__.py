@@ -1,0 +1,1 @@
+"""What a network is: search spaces, children, plans and costs, without tensors."""

@@ -1,0 +1,388 @@
+"""Search spaces and the children in them, as plain validated data.
+
+`SearchSpace` says which choices exist, `ChildSpec` is one point among them. Both are frozen, hold
+no tensors, and go to JSON and back byte for byte. Every block and head form the package can build
+is a *value* here (expansion, squeeze-excite, activation, stride), so that another published space
+is another table in `bignas_zoo.architecture.spaces` and not another class.
+
+Reference: BigNAS (Yu et al. 2020, arXiv 2003.11142), section 4.1 and Table 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bignas_zoo.architecture.checks import MOST_DEPTH, MOST_STAGES, ascending, at_least, choice, multiples, one_of
+from bignas_zoo.errors import SpaceError
+
+ACTIVATIONS = ("swish", "hard_swish", "relu", "relu6")
+GATES = ("sigmoid", "hard_sigmoid")
+
+
+@dataclass(frozen=True)
+class SqueezeExcite:
+    """How a block's squeeze-excite is built.
+
+    Attributes:
+        divisor: hidden channels = source channels / divisor.
+        source: "input" (block input, as BigNAS and EfficientNet) or "expanded".
+        rounding: hidden channels are rounded to a multiple of this (1: only down to an int).
+        activation: after the first dense layer.
+        gate: after the second one.
+    """
+
+    divisor: int = 4
+    source: str = "input"
+    rounding: int = 1
+    activation: str = "swish"
+    gate: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        one_of("squeeze_excite.source", self.source, ("input", "expanded"))
+        one_of("squeeze_excite.activation", self.activation, ACTIVATIONS)
+        one_of("squeeze_excite.gate", self.gate, GATES)
+        at_least("squeeze_excite.divisor", self.divisor, 1)
+        at_least("squeeze_excite.rounding", self.rounding, 1)
+
+    def hidden(self, cin: Any, mid: Any) -> Any:
+        """Return the hidden channels for a block of `cin` inputs and `mid` expanded channels.
+
+        Works on ints and on traced integers alike: only arithmetic, no branches.
+        """
+        channels = (cin if self.source == "input" else mid) // self.divisor
+        if self.rounding == 1:
+            return channels
+        return (channels + self.rounding // 2) // self.rounding * self.rounding
+
+
+@dataclass(frozen=True)
+class StageSpace:
+    """Allowed choices of one stage of MBConv blocks.
+
+    Attributes:
+        widths: output channels, ascending multiples of 8; one choice for the whole stage, or for
+            each of its layers, see `layerwise_widths`.
+        depths: number of layers, consecutive and ascending.
+        kernels: depthwise kernel sizes, odd, ascending; one choice a layer.
+        stride: of the first layer, 1 or 2.
+        expansions: expanded channels / input channels; ``(1,)`` means no expansion convolution.
+        squeeze_excite: its form, or None for none.
+        layerwise_widths: whether each layer has a width of its own (the paper: one a stage).
+    """
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    stride: int
+    expansions: tuple[int, ...] = (6,)
+    squeeze_excite: SqueezeExcite | None = field(default_factory=SqueezeExcite)
+    layerwise_widths: bool = False
+
+    def __post_init__(self) -> None:
+        ascending("widths", self.widths)
+        ascending("depths", self.depths)
+        ascending("kernels", self.kernels)
+        ascending("expansions", self.expansions)
+        multiples("widths", self.widths)
+        one_of("stride", self.stride, (1, 2))
+        one_of("layerwise_widths", self.layerwise_widths, (False, True))
+        if self.depths[-1] > MOST_DEPTH:
+            raise SpaceError(f"depths: must be at most {MOST_DEPTH}, got {self.depths[-1]}.")
+        if any(k % 2 == 0 for k in self.kernels):
+            raise SpaceError(f"kernels: must be odd, got {list(self.kernels)}.")
+        if self.expansions[0] == 1 and len(self.expansions) > 1:
+            raise SpaceError("expansions: 1 (no expansion layer) cannot be mixed with others.")
+
+    @property
+    def expands(self) -> bool:
+        """Whether blocks of this stage have an expansion convolution."""
+        return self.expansions != (1,)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """The choice made in one stage.
+
+    Attributes:
+        depth: number of layers.
+        widths: output channels of each layer; all the same unless the stage has layer-wise widths.
+        kernels: depthwise kernel size of each layer.
+        expansion: expanded channels / input channels.
+    """
+
+    depth: int
+    widths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    expansion: int
+
+    @property
+    def width(self) -> int:
+        """Output channels of the stage: those of its last layer."""
+        return self.widths[-1]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A family of networks that share one set of weights.
+
+    Attributes:
+        name: unique short name, e.g. ``bignas``.
+        source: where it is published, or how it was chosen.
+        classes: number of output classes.
+        resolutions: input sizes in pixels seen in training, ascending.
+        unseen_resolutions: further sizes that may be deployed.
+        stem_widths, head_widths: channels of the first and the last convolution.
+        stages: the MBConv stages in order.
+        stem_stride: 1 or 2.
+        activation: after stem, expansion, depthwise and head convolutions.
+        bn_epsilon: of every batch norm.
+    """
+
+    name: str
+    source: str
+    classes: int
+    resolutions: tuple[int, ...]
+    stem_widths: tuple[int, ...]
+    head_widths: tuple[int, ...]
+    stages: tuple[StageSpace, ...]
+    unseen_resolutions: tuple[int, ...] = ()
+    stem_stride: int = 2
+    activation: str = "swish"
+    bn_epsilon: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for what in ("resolutions", "stem_widths", "head_widths"):
+            ascending(what, getattr(self, what))
+        if self.unseen_resolutions != ():
+            ascending("unseen_resolutions", self.unseen_resolutions)
+        multiples("stem_widths", self.stem_widths)
+        multiples("head_widths", self.head_widths)
+        one_of("stem_stride", self.stem_stride, (1, 2))
+        one_of("activation", self.activation, ACTIVATIONS)
+        at_least("classes", self.classes, 2)
+        if not isinstance(self.bn_epsilon, float) or not 0 < self.bn_epsilon < 1:
+            raise SpaceError(f"bn_epsilon: must be a number between 0 and 1, got {self.bn_epsilon!r}.")
+        if not self.stages:
+            raise SpaceError(f"space '{self.name}': needs at least one stage.")
+        if len(self.stages) > MOST_STAGES:
+            raise SpaceError(f"space '{self.name}': may have {MOST_STAGES} stages, got {len(self.stages)}.")
+
+    @property
+    def all_resolutions(self) -> tuple[int, ...]:
+        """Every input size a child may have, ascending."""
+        return tuple(sorted({*self.resolutions, *self.unseen_resolutions}))
+
+    @functools.cached_property
+    def biggest(self) -> ChildSpec:
+        """The child with the upper bound of every choice: it uses every weight."""
+        return self._corner(-1)
+
+    @functools.cached_property
+    def smallest(self) -> ChildSpec:
+        """The child with the lower bound of every choice."""
+        return self._corner(0)
+
+    def _corner(self, end: int) -> ChildSpec:
+        stages = tuple(
+            StageSpec(
+                depth=s.depths[end],
+                widths=(s.widths[end],) * s.depths[end],
+                kernels=(s.kernels[end],) * s.depths[end],
+                expansion=s.expansions[end],
+            )
+            for s in self.stages
+        )
+        return ChildSpec(self, self.resolutions[end], self.stem_widths[end], stages, self.head_widths[end])
+
+    def spec(
+        self,
+        *,
+        resolution: int,
+        depths: Sequence[int],
+        widths: Sequence[int | Sequence[int]],
+        kernels: Sequence[int | Sequence[int]],
+        expansions: Sequence[int] | None = None,
+        stem_width: int | None = None,
+        head_width: int | None = None,
+    ) -> ChildSpec:
+        """Build and validate one child.
+
+        Args:
+            resolution: input size in pixels.
+            depths: layers of each stage.
+            widths: channels of ``stem, each stage, head``; or of the stages alone, the stem and the
+                head then being `stem_width` and `head_width` (default: the smallest allowed). A
+                stage takes one number, or one a layer.
+            kernels: for each stage one size, or one size a layer.
+            expansions: for each stage; may be left out where every stage allows only one.
+
+        Returns:
+            The child.
+
+        Raises:
+            SpaceError: a list has the wrong length or a value is not in the space.
+        """
+        n = len(self.stages)
+        chosen: list[Any] = list(widths)
+        if len(chosen) == n + 2:
+            if stem_width is not None or head_width is not None:
+                raise SpaceError(
+                    f"widths: {n + 2} values already hold the stem and the head; leave out stem_width and head_width."
+                )
+            stem_width, *chosen, head_width = chosen
+        else:
+            stem_width = self.stem_widths[0] if stem_width is None else stem_width
+            head_width = self.head_widths[0] if head_width is None else head_width
+        if expansions is None:
+            if any(len(s.expansions) > 1 for s in self.stages):
+                raise SpaceError(f"expansions: space '{self.name}' leaves a choice, so give one a stage.")
+            expansions = [s.expansions[0] for s in self.stages]
+        for what, values, lengths in (
+            ("depths", depths, f"{n} (one a stage)"),
+            ("widths", chosen, f"{n} (one a stage) or {n + 2} (stem, stages, head)"),
+            ("kernels", kernels, f"{n} (one a stage)"),
+            ("expansions", expansions, f"{n} (one a stage)"),
+        ):
+            if len(values) != n:
+                raise SpaceError(f"{what}: space '{self.name}' needs {lengths} values, got {len(values)}.")
+        for i, (depth, stage) in enumerate(zip(depths, self.stages, strict=True), start=1):
+            choice(f"stage {i}: depth", depth, stage.depths, f"is not in space '{self.name}'")
+        stages = tuple(
+            StageSpec(d, _layers(w, d), _layers(k, d), e)
+            for d, w, k, e in zip(depths, chosen, kernels, expansions, strict=True)
+        )
+        return ChildSpec(self, resolution, stem_width, stages, head_width)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the space as JSON-ready data; `SearchSpace.from_json` reverses it."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for stage in data["stages"]:
+            if not stage["layerwise_widths"]:  # left out, so that older files and readers agree
+                del stage["layerwise_widths"]
+        return data
+
+    @staticmethod
+    def from_json(data: Any) -> SearchSpace:
+        """Rebuild a space from `to_json` data.
+
+        Raises:
+            SpaceError: a key is missing or unknown, or a value is not allowed.
+        """
+        try:
+            fields = _tuples(data)
+            missing = {f.name for f in dataclasses.fields(SearchSpace)} - fields.keys()
+            if missing:
+                raise TypeError(f"lacks {', '.join(sorted(missing))}")
+            if len(fields["stages"]) > MOST_STAGES:
+                raise TypeError(f"{len(fields['stages']):,} stages")
+            stages = tuple(
+                StageSpace(
+                    **{
+                        **stage,
+                        "squeeze_excite": SqueezeExcite(**stage["squeeze_excite"]) if stage["squeeze_excite"] else None,
+                    }
+                )
+                for stage in fields.pop("stages")
+            )
+            return SearchSpace(**fields, stages=stages)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise SpaceError(f"search space: not a valid description ({error}).") from error
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """One network of a search space, as data.
+
+    Attributes:
+        space: the search space it belongs to.
+        resolution: input size in pixels.
+        stem_width, head_width: channels of the first and last convolution.
+        stages: one `StageSpec` a stage.
+    """
+
+    space: SearchSpace = field(repr=False)
+    resolution: int
+    stem_width: int
+    stages: tuple[StageSpec, ...]
+    head_width: int
+
+    def __post_init__(self) -> None:
+        space = self.space
+        where = f"is not in space '{space.name}'"
+        choice("resolution", self.resolution, space.all_resolutions, where)
+        choice("stem: width", self.stem_width, space.stem_widths, where)
+        choice("head: width", self.head_width, space.head_widths, where)
+        if len(self.stages) != len(space.stages):
+            raise SpaceError(f"stages: space '{space.name}' has {len(space.stages)}, got {len(self.stages)}.")
+        for i, (stage, allowed) in enumerate(zip(self.stages, space.stages, strict=True), start=1):
+            choice(f"stage {i}: depth", stage.depth, allowed.depths, where)
+            _check_widths(i, stage, allowed, space.name)
+            choice(f"stage {i}: expansion", stage.expansion, allowed.expansions, where)
+            if len(stage.kernels) != stage.depth:
+                raise SpaceError(f"stage {i}: needs {stage.depth} kernels (one a layer), got {len(stage.kernels)}.")
+            for j, kernel in enumerate(stage.kernels, start=1):
+                choice(f"stage {i}, layer {j}: kernel", kernel, allowed.kernels, where)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the child as JSON-ready data; the space goes by its name."""
+        elastic = any(len(s.expansions) > 1 for s in self.space.stages)
+        widths = [
+            list(s.widths) if allowed.layerwise_widths else s.width
+            for s, allowed in zip(self.stages, self.space.stages, strict=True)
+        ]
+        data: dict[str, Any] = {
+            "space": self.space.name,
+            "resolution": self.resolution,
+            "depths": [s.depth for s in self.stages],
+            "widths": [self.stem_width, *widths, self.head_width],
+            "kernels": [list(s.kernels) for s in self.stages],
+        }
+        if elastic:
+            data["expansions"] = [s.expansion for s in self.stages]
+        return data
+
+    @staticmethod
+    def from_json(data: Any, space: SearchSpace) -> ChildSpec:
+        """Rebuild a child from `to_json` data.
+
+        Raises:
+            SpaceError: the data names another space, lacks or adds a key, or leaves the space.
+        """
+        if not isinstance(data, dict) or data.get("space") != space.name:
+            raise SpaceError(f"child: not a description of a child of space '{space.name}'.")
+        try:
+            return space.spec(**{k: v for k, v in data.items() if k != "space"})
+        except TypeError as error:
+            raise SpaceError(f"child: not a valid description ({error}).") from error
+
+
+def _tuples(value: Any) -> Any:
+    """Turn lists into tuples all the way down; dicts become new dicts."""
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+def _layers(value: Any, depth: int) -> tuple[Any, ...]:
+    """Return a stage's choice layer by layer: given so, or one for all."""
+    return tuple(value) if isinstance(value, Sequence) else (value,) * depth
+
+
+def _check_widths(number: int, stage: StageSpec, allowed: StageSpace, space: str) -> None:
+    if len(stage.widths) != stage.depth:
+        raise SpaceError(f"stage {number}: needs {stage.depth} widths (one a layer), got {len(stage.widths)}.")
+    for j, width in enumerate(stage.widths, start=1):
+        layer = f", layer {j}" if allowed.layerwise_widths else ""
+        choice(f"stage {number}{layer}: width", width, allowed.widths, f"is not in space '{space}'")
+    if not allowed.layerwise_widths and len(set(stage.widths)) > 1:
+        raise SpaceError(
+            f"stage {number}: widths {list(stage.widths)} differ, but space '{space}' has one width a stage. "
+            "Give one number, or take a space with layer-wise widths."
+        )

@@ -1,0 +1,1 @@
+"""Files: the one writer, temporary files, strict reading, what records may say."""

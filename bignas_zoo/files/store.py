@@ -1,0 +1,398 @@
+"""The one writer: every final file of the package goes through here.
+
+A file is written beside its final name, flushed to the disk, and renamed; a folder likewise. At
+every instant the final name is absent, the old good content, or the new good content. What a killed
+process leaves beside is cleared away by the next that writes in the same folder (`leftovers`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.files import leftovers, strict_json
+from bignas_zoo.files.formats import EXPORT_NAME
+
+CHUNK = 1 << 20
+#: The largest JSON file of this package, a device's table, has half a megabyte.
+MAX_JSON = 32 << 20
+#: What a folder of each kind consists of, by the file that marks it. Anything else in it is somebody's own.
+FOLDERS = {
+    "slice.json": re.compile(
+        r"slice\.json|model\.tflite|model\.safetensors|labels\.txt|README\.md|manifest\.json|exports\.json|"
+        + EXPORT_NAME.pattern
+    ),
+    "family.json": re.compile(r"family\.json|front\.json|metrics\.jsonl|supernet\.safetensors|bn"),
+    "SHA256SUMS": re.compile(r"SHA256SUMS|SHA256SUMS\.sig|config\.json|entry\.json|slice"),
+    "saved_model.pb": re.compile(r"saved_model\.pb|fingerprint\.pb|variables|assets"),
+}
+#: The key of a JSON file that holds its own digest, see `sealed`.
+SEAL = "digest"
+TEMPORARY = leftovers.TEMPORARY
+
+
+def sha256(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes.
+
+    Raises:
+        LocalIOError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()
+
+
+def record(path: Path) -> dict[str, Any]:
+    """Return a file's identity: ``{"bytes": size, "sha256": hex digits}``."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def record_bytes(data: bytes) -> dict[str, Any]:
+    """Return the identity that a file with these bytes has, see `record`."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def verify(path: Path, expected: str, *, size: int | None = None, fix: str) -> None:
+    """Check a file's size and sha256 against the recorded ones.
+
+    Args:
+        path: the file.
+        expected: 64 hex digits.
+        size: in bytes, checked first; None where it is not recorded.
+        fix: what to do if it differs, as the message's last sentence.
+
+    Raises:
+        IntegrityError: the file is missing or its bytes differ.
+    """
+    if not path.is_file():
+        raise IntegrityError(f"{path}: missing, though it is recorded. {fix}".rstrip())
+    found = path.stat().st_size
+    if size is not None and found != size:
+        raise IntegrityError(
+            f"{path}: damaged: {found:,} bytes, recorded are {size:,}; sha256 not checked. {fix}".rstrip()
+        )
+    actual = sha256(path)
+    if actual != expected:
+        raise IntegrityError(
+            f"{path}: damaged or replaced: sha256 is {actual[:12]}…, recorded is {expected[:12]}…. {fix}".rstrip()
+        )
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing.
+
+    Raises:
+        LocalIOError: the folder is missing, not writable, or full. An old file stays as it was.
+    """
+    temporary = None
+    leftovers.remove(path.parent)
+    try:
+        handle, temporary = leftovers.new_file(path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            if os.name == "nt":  # which renames no open file, and has no locks to hold
+                file.close()
+            os.replace(temporary, path)  # still locked, or somebody would take it for a leftover
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
+    finally:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            leftovers.done_with(temporary)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a log and flush it to the disk: the one write that is not of a whole file.
+
+    A kill or a full disk may leave part of the line; whoever reads the log drops a last line without
+    its newline.
+
+    Raises:
+        LocalIOError: the file cannot be written.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be written ({error.strerror}). Free space and run again.") from error
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, holder: str, place: Path | None = None) -> Iterator[str | None]:
+    """Hold a lock file; the kernel frees it when this process ends, however it ends.
+
+    The file itself stays: to remove it would let two processes hold locks on two files of one name.
+
+    Args:
+        path: the lock file, made if missing.
+        holder: who asks, written into the file for the message to others.
+        place: what the lock is for, in messages; by default the file's folder.
+
+    Yields:
+        None; or, in words, why nothing is locked: the file system or the platform has no locks. (Some
+        network file systems grant a lock to everyone. Nothing here can notice that.)
+
+    Raises:
+        LocalIOError: another process holds it, or the file cannot be opened.
+    """
+    place = place or path.parent
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be opened ({error.strerror}). Choose another place.") from error
+    with os.fdopen(handle, "r+b") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            other = file.read(200).decode("utf-8", "replace").strip() or "another process"
+            raise LocalIOError(
+                f"{place}: in use by {other}. Wait until it has ended, or choose another --output."
+            ) from error
+        except (OSError, ImportError) as error:
+            yield f"{place}: no locks here ({error}); see to it yourself that only one process uses it"
+            return
+        file.truncate()
+        file.write(holder.encode())
+        file.flush()
+        yield None
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 0) -> list[Path]:
+    """Delete what killed writers left in a folder; what cannot be deleted, or is in use, stays.
+
+    Args:
+        folder: where to look.
+        older_than: spare what is younger, in seconds, where no lock tells that its writer is gone: another process may
+            be writing it.
+
+    Returns:
+        What is gone.
+    """
+    return leftovers.remove(folder, older_than=older_than)
+
+
+def tidy_up(output: Path) -> None:
+    """Delete what killed processes left beside and in an output folder, and where temporary files are."""
+    for folder in (output.absolute().parent, output, Path(tempfile.gettempdir())):
+        leftovers.remove(folder)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file of a slice, whole or not at all.
+
+    Raises:
+        LocalIOError: one of the two cannot be used.
+    """
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise LocalIOError(f"{source}: cannot be read ({error.strerror}).") from error
+    atomic_write(target, data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON in the project's one layout: two spaces, sorted nowhere, a final newline."""
+    atomic_write(path, json_bytes(data))
+
+
+def json_bytes(data: Any) -> bytes:
+    """Return JSON text as bytes; NaN is refused, since it is not JSON."""
+    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        LocalIOError: it cannot be read.
+        IntegrityError: it is not JSON.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"over {MAX_JSON >> 20} MiB")
+        return strict_json.loads(path.read_bytes())
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        why = str(error)[:120]
+        raise IntegrityError(f"{path}: not valid JSON ({why}). Put back a whole copy, or make it anew.") from error
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a digest of its content as its last key: no other file holds its sha256."""
+    content = {key: value for key, value in data.items() if key != SEAL}
+    return {**content, SEAL: _digest(content)}
+
+
+def check_seal(data: Mapping[str, Any]) -> None:
+    """Check the digest of a JSON object; raises KeyError where there is none, ValueError where it differs."""
+    if data[SEAL] != _digest({key: value for key, value in data.items() if key != SEAL}):
+        raise ValueError(f"its content is not what its {SEAL} says: it was damaged, or changed by hand")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    content = json.loads(json.dumps(content, allow_nan=False))  # as a reader will find it
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, force: bool, marker: str | None = "slice.json") -> Iterator[Path]:
+    """Fill a folder under a temporary name, then give it its final one.
+
+    Args:
+        path: the final folder.
+        force: whether a folder that is already there may be replaced; it is replaced only once the
+            new one is complete.
+        marker: names the kind (a key of `FOLDERS`): a folder without this file, or with any file of
+            another name, is never replaced. None, for entries of the cache, which nobody else writes to: whatever
+            is there is replaced.
+
+    Yields:
+        The temporary folder to write into.
+
+    Raises:
+        LocalIOError: the folder exists and `force` is false, or it cannot be written.
+    """
+    path = path.absolute()
+    leftovers.remove(path.parent)
+    check_free(path, force=force, marker=marker)
+    made = False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with leftovers.new_folder(path.parent) as temporary:
+            made = True
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            check_free(path, force=force, marker=marker)
+            leftovers.replace(temporary, path)
+            _sync_folder(path.parent)
+    except OSError as error:
+        if isinstance(error, LocalIOError):
+            raise
+        if made:
+            raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
+        raise LocalIOError(
+            f"{path}: cannot be created ({error.strerror}). Choose another place with --output."
+        ) from error
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path) -> Iterator[Path]:
+    """Yield a temporary folder inside another, so that what is made in it can be renamed into place.
+
+    Raises:
+        LocalIOError: the other folder is missing or not writable.
+    """
+    leftovers.remove(parent)
+    made = False
+    try:
+        with leftovers.new_folder(parent) as temporary:
+            made = True
+            yield temporary
+    except OSError as error:
+        if made:
+            raise
+        raise LocalIOError(f"{parent}: cannot be written to ({error.strerror}).") from error
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a temporary folder for what is not renamed into place; see `working_folder`.
+
+    Unlike one of `tempfile`, it is cleared away by the next process if this one is killed.
+    """
+    with working_folder(Path(tempfile.gettempdir())) as folder:
+        yield folder
+
+
+def give_name(made: Path, path: Path) -> None:
+    """Rename a finished file or folder; what had the name goes.
+
+    Raises:
+        LocalIOError: it cannot be renamed; the old content stays.
+    """
+    try:
+        leftovers.replace(made, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") -> None:
+    """Refuse an output folder that exists, unless it may be replaced.
+
+    Raises:
+        LocalIOError: something is there and `force` is false, or it is not a folder of ours.
+    """
+    empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if empty or not os.path.lexists(path) or (force and marker is None):
+        return
+    reason = _not_ours(path, marker)
+    if reason:
+        raise LocalIOError(
+            f"{path}: exists already, and {reason}, so it is never replaced. Move it away, or choose another --output."
+        )
+    if not force:
+        raise LocalIOError(
+            f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."
+        )
+
+
+def _not_ours(path: Path, marker: str | None) -> str | None:
+    """Return why an existing path must not be replaced even with --force, or None if it may."""
+    if marker is None:
+        return None
+    if path.is_symlink() or not path.is_dir():
+        return "is not a folder"
+    names = {entry.name for entry in path.iterdir()}
+    if not (path / marker).is_file():
+        return f"was not made by this command (no {marker} in it)"
+    foreign = sorted(name for name in names if not FOLDERS[marker].fullmatch(name))
+    return f"holds files that this command did not make, such as '{foreign[0][:60]}'" if foreign else None
+
+
+def cache_root() -> Path:
+    """Return the cache folder: ``BIGNAS_ZOO_CACHE``, else the platform's user cache folder."""
+    override = os.environ.get("BIGNAS_ZOO_CACHE")
+    if override:
+        return Path(override).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bignas-zoo"
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the rename holds
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

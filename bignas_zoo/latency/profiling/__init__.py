@@ -1,0 +1,1 @@
+"""Measure and fit the latency table of a device."""

@@ -1,0 +1,314 @@
+"""`finetune`: from a slice and a folder of one's own images to a slice folder of one's own classes.
+
+Everything heavy is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.errors import NotFoundError
+from bignas_zoo.files import store
+from bignas_zoo.files.provenance import machine
+from bignas_zoo.recipes.finetune_settings import FinetuneSettings
+from bignas_zoo.tasks import load as zoo
+from bignas_zoo.tasks.load import Say, silent
+from bignas_zoo.zoo import registry, slice_folder
+from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.slice_folder import SLICE_FILE, WEIGHTS
+
+if TYPE_CHECKING:
+    import keras
+
+    from bignas_zoo.recipes.data import LabelledImages
+    from bignas_zoo.recipes.finetune import Outcome
+
+DEFAULTS = FinetuneSettings()
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What `finetune` made.
+
+    Attributes:
+        slice: the new slice.
+        path: the folder with its files.
+        files: file name to ``{"bytes": ..., "sha256": ...}``.
+        description: the content of its slice.json.
+    """
+
+    slice: Slice
+    path: Path
+    files: Mapping[str, Mapping[str, Any]]
+    description: Mapping[str, Any]
+
+    @property
+    def finetuned(self) -> Mapping[str, Any]:
+        """How it was made: parent, data, settings, accuracies (docs/FORMAT.md)."""
+        record: Mapping[str, Any] = self.description["provenance"]["finetuned"]
+        return record
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        parity = self.description["parity"]
+        return {
+            **self.slice.to_json(),
+            "path": str(self.path),
+            "files": {name: dict(entry) for name, entry in self.files.items()},
+            "parity_max_abs": parity["max_abs"],
+            "parity": dict(parity),
+            "finetuned": dict(self.finetuned),
+        }
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A slice to start from: its network and where it comes from."""
+
+    name: str
+    family: str
+    spec: ChildSpec
+    child: keras.Model
+    preprocess: Mapping[str, Any]
+    supernet_sha256: str | None
+    weights: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A folder's images by use; `test` is None where the folder has no such split."""
+
+    folder: str
+    train: LabelledImages
+    holdout: LabelledImages
+    test: LabelledImages | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Label order."""
+        return self.train.class_names
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return images a class, by use."""
+        used = {"train": self.train, "holdout": self.holdout, "test": self.test}
+        return {
+            use: {name: int((part.labels == i).sum()) for i, name in enumerate(self.classes)}
+            for use, part in used.items()
+            if part is not None
+        }
+
+
+def finetune(
+    name: str | Path,
+    data: str | Path,
+    *,
+    family: str | Path | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    epochs: int = DEFAULTS.epochs,
+    freeze: bool = DEFAULTS.freeze,
+    batch_size: int = DEFAULTS.batch_size,
+    learning_rate: float | None = DEFAULTS.learning_rate,
+    patience: int = DEFAULTS.patience,
+    holdout: float = DEFAULTS.holdout,
+    seed: int = DEFAULTS.seed,
+    say: Say = silent,
+    report: Callable[[Any], None] = lambda progress: None,
+) -> FinetuneResult:
+    """Replace a slice's classifier and train the slice on one's own classes.
+
+    Args:
+        name: of a slice; a slice folder that `get` or this function made; or ``hf://ORG/NAME[@REVISION]``.
+        data: ``FOLDER/CLASS/*.jpg``, of which a part of each class is held out; or
+            ``FOLDER/train/CLASS`` with ``val``, ``test`` or both beside ``train``. The weights kept are
+            those of the epoch with the highest accuracy on ``val``, or else on the held-out images;
+            images of ``test`` choose nothing.
+        family: where to look for the name.
+        output: the slice folder to make; default: the new slice's name in the current folder.
+        force: replace an output folder that is already there.
+        epochs: passes over the training images, at most.
+        freeze: train the classifier alone, all else stays as it is: much faster, and enough for images like those
+            the slice was trained on; less accurate on others.
+        batch_size: images a step, at most.
+        learning_rate: its peak; None takes the mode's default.
+        patience: stop after so many epochs without a higher held-out accuracy.
+        holdout: part of each class held out where the folder has no ``val``.
+        seed: of the split, the order and the augmentation.
+        say: told what is going on, a sentence at a time.
+        report: told a `bignas_zoo.recipes.finetune.Progress` after each step.
+
+    Returns:
+        The result; the folder is one that `load`, `evaluate` and the others take.
+
+    Raises:
+        UsageError: a setting is not allowed, or classes or images are too few.
+        NotFoundError: no such slice, or it has no weights.
+        LocalIOError: images cannot be read, or the output exists or cannot be written.
+        IntegrityError: an image or a weight file is damaged.
+        AuthError, NetworkError: the Hub does not give the slice.
+        TrainingStoppedError: the loss is not a number.
+        QualityError: the exported file does not compute what the Keras model does.
+    """
+    settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed)
+    folder = Path(os.path.abspath(data))
+    parent = _parent(zoo.from_hub(name), family)
+    new_name = _slice_name(parent.name, folder.name)
+    target = Path(output) if output is not None else Path(new_name)
+    store.check_free(target, force=force)  # before the long work, not after it
+
+    from bignas_zoo.models.preprocess import Preprocess
+    from bignas_zoo.recipes.runs.folder import check_output
+
+    check_output(target, folder)
+    from bignas_zoo.recipes.finetune import check_enough, finetune_child, with_new_classifier
+
+    preprocess = Preprocess.from_json(parent.preprocess)
+    images = read_images(folder, preprocess.crop_size, settings)
+    check_enough(settings, images.train)
+    spec = _spec(parent.spec, len(images.classes))
+    with store.new_folder(target, force=force) as made:  # a place that cannot be written shows now
+        say(
+            f"fine-tuning {parent.name} on {len(images.classes)} classes: {len(images.train):,} images to train on, "
+            f"{len(images.holdout):,} held out"
+        )
+        child = with_new_classifier(parent.child, parent.spec, spec)
+        outcome = finetune_child(child, preprocess, images.train, images.holdout, settings, say=say, report=report)
+        chosen = _measured(new_name, parent, spec, child, preprocess, images, outcome)
+        home = Family(parent.family, "", spec.space, images.classes, parent.preprocess, ())
+        record = {
+            "supernet_sha256": parent.supernet_sha256,
+            "finetuned": _record(parent, images, settings, outcome),
+        }
+        say("exporting it to TFLite")
+        slice_folder.write(made, home, chosen, child, record)
+        files = {p.name: store.record(p) for p in sorted(made.iterdir())}
+        description = store.read_json(made / SLICE_FILE)
+    chosen = slice_folder.describe(target)[0]
+    return FinetuneResult(chosen, target.absolute(), files, description)
+
+
+def _parent(name: str | Path, family: str | Path | None) -> Parent:
+    if os.path.isfile(Path(name) / SLICE_FILE):
+        spec, description, child = slice_folder.read(Path(name))
+        return Parent(
+            name=description["name"],
+            family=str(description.get("family", "")),
+            spec=spec,
+            child=child,
+            preprocess=description["preprocess"],
+            supernet_sha256=dict(description.get("provenance") or {}).get("supernet_sha256"),
+            weights={WEIGHTS: description["files"][WEIGHTS]["sha256"]},
+        )
+    home, chosen = registry.find_slice(str(name), family)
+    if home.weights is None or chosen.statistics is None:
+        raise NotFoundError(registry.no_weights(chosen.name))
+    return Parent(
+        name=chosen.name,
+        family=home.name,
+        spec=chosen.spec,
+        child=zoo.cut(home, chosen),
+        preprocess=home.preprocess,
+        supernet_sha256=home.weights.sha256,
+        weights={record.name: record.sha256 for record in (home.weights, chosen.statistics)},
+    )
+
+
+def _slice_name(parent: str, folder: str) -> str:
+    """Name the new slice after its parent and its data, in the characters names may have."""
+    plain = re.sub(r"[^a-z0-9.]+", "-", folder.lower()).strip("-.")
+    return f"{parent}-{plain or 'finetuned'}"[:96].rstrip("-.")
+
+
+def _spec(spec: ChildSpec, classes: int) -> ChildSpec:
+    """Return the same choices in the same space with other classes, under a name that says so."""
+    base = re.sub(r"-\d+-classes$", "", spec.space.name)
+    return dataclasses.replace(
+        spec, space=dataclasses.replace(spec.space, name=f"{base}-{classes}-classes", classes=classes)
+    )
+
+
+def read_images(folder: Path, crop_size: int, settings: FinetuneSettings) -> Images:
+    """Read a folder's images and split off those to hold out.
+
+    Raises:
+        UsageError: fewer than two classes, or a class has too few images.
+        LocalIOError: no such folder, or nothing in it.
+        IntegrityError: an image is damaged, or a sub-folder has no place.
+    """
+    from bignas_zoo.recipes.data.class_folders import read_splits, stratified
+
+    parts = read_splits(folder, crop_size)
+    train, held = parts["train"], parts.get("val")
+    if held is None:
+        train, held = stratified(train, settings.holdout, settings.seed, folder.name)
+    return Images(folder.name, train, held, parts.get("test"))
+
+
+def _measured(
+    name: str,
+    parent: Parent,
+    spec: ChildSpec,
+    child: keras.Model,
+    preprocess: Any,
+    images: Images,
+    outcome: Outcome,
+) -> Slice:
+    """Return the new slice with its accuracy: on test images, or, marked so, on those that chose its epoch."""
+    from bignas_zoo.measure.evaluate import child_top1
+
+    judged = images.test if images.test is not None else images.holdout
+    top1 = child_top1(child, spec.resolution, preprocess, judged) if images.test is not None else outcome.after
+    return Slice(
+        name=name,
+        family=parent.family,
+        spec=spec,
+        top1=top1,
+        top1_images=len(judged),
+        top1_source=judged.source + ("" if images.test is not None else CHOSEN_ON_THESE),
+        holdout_top1=outcome.after,
+    )
+
+
+CHOSEN_ON_THESE = ", which also chose the epoch, so it is an optimistic figure"
+
+
+def _record(parent: Parent, images: Images, settings: FinetuneSettings, outcome: Outcome) -> dict[str, Any]:
+    """Return the provenance of a fine-tuned slice, as docs/FORMAT.md describes it."""
+    return {
+        "parent": {"name": parent.name, "family": parent.family, "weights": dict(parent.weights)},
+        "data": {"folder": images.folder, "classes": len(images.classes), "images": images.counts()},
+        "settings": settings.to_json(),
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "holdout_top1_before": outcome.before,
+        "holdout_top1": outcome.after,
+        "holdout_curve": list(outcome.curve),
+        "holdout_images": len(images.holdout),
+        "chosen_on_these": images.test is None,
+        "machine": machine(),
+        "command": _command(parent, images, settings),
+    }
+
+
+def _command(parent: Parent, images: Images, settings: FinetuneSettings) -> str:
+    """Return the command that makes this slice, with the folder's name only."""
+    values = settings.to_json()
+    options = [
+        f"--{key.replace('_', '-')} {values[key]}"
+        for key in ("epochs", "batch_size", "learning_rate", "patience", "holdout", "seed")
+    ]
+    return " ".join(
+        [
+            f"bignas-zoo finetune {parent.name} --data {shlex.quote(images.folder)}",
+            *options,
+            "--freeze" if settings.freeze else "--no-freeze",
+        ]
+    )

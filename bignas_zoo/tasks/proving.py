@@ -1,0 +1,305 @@
+"""Make an export of a slice folder and prove it: against the Keras child, and on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bignas_zoo.errors import UsageError
+from bignas_zoo.export.gates import Accuracy
+from bignas_zoo.export.parity import Parity, compare
+from bignas_zoo.files import store
+from bignas_zoo.files.formats import Export
+from bignas_zoo.measure.sample import Sample, read_sample
+from bignas_zoo.models.preprocess import Preprocess, resize
+from bignas_zoo.zoo import slice_folder
+from bignas_zoo.zoo.slice_folder import TFLITE, WEIGHTS
+
+if TYPE_CHECKING:
+    import keras
+
+#: Images that a file is compared on; random ones where there are no others.
+COMPARED, RANDOM = 256, 64
+#: Pixels that the Keras child is given at once (100 images of 32 px; a layer's activations are all in memory), and that
+#: a file is given in one go.
+PIXELS_AT_ONCE, INPUTS_AT_ONCE = 102_400, 20_480_000
+RANDOM_INPUTS = "random inputs (seed 0)"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A slice folder's network, with images to prove its exports on.
+
+    Attributes:
+        folder: the slice folder.
+        child: the calibrated Keras model, normalised images to logits.
+        description: the content of slice.json.
+        preprocess: the input contract.
+        sample: real images, or None.
+        first_classes: what the child says of the test images, kept for the next export; by whether pixels were rounded.
+    """
+
+    folder: Path
+    child: keras.Model
+    description: Mapping[str, Any]
+    preprocess: Preprocess
+    sample: Sample | None
+    first_classes: dict[bool, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the input in pixels."""
+        return int(self.child.input_shape[1])
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights that the child has."""
+        return str(self.description["files"][WEIGHTS]["sha256"])
+
+    @property
+    def inputs(self) -> str:
+        """What the images are, in words."""
+        return self.sample.source if self.sample else RANDOM_INPUTS
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How an export was proven; see `Parity`, `Accuracy` and `Sample`.
+
+    Attributes:
+        parity: against the Keras child.
+        accuracy: of both on labelled images, or None.
+        ranges: the images that int8 ranges come from, or None.
+        input, output: what the file takes and gives, in words that a programmer can follow.
+    """
+
+    parity: Parity
+    accuracy: Accuracy | None
+    ranges: Mapping[str, Any] | None
+    input: Mapping[str, Any]
+    output: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON data."""
+        return {
+            "input": dict(self.input),
+            "output": dict(self.output),
+            "parity": self.parity.to_json(),
+            "accuracy": self.accuracy.to_json() if self.accuracy else None,
+            "ranges": dict(self.ranges) if self.ranges else None,
+        }
+
+
+def open_sample(
+    folder: Path, images: str | Path | None, test_data: str | Path | None, say: Callable[[str], None]
+) -> Sample | None:
+    """Read the images that a slice folder's exports are to be proven on, None if none are named.
+
+    Raises:
+        UsageError, IntegrityError, LocalIOError: slice.json or an image is damaged or unreadable, see `read_sample`.
+    """
+    place = images if images is not None else test_data
+    if place is None:
+        return None
+    _, description = slice_folder.describe(folder)
+    preprocess = Preprocess.from_json(description["preprocess"])
+    say(f"reading images from {place}")
+    return read_sample(place, test_data, preprocess, tuple(description["class_names"]))
+
+
+def open_subject(folder: Path, sample: Sample | None) -> Subject:
+    """Load a slice folder's network.
+
+    Raises:
+        IntegrityError, LocalIOError: the folder is damaged or cannot be read.
+    """
+    _, description, child = slice_folder.read(folder)
+    return Subject(folder, child, description, Preprocess.from_json(description["preprocess"]), sample)
+
+
+def make(subject: Subject, option: Export, folder: Path) -> Path:
+    """Convert the child into a file (or a SavedModel's folder) inside `folder`; return its path.
+
+    Raises:
+        UsageError: too few images for int8.
+        QualityError: the conversion failed.
+    """
+    path = folder / option.file
+    if option.file == TFLITE:  # there already, and recorded in slice.json
+        store.copy(subject.folder / TFLITE, path)
+        return path
+    preprocess = subject.preprocess if option.takes_pixels else None
+    images = _ranges(subject, option) if option.precision == "int8" else None
+    if option.format == "tflite":
+        from bignas_zoo.export import tflite
+
+        info = slice_folder.file_info(subject.description, pixels=option.takes_pixels)
+        store.atomic_write(path, tflite.convert(subject.child, option, preprocess=preprocess, images=images, info=info))
+    elif option.format == "onnx":
+        from bignas_zoo.export import onnx
+
+        data = onnx.convert(
+            subject.child, layout=option.layout, precision=option.precision, preprocess=preprocess, images=images,
+            properties=_properties(subject, option),
+        )  # fmt: skip
+        store.atomic_write(path, data)
+    elif option.format == "keras":
+        from bignas_zoo.export.keras_formats import to_keras
+
+        to_keras(subject.child, path)
+    else:
+        from bignas_zoo.export.keras_formats import to_saved_model
+
+        to_saved_model(subject.child, path, preprocess=preprocess)
+    return path
+
+
+def prove(subject: Subject, option: Export, path: Path) -> Proof:
+    """Run a file and its child on the same images.
+
+    Returns:
+        The report; it passes no judgement (see `bignas_zoo.export.gates`).
+    """
+    pixels = _compared(subject, option)
+    logits, scores, runtime = _both(subject, option, path, pixels)
+    coarse = option.precision == "int8" and option.format == "tflite"
+    parity = compare(logits, scores, inputs=subject.inputs, runtime=runtime, coarse=coarse)
+    ranges = subject.sample.to_json() if subject.sample and option.precision == "int8" else None
+    return Proof(parity, _accuracy(subject, option, path), ranges, *_ends(subject, option))
+
+
+def _compared(subject: Subject, option: Export) -> np.ndarray:
+    """Return the pixel values to compare on, ``[n, resolution, resolution, 3]`` float32."""
+    if subject.sample:
+        found = subject.sample.compared
+        some = found[np.linspace(0, len(found) - 1, min(COMPARED, len(found))).round().astype(int)]
+        return _pixels(some, subject.resolution, option)
+    shape = (RANDOM, subject.resolution, subject.resolution, 3)
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+
+
+def _pixels(crops: np.ndarray, resolution: int, option: Export) -> np.ndarray:
+    """Resize crops as an app does; a file that takes bytes gets whole values."""
+    resized = np.asarray(resize(crops.astype(np.float32), resolution))
+    return np.clip(np.round(resized), 0, 255) if option.io == "uint8" else resized
+
+
+def _given(subject: Subject, option: Export, pixels: np.ndarray) -> np.ndarray:
+    """Turn pixel values into what a file takes."""
+    values = pixels if option.takes_pixels else np.asarray(subject.preprocess.normalise(pixels))
+    return values.transpose(0, 3, 1, 2) if option.layout == "nchw" else values
+
+
+def _ranges(subject: Subject, option: Export) -> np.ndarray:
+    if subject.sample is None:
+        raise UsageError("export: int8 needs real images, to find ranges: name a folder of them with --images.")
+    crops = subject.sample.training
+    parts = [_pixels(part, subject.resolution, option) for part in np.array_split(crops, max(1, len(crops) // 250))]
+    pixels = np.concatenate(parts)
+    return pixels if option.takes_pixels else np.asarray(subject.preprocess.normalise(pixels))
+
+
+def _both(subject: Subject, option: Export, path: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the child's logits, the file's scores, and what ran it."""
+    logits = child_logits(subject, pixels)
+    scores, runtime = run_export(option, path, _given(subject, option, pixels))
+    return logits, scores, runtime
+
+
+def child_logits(subject: Subject, pixels: np.ndarray) -> np.ndarray:
+    """Return the Keras child's logits of resized pixel values, ``[n, classes]``."""
+    return _in_parts(lambda part: subject.child(subject.preprocess.normalise(part), training=False), pixels)
+
+
+def _in_parts(model: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
+    """Call a model on images ``[n, height, width, 3]`` part by part: activations of all take gigabytes."""
+    size = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
+    return np.concatenate([np.asarray(model(images[i : i + size])) for i in range(0, len(images), size)])
+
+
+def run_export(option: Export, path: Path, inputs: np.ndarray) -> tuple[np.ndarray, str]:
+    """Run an exported file as an app does, in a process of its own without TensorFlow where the format allows it.
+
+    Args:
+        option: what it is.
+        path: the file, or a SavedModel's folder.
+        inputs: ``[n, ...]`` float32, as the file takes them before any quantising.
+
+    Returns:
+        Scores ``[n, classes]`` float32, and the runtime in words.
+    """
+    if option.format in ("tflite", "onnx"):
+        from bignas_zoo.runtime.runner import LoadedFile
+
+        with LoadedFile(path) as file:
+            return file.run(inputs), file.ends.runtime
+    if option.format == "keras":
+        import keras
+
+        model = keras.saving.load_model(path, compile=False)
+        logits = _in_parts(lambda part: model(part, training=False), inputs).astype(np.float64)
+        top = np.exp(logits - logits.max(-1, keepdims=True))
+        return top / top.sum(-1, keepdims=True), f"keras {keras.version()}"
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(str(path)).signatures["classify"]
+    scores = _in_parts(lambda part: signature(tf.constant(part, tf.float32))["scores"], inputs)
+    return scores, f"tensorflow {tf.__version__}"
+
+
+def _accuracy(subject: Subject, option: Export, path: Path) -> Accuracy | None:
+    test = subject.sample.test if subject.sample else None
+    if test is None:
+        return None
+    rounded = option.io == "uint8"
+    known, said, ours = rounded in subject.first_classes, [], 0
+    batch = max(1, INPUTS_AT_ONCE // subject.resolution**2)
+    for start in range(0, len(test), batch):
+        part = test.take(slice(start, start + batch))
+        pixels = _pixels(part.pixels, subject.resolution, option)
+        scores, _ = run_export(option, path, _given(subject, option, pixels))
+        ours += int((scores.argmax(-1) == part.labels).sum())
+        if not known:
+            said.append(child_logits(subject, pixels).argmax(-1))
+    if not known:
+        subject.first_classes[rounded] = np.concatenate(said)
+    right, count = int((subject.first_classes[rounded] == test.labels).sum()), len(test)
+    return Accuracy(100 * right / count, 100 * ours / count, count, test.source)
+
+
+def _ends(subject: Subject, option: Export) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe input and output."""
+    side = subject.resolution
+    batch: int | str = option.batch if option.format == "tflite" else "batch"
+    shape = [batch, 3, side, side] if option.layout == "nchw" else [batch, side, side, 3]
+    contract = subject.preprocess.to_json()
+    given: dict[str, Any] = {
+        "name": "image",
+        "shape": shape,
+        "dtype": option.io,
+        "channels": contract["channels"],
+        "crop_size": contract["crop_size"],
+        "resize": contract["resize"],
+        "values": "pixels 0 to 255" if option.takes_pixels else "(pixel - mean) / std",
+    }
+    if not option.takes_pixels:
+        given |= {"mean": contract["mean"], "std": contract["std"]}
+    what = "logits" if option.format == "keras" else "softmax scores"
+    classes = len(subject.description["class_names"])
+    return given, {"name": "scores", "shape": [batch, classes], "dtype": option.io, "values": what}
+
+
+def _properties(subject: Subject, option: Export) -> dict[str, str]:
+    """Return what an ONNX file says of itself."""
+    from bignas_zoo.export.properties import properties
+
+    info = slice_folder.file_info(subject.description)
+    return properties(
+        name=info.name, description=info.description, version=info.version, author=info.author, license=info.license,
+        class_names=info.class_names, preprocess=subject.preprocess, resolution=subject.resolution,
+        normalised_in_graph=option.normalize_in_graph, provenance=subject.description.get("provenance"),
+    )  # fmt: skip

@@ -1,0 +1,198 @@
+"""Which slice fits a budget: the choice, and what to say when nothing fits or much is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bignas_zoo.architecture import cost
+from bignas_zoo.budget import Budget, Limit, amount
+from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.zoo.registry import Family, Slice, no_weights, paper_family
+
+if TYPE_CHECKING:
+    from bignas_zoo.latency import DeviceTable, Estimate
+
+RISKS = ("upper", "mean")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What slices take on the devices of a budget.
+
+    Attributes:
+        tables: by the devices' names.
+        risk: which figure of a prediction is held against a limit: "upper", the upper end of its bar, so that about 39
+            of 40 picks meet the limit; or "mean", the prediction itself, which every second one will exceed.
+    """
+
+    tables: Mapping[str, DeviceTable] = field(default_factory=dict)
+    risk: str = "upper"
+
+    def __post_init__(self) -> None:
+        if self.risk not in RISKS:
+            raise UsageError(f"risk: must be one of {', '.join(RISKS)}; got '{self.risk}'.")
+
+    @staticmethod
+    def of(budget: Budget, *, risk: str = "upper", tables: Sequence[DeviceTable] = ()) -> Predictor:
+        """Find the tables that a budget needs.
+
+        Args:
+            budget: its latency terms name devices.
+            risk: "upper" or "mean".
+            tables: tables of one's own, which go before those known by name.
+
+        Raises:
+            UsageError: no such risk.
+            NotFoundError: there is no table for a device.
+            IntegrityError: a table is damaged.
+        """
+        found = {}
+        for limit in budget.limits:
+            if limit.device is not None:
+                given = {table.name: table for table in tables}
+                found[limit.device] = given.get(limit.device) or _find(limit, given)
+        return Predictor(found, risk)
+
+    def estimate(self, chosen: Slice, device: str) -> Estimate:
+        """Predict a slice's latency; raises NotFoundError for blocks that the table lacks."""
+        from bignas_zoo.latency import predict
+
+        return predict(self.tables[device], chosen.spec)
+
+    def figures(self, chosen: Slice) -> dict[str, float | None]:
+        """Return everything that a budget can limit; a latency that cannot be predicted is None."""
+        found = dict(chosen.figures)
+        for device in self.tables:
+            try:
+                estimate = self.estimate(chosen, device)
+            except NotFoundError:
+                found[f"latency_ms@{device}"] = None
+            else:
+                found[f"latency_ms@{device}"] = estimate.high_ms if self.risk == "upper" else estimate.latency_ms
+        return found
+
+
+def _find(limit: Limit, given: Collection[str]) -> DeviceTable:
+    from bignas_zoo.latency import find_device
+
+    try:
+        return find_device(str(limit.device))
+    except NotFoundError as error:
+        named = f" The tables given are called {', '.join(given)}." if given else ""
+        raise NotFoundError(f"budget {limit.text!r}: {error}{named}") from error
+
+
+def pick(family: Family, budget: Budget, predictor: Predictor | None = None) -> Slice:
+    """Return the most accurate slice of a family within a budget.
+
+    Accuracy here is that on held-out images, never the reported one, so that the report stays an
+    honest measurement. A budget that only sets a lower limit (``top1>=80``) returns the slice with
+    the fewest MACs that reaches it. Ties go to fewer MACs.
+
+    Args:
+        family: where to look.
+        budget: every limit must hold.
+        predictor: for its latencies [the tables known by name, with risk "upper"].
+
+    Raises:
+        NothingFitsError: none fits; the message names the nearest and what it misses by.
+        NotFoundError: the family has no weights; or there is no latency table for a device, or it lacks blocks of
+            every slice.
+    """
+    predictor = predictor or Predictor.of(budget)
+    candidates = [s for s in family.slices if s.statistics is not None]
+    if not candidates:
+        raise NotFoundError(no_weights(family.name))
+    figures = {s.name: predictor.figures(s) for s in candidates}
+    for device in budget.devices:
+        if all(f[f"latency_ms@{device}"] is None for f in figures.values()):
+            predictor.estimate(candidates[0], device)  # raises, naming the blocks
+    fitting = [s for s in candidates if not budget.violations(figures[s.name])]
+    if not fitting:
+        raise NothingFitsError(_nearest_miss(family, candidates, budget, figures, predictor.risk))
+    if not budget.upper:
+        return min(fitting, key=lambda s: s.macs)
+    return max(fitting, key=lambda s: (s.holdout_top1 or 0.0, -s.macs))
+
+
+def check_fits(chosen: Slice, budget: Budget, predictor: Predictor | None = None) -> None:
+    """Raise NothingFitsError if a slice asked for by name is over the budget.
+
+    Raises:
+        NotFoundError: there is no table for a device, or it lacks blocks of the slice.
+    """
+    predictor = predictor or Predictor.of(budget)
+    for device in budget.devices:
+        predictor.estimate(chosen, device)
+    figures = predictor.figures(chosen)
+    misses = [_miss(figures, limit, predictor.risk) for limit in budget.violations(figures)]
+    if misses:
+        raise NothingFitsError(f"'{chosen.name}' does not meet {budget}: {'; '.join(misses)}.")
+
+
+Figures = Mapping[str, float | None]
+
+
+def _nearest_miss(
+    family: Family, candidates: list[Slice], budget: Budget, figures: Mapping[str, Figures], risk: str
+) -> str:
+    def excess(candidate: Slice) -> float:
+        mine = figures[candidate.name]
+        return sum(_excess(mine, limit) for limit in budget.violations(mine))
+
+    closest = min(candidates, key=excess)
+    mine = figures[closest.name]
+    misses = "; ".join(_miss(mine, limit, risk) for limit in budget.violations(mine))
+    return f"nothing in family '{family.name}' meets {budget}. Nearest: '{closest.name}': {misses}."
+
+
+def _excess(figures: Figures, limit: Limit) -> float:
+    figure = figures.get(limit.figure)
+    return float("inf") if figure is None else abs(figure - float(limit.value)) / float(limit.value)
+
+
+def _miss(figures: Figures, limit: Limit, risk: str) -> str:
+    figure = figures.get(limit.figure)
+    if figure is None:
+        return f"its {limit.figure} is not known"
+    off = abs(figure - float(limit.value))
+    if limit.quantity == "top1":
+        return f"top-1 {figure:.2f} % is {off:.2f} points below {limit.text}"
+    bar = ", the upper end of its bar," if limit.quantity == "latency_ms" and risk == "upper" else ""
+    return f"{amount(limit.quantity, figure)}{bar} is {amount(limit.quantity, off)} over {limit.text}"
+
+
+def underuse(chosen: Slice, budget: Budget, predictor: Predictor | None = None) -> str | None:
+    """Return a hint if a pick uses less than half of its budget, naming what would use it.
+
+    Args:
+        chosen: the pick.
+        budget: what it was picked for.
+        predictor: what it was picked by.
+
+    Returns:
+        The hint, or None if at least one limit is used by half or more.
+    """
+    predictor = predictor or Predictor.of(budget)
+    figures = predictor.figures(chosen)
+    used = max((float(figures[v.figure] or 0) / float(v.value) for v in budget.upper), default=1.0)
+    if used >= 0.5:
+        return None
+    text = f"'{chosen.name}' is the most accurate of its family, yet uses only {100 * used:.1f} % of {budget}."
+    larger = [s for s in paper_family().slices if _could_hold(s, budget, predictor)]
+    if larger:
+        best = max(larger, key=lambda s: s.macs)
+        text += (
+            f" '{best.name}' ({amount('macs', best.macs)}, ImageNet) would use it, but its weights were never "
+            "published: train space 'bignas' to have them."
+        )
+    return text
+
+
+def _could_hold(candidate: Slice, budget: Budget, predictor: Predictor) -> bool:
+    # Never exported: its weights stand for its file.
+    figures = {**predictor.figures(candidate), "bytes": cost.weight_bytes(candidate.spec)}
+    known = [(limit, figures.get(limit.figure)) for limit in budget.upper]
+    return all(figure is not None and limit.allows(figure) for limit, figure in known)
