@@ -44,11 +44,8 @@ MAY_IMPORT = {
 }
 _LOW = {*MAY_IMPORT}
 MAY_IMPORT["measure"] = _LOW - {"hub_cards"}
-MAY_IMPORT["hub"] = {"errors", "files", "zoo", "hub_cards"} | {
-    "tasks",
-    "architecture",
-    "zoo.slice_folder",
-}  # a circle still
+MAY_IMPORT["hub"] = {"errors", "files", "zoo", "hub_cards"}
+MAY_IMPORT["hub"] |= {"tasks", "architecture", "zoo.slice_folder", "models", "export"}  # a circle still
 MAY_IMPORT["zoo.slice_folder"] = _LOW  # writes as well: still
 _LOW = {*MAY_IMPORT} - {"hub"}
 MAY_IMPORT["tasks"] = _LOW | {"measure", "hub"}
