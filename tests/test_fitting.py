@@ -15,7 +15,7 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.architecture.spaces import SPACES
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, predict
 from bignas_zoo.latency.coverage import space_blocks
-from bignas_zoo.latency.fitting import fit, thousand_weights
+from bignas_zoo.latency.profiling.fitting import fit, thousand_weights
 
 TABLE = table_of(TINY)
 CHILDREN = [uniform_child(TINY, ("fitting", i)) for i in range(60)]
@@ -54,6 +54,20 @@ def test_what_a_block_takes_more_or_less_in_a_network_is_found(each: float, weig
     for spec in OTHERS:
         assert predict(table, spec).latency_ms == pytest.approx(time(spec), rel=1e-6)
     assert table.scale == pytest.approx(1.2, rel=1e-6)
+
+
+def test_fits_are_those_of_version_0_1_0() -> None:
+    """Recorded from the elimination by hand that numpy replaces."""
+
+    def time(i: int, spec: ChildSpec) -> float:
+        own = sum(0.4 + 0.05 * thousand_weights(key) for key in keys(spec))
+        return (2 + 1.2 * total(spec) + own) * (1 + 0.01 * (i % 4))
+
+    table = fit(TABLE, [(spec, time(i, spec)) for i, spec in enumerate(CHILDREN)])
+    assert (table.overhead_ms, table.scale) == pytest.approx((5.208840944451125, 1.22376939433612), rel=1e-9)
+    children = [uniform_child(TINY, ("adapt", i)) for i in (20, 21, 22)]
+    predicted = [predict(table, spec).latency_ms for spec in children]
+    assert predicted == pytest.approx([108.01366113329986, 75.89729222039338, 25.924863215866143], rel=1e-9)
 
 
 def test_no_row_falls_below_zero() -> None:

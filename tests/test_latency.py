@@ -19,9 +19,9 @@ from bignas_zoo.architecture.spaces import SPACES
 from bignas_zoo.architecture.spaces.bignas import PAPER_MODELS
 from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Validation, adapt, predict
-from bignas_zoo.latency.adaptation import solve
 from bignas_zoo.latency.coverage import Coverage, coverage, space_blocks
 from bignas_zoo.latency.interpolation import HeldOut, Index, held_out
+from bignas_zoo.latency.least_squares import least_squares
 
 SPEC = uniform_child(TINY, ("latency", 0))
 
@@ -257,11 +257,17 @@ def test_validation_of_few_networks() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(0, 10**6))
-def test_solve_agrees_with_numpy(size: int, seed: int) -> None:
+def test_least_squares_solve_the_normal_equations(size: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    a = generator.normal(size=(size + 3, size))
-    matrix, right = a.T @ a + 0.01 * np.eye(size), generator.normal(size=size)
-    assert solve(matrix.tolist(), right.tolist()) == pytest.approx(np.linalg.solve(matrix, right), rel=1e-6, abs=1e-9)
+    rows, right, penalties = generator.normal(size=(size + 3, size)), generator.normal(size=size + 3), [0.01] * size
+    expected = np.linalg.solve(rows.T @ rows + np.diag(penalties), rows.T @ right)
+    assert least_squares(rows.tolist(), right.tolist(), penalties) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_least_squares_penalise_each_unknown_by_its_own_weight() -> None:
+    # Of (x - 1)^2 + (y - 1)^2 + 3 y^2 the least is at x = 1, y = 1 / (1 + 3).
+    assert least_squares([[1, 0], [0, 1]], [1, 1], [0, 3]) == pytest.approx([1, 0.25])
+    assert least_squares([[1], [1]], [1, 3]) == pytest.approx([2])
 
 
 CHILDREN = [uniform_child(TINY, ("adapt", i)) for i in range(30)]
@@ -308,6 +314,21 @@ def test_what_each_block_takes_more_is_found() -> None:
     alone = adapt(base, [(child, 5.0 * len(plan_child(child))) for child in CHILDREN[:10]])
     errors = [abs(predict(alone, child).latency_ms / (5 * len(plan_child(child))) - 1) for child in CHILDREN[10:]]
     assert max(errors) < 0.1  # a factor has a least value
+
+
+def test_adaptations_are_those_of_version_0_1_0() -> None:
+    """Recorded from the elimination by hand that numpy replaces."""
+    base = table_of(TINY, overhead_ms=1.0)
+    times = [
+        (1.3 + 0.1 * (i % 3)) * predict(base, child).latency_ms + 0.2 * len(plan_child(child))
+        for i, child in enumerate(CHILDREN[:20])
+    ]
+    new = adapt(base, list(zip(CHILDREN, times, strict=False)))
+    predicted = [predict(new, child).latency_ms for child in CHILDREN[20:23]]
+    assert predicted == pytest.approx([116.98360084196958, 81.84579141164524, 24.092495568628568], rel=1e-9)
+    assert new.overhead_ms == pytest.approx(1.346390498149923, rel=1e-9)
+    assert new.validation is not None
+    assert new.validation.mape == pytest.approx(0.051160529766618335, rel=1e-9)
 
 
 def test_adapt_refuses_nonsense() -> None:

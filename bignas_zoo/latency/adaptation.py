@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bignas_zoo.errors import UsageError
 from bignas_zoo.latency.files import MOST_MS, NAME
 from bignas_zoo.latency.keys import BlockKey, Network
+from bignas_zoo.latency.least_squares import least_squares
 from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.prediction import Estimate, predict
 from bignas_zoo.latency.table import DeviceTable, Protocol
@@ -126,7 +127,7 @@ def fit(parts: Sequence[Parts], times: Sequence[float]) -> Fit:
     # In units of the measured time, so that errors are relative; unknown are departures from the common factor.
     rows = [[common * p.groups.get(name, 0.0) / ms for name in names] for p, ms in zip(parts, times, strict=True)]
     left = [1 - sum(row) - each * p.blocks / ms for row, p, ms in zip(rows, parts, times, strict=True)]
-    changes = _ridge(rows, left, [(NOISE / PRIOR) ** 2] * len(names))
+    changes = least_squares(rows, left, [(NOISE / PRIOR) ** 2] * len(names))
     return Fit(
         {name: common * max(LEAST_FACTOR, 1 + change) for name, change in zip(names, changes, strict=True)},
         common,
@@ -138,36 +139,14 @@ def _common(parts: Sequence[Parts], times: Sequence[float]) -> tuple[float, floa
     """Return one factor for all blocks, and the milliseconds that each block takes more."""
     unit = sum(times) / sum(p.blocks for p in parts) if any(p.blocks for p in parts) else 1.0
     rows = [[p.total / ms, unit * p.blocks / ms] for p, ms in zip(parts, times, strict=True)]
-    factor, each = _ridge(rows, [1.0] * len(rows), [0.0, (NOISE / LAUNCHES) ** 2])
+    factor, each = least_squares(rows, [1.0] * len(rows), [0.0, (NOISE / LAUNCHES) ** 2])
     least = LEAST_FACTOR * sum(times) / sum(p.total for p in parts)
     if each < 0:
-        return _ridge([row[:1] for row in rows], [1.0] * len(rows), [0.0])[0], 0.0
+        return least_squares([row[:1] for row in rows], [1.0] * len(rows))[0], 0.0
     if factor < least:  # nearly all of the time is launches
         rest = [1 - least * row[0] for row in rows]
-        return least, unit * _ridge([row[1:] for row in rows], rest, [0.0])[0]
+        return least, unit * least_squares([row[1:] for row in rows], rest)[0]
     return factor, each * unit
-
-
-def _ridge(rows: Sequence[Sequence[float]], right: Sequence[float], penalties: Sequence[float]) -> list[float]:
-    """Return the least-squares solution with a penalty on the square of each unknown."""
-    size = range(len(penalties))
-    matrix = [[sum(r[i] * r[j] for r in rows) + (penalties[i] if i == j else 0.0) for j in size] for i in size]
-    return solve(matrix, [sum(r[i] * value for r, value in zip(rows, right, strict=True)) for i in size])
-
-
-def solve(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
-    """Solve a small symmetric positive definite system by elimination (this level has no numpy)."""
-    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
-    size = len(rows)
-    for i in range(size):
-        for j in range(i + 1, size):
-            factor = rows[j][i] / rows[i][i]
-            rows[j] = [a - factor * b for a, b in zip(rows[j], rows[i], strict=True)]
-    solution = [0.0] * size
-    for i in reversed(range(size)):
-        known = sum(rows[i][j] * solution[j] for j in range(i + 1, size))
-        solution[i] = (rows[i][size] - known) / rows[i][i]
-    return solution
 
 
 def _parts(estimate: Estimate) -> Parts:
@@ -178,15 +157,17 @@ def _parts(estimate: Estimate) -> Parts:
     return Parts(groups, len(own))
 
 
-def _fitted(table: DeviceTable, found: Fit) -> DeviceTable:
+def _fitted(table: DeviceTable, change: Fit) -> DeviceTable:
     def row(key: BlockKey, m: Measurement) -> Measurement:
-        factor = table.scale * found.factors.get(group(key), found.other)
-        return Measurement(m.mean_ms * factor + found.each_ms, None if m.std_ms is None else m.std_ms * factor, m.count)
+        factor = table.scale * change.factors.get(group(key), change.other)
+        return Measurement(
+            m.mean_ms * factor + change.each_ms, None if m.std_ms is None else m.std_ms * factor, m.count
+        )
 
     return dataclasses.replace(
         table,
         rows={key: row(key, m) for key, m in table.rows.items()},
-        overhead_ms=table.overhead_ms * found.factors.get(OVERHEAD, found.other),
+        overhead_ms=table.overhead_ms * change.factors.get(OVERHEAD, change.other),
         scale=1.0,
     )
 

@@ -24,8 +24,8 @@ from bignas_zoo.files import store
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Validation, predict
 from bignas_zoo.latency import Protocol as TableProtocol
 from bignas_zoo.latency.coverage import thinned_blocks
-from bignas_zoo.latency.fitting import fit
 from bignas_zoo.latency.interpolation import held_out
+from bignas_zoo.latency.profiling.fitting import fit
 from bignas_zoo.latency.profiling.log import ANCHOR, FLOOR, LOG_SCHEMA, Log
 
 #: Files measured together. Each is a process of its own.

@@ -8,11 +8,13 @@ file of one block has costs of its own, passing maps in and out) or more, and so
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from bignas_zoo.latency.adaptation import Measured, solve
+from bignas_zoo.latency.adaptation import Measured
 from bignas_zoo.latency.keys import BlockKey
+from bignas_zoo.latency.least_squares import least_squares
 from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.prediction import predict
 from bignas_zoo.latency.table import DeviceTable
@@ -52,16 +54,17 @@ def fit(table: DeviceTable, measured: Sequence[Measured]) -> DeviceTable:
         return table
     columns = {term: [_sum(table, rows, m) for m in measured] for term, rows in _terms(table).items()}
     times = [ms for _, ms in measured]
-    found = _best(columns, times)
+    factors = _best(columns, times)
+    if len(factors) > 2:  # again, for rows that could not fall as far
+        table = dataclasses.replace(table, rows={key: _in_network(key, m, factors) for key, m in table.rows.items()})
+        factors = _best({BLOCKS: [_sum(table, table.rows, m) for m in measured]}, times, CHOICES[:1])
+    return dataclasses.replace(table, overhead_ms=factors[""], scale=factors[BLOCKS])
 
-    def row(key: BlockKey, m: Measurement) -> Measurement:
-        more = found.get(COUNT, 0.0) + found.get(WEIGHTS, 0.0) * thousand_weights(key)
-        return dataclasses.replace(m, mean_ms=max(LEAST * m.mean_ms, m.mean_ms + more / found[BLOCKS]))
 
-    if len(found) > 2:  # again, for rows that could not fall as far
-        table = dataclasses.replace(table, rows={key: row(key, m) for key, m in table.rows.items()})
-        found = _best({BLOCKS: [_sum(table, table.rows, m) for m in measured]}, times, CHOICES[:1])
-    return dataclasses.replace(table, overhead_ms=found[""], scale=found[BLOCKS])
+def _in_network(key: BlockKey, alone: Measurement, factors: Coefficients) -> Measurement:
+    """Return what a block takes in a network, before the scale."""
+    more = factors.get(COUNT, 0.0) + factors.get(WEIGHTS, 0.0) * thousand_weights(key)
+    return dataclasses.replace(alone, mean_ms=max(LEAST * alone.mean_ms, alone.mean_ms + more / factors[BLOCKS]))
 
 
 def thousand_weights(key: BlockKey) -> float:
@@ -91,12 +94,12 @@ def _best(columns: Columns, times: Sequence[float], choices: Sequence[tuple[str,
     assert best
     error = _left_out(columns, times, choices[0])
     for terms in choices[1:]:
-        found = _solved(columns, times, terms)
-        if found is None or len(times) < NETWORKS_EACH * (len(terms) + 1):
+        factors = _solved(columns, times, terms)
+        if factors is None or len(times) < NETWORKS_EACH * (len(terms) + 1):
             continue
         left_out = _left_out(columns, times, terms)
         if left_out < (1 - GAIN) * error:
-            best, error = found, left_out
+            best, error = factors, left_out
     return best
 
 
@@ -105,10 +108,10 @@ def _left_out(columns: Columns, times: Sequence[float], terms: Sequence[str]) ->
     errors = []
     for i, ms in enumerate(times):
         others = {term: [*xs[:i], *xs[i + 1 :]] for term, xs in columns.items()}
-        found = _solved(others, [*times[:i], *times[i + 1 :]], terms)
-        if found is None:
+        factors = _solved(others, [*times[:i], *times[i + 1 :]], terms)
+        if factors is None:
             return float("inf")
-        predicted = found[""] + sum(found[term] * columns[term][i] for term in terms)
+        predicted = factors[""] + sum(factors[term] * columns[term][i] for term in terms)
         errors.append(abs(predicted / ms - 1))
     return statistics.fmean(errors)
 
@@ -116,26 +119,24 @@ def _left_out(columns: Columns, times: Sequence[float], terms: Sequence[str]) ->
 def _solved(columns: Columns, times: Sequence[float], terms: Sequence[str]) -> Coefficients | None:
     """Return the overhead (under an empty name) and each term's factor, None if one is negative that cannot be."""
     full = {"": [1.0] * len(times), **{term: columns[term] for term in terms}}
-    found = _least_squares(full, times)
-    if found[""] < 0:
-        found = {"": 0.0, **_least_squares({term: columns[term] for term in terms}, times)}
-    if found[BLOCKS] <= 0 or found.get(WEIGHTS, 0.0) < 0:
+    factors = _least_relative_errors(full, times)
+    if factors[""] < 0:
+        factors = {"": 0.0, **_least_relative_errors({term: columns[term] for term in terms}, times)}
+    if factors[BLOCKS] <= 0 or factors.get(WEIGHTS, 0.0) < 0:
         return _proportional(columns[BLOCKS], times) if tuple(terms) == (BLOCKS,) else None
-    return found
+    return factors
 
 
 def _proportional(sums: Sequence[float], times: Sequence[float]) -> Coefficients:
     """Return a scale alone, for networks whose times do not rise with their sums."""
-    return {"": 0.0, **_least_squares({BLOCKS: sums}, times)}
+    return {"": 0.0, **_least_relative_errors({BLOCKS: sums}, times)}
 
 
-def _least_squares(columns: Columns, times: Sequence[float]) -> dict[str, float]:
+def _least_relative_errors(columns: Columns, times: Sequence[float]) -> dict[str, float]:
+    """Return each column's factor, columns weighted by the measured times and brought to one length."""
     relative = {name: [x / ms for x, ms in zip(xs, times, strict=True)] for name, xs in columns.items()}
-    sizes = {name: (sum(x * x for x in xs)) ** 0.5 or 1.0 for name, xs in relative.items()}
-    unit = {name: [x / sizes[name] for x in xs] for name, xs in relative.items()}
-    names = list(unit)
-    matrix = [[sum(a * b for a, b in zip(unit[p], unit[q], strict=True)) for q in names] for p in names]
-    for i, name in enumerate(names):
-        matrix[i][i] += 0.0 if name == BLOCKS else PENALTY
-    solution = solve(matrix, [sum(unit[p]) for p in names])
-    return {name: value / sizes[name] for name, value in zip(names, solution, strict=True)}
+    sizes = {name: math.hypot(*xs) or 1.0 for name, xs in relative.items()}
+    rows = [[relative[name][i] / sizes[name] for name in columns] for i in range(len(times))]
+    penalties = [0.0 if name == BLOCKS else PENALTY for name in columns]
+    solution = least_squares(rows, [1.0] * len(times), penalties)
+    return {name: value / sizes[name] for name, value in zip(columns, solution, strict=True)}
