@@ -25,7 +25,8 @@ from bignas_zoo.files import store
 from bignas_zoo.latency import DeviceTable, Estimate, Measurement, find_device, predict
 from bignas_zoo.latency.profiling.files import LocalMeter, TFLiteBuilder
 from bignas_zoo.latency.table import check_same_protocol
-from bignas_zoo.zoo.registry import DEFAULT_FAMILY, Family, get_family
+from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family
+from bignas_zoo.zoo.registry import get_family
 
 REPORT = Path(__file__).with_suffix(".md")
 ROUNDS = 25

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from bignas_zoo.tasks.push import push, push_family
     from bignas_zoo.tasks.search import search_family, search_for
     from bignas_zoo.tasks.verify import verify
-    from bignas_zoo.zoo.registry import Family, Slice, get_family, list_slices
+    from bignas_zoo.zoo.family import Family
+    from bignas_zoo.zoo.registry import get_family, list_slices
+    from bignas_zoo.zoo.slice import Slice
 
 __version__ = "0.1.0"
 
@@ -64,9 +66,9 @@ _HOMES = {
     "Budget": "bignas_zoo.budget",
     "ChildSpec": "bignas_zoo.architecture.space",
     "Export": "bignas_zoo.files.formats",
-    "Family": "bignas_zoo.zoo.registry",
+    "Family": "bignas_zoo.zoo.family",
     "SearchSpace": "bignas_zoo.architecture.space",
-    "Slice": "bignas_zoo.zoo.registry",
+    "Slice": "bignas_zoo.zoo.slice",
     "evaluate": "bignas_zoo.tasks.load",
     "export_slice": "bignas_zoo.tasks.export",
     "finetune": "bignas_zoo.tasks.finetune",

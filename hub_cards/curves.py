@@ -13,7 +13,7 @@ from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError
 from bignas_zoo.files.store import read_json, verify
 from bignas_zoo.hub_cards.drawing import BLUE, GREEN, GREY, ORANGE, new_figure, write_drawing
 from bignas_zoo.hub_cards.plots import REMAKE, mark_sandwich
-from bignas_zoo.zoo.registry import FAMILY_FILE
+from bignas_zoo.zoo.family import FAMILY_FILE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

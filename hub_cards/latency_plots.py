@@ -15,7 +15,7 @@ from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.hub_cards.drawing import BLUE, GREY, INK, LIGHT_BLUE, ORANGE, new_figure, place_labels, write_drawing
 from bignas_zoo.hub_cards.plots import PLAIN_FILL, STAGE_FILLS
 from bignas_zoo.latency import DeviceTable, Estimate, Validation, predict
-from bignas_zoo.zoo.registry import Family
+from bignas_zoo.zoo.family import Family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

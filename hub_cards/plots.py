@@ -26,7 +26,8 @@ from bignas_zoo.hub_cards.drawing import (
     place_labels,
     write_drawing,
 )
-from bignas_zoo.zoo.registry import FAMILY_FILE, Family, Slice, no_weights
+from bignas_zoo.zoo.family import FAMILY_FILE, Family, no_weights
+from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

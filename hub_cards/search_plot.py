@@ -10,7 +10,7 @@ from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BudgetError, NotFoundError
 from bignas_zoo.hub_cards.drawing import BLUE, GREEN, GREY, INK, LIGHT_BLUE, ORANGE, log_axis, new_figure, write_drawing
 from bignas_zoo.hub_cards.plots import read_front
-from bignas_zoo.zoo.registry import Family
+from bignas_zoo.zoo.family import Family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,8 @@ from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
 from bignas_zoo.tasks import export as exporting
 from bignas_zoo.tasks import get as delivery
-from bignas_zoo.zoo import registry, slice_folder
+from bignas_zoo.zoo import slice_folder
+from bignas_zoo.zoo.family import load_family
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def of_family(folder: Path) -> Target:
     """Return a family folder, all but what only drawings read."""
 
     def use() -> Any:
-        found = registry.load_family(folder)
+        found = load_family(folder)
         for record in filter(None, [found.weights, *(s.statistics for s in found.slices)]):
             store.verify(found.path(record), record.sha256, size=record.bytes, fix="")
         return found

@@ -144,7 +144,7 @@ def family_data() -> dict[str, Any]:
 
 
 def family(place: Path) -> Target:
-    from bignas_zoo.zoo.registry import load_family
+    from bignas_zoo.zoo.family import load_family
 
     folder = place / "family"
     folder.mkdir()

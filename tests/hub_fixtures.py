@@ -17,7 +17,8 @@ from bignas_zoo.hub import bundle, layout
 from bignas_zoo.hub.client import Hub
 from bignas_zoo.tasks import push as pushing
 from bignas_zoo.zoo import slice_folder as folders
-from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.slice import Slice
 
 REPO = "zoo/tiny"
 

@@ -37,7 +37,8 @@ from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import MOST_ROWS, from_json, text, to_json
 from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.profiling.profile import Plan
-from bignas_zoo.zoo.registry import DEFAULT_FAMILY, get_family
+from bignas_zoo.zoo.family import DEFAULT_FAMILY
+from bignas_zoo.zoo.registry import get_family
 
 PUBLIC = ("pixel-1-spnas", "pixel-1-tunas", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch")
 OWN = {

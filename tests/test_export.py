@@ -17,7 +17,8 @@ from bignas_zoo.models.child import build_child, set_weights
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import initial_weights
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.slice import Slice
 
 
 @pytest.fixture(scope="module")

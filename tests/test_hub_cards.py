@@ -27,6 +27,8 @@ from bignas_zoo.files import store
 from bignas_zoo.hub_cards.card import render_card
 from bignas_zoo.hub_cards.metadata import eval_results
 from bignas_zoo.zoo import registry, slice_folder
+from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.slice import Slice
 
 RECORD = {"bytes": 123_457, "sha256": "0123456789abcdef" * 4}
 PARITY = {
@@ -58,7 +60,7 @@ SHIPPED = [(f, s) for f in registry.families() if f.weights for s in f.slices]
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]\d+)?")
 
 
-def described(family: registry.Family, chosen: registry.Slice) -> dict[str, Any]:
+def described(family: Family, chosen: Slice) -> dict[str, Any]:
     files = {name: dict(RECORD) for name in ("model.tflite", "model.safetensors", "labels.txt")}
     return slice_folder.content(family, chosen, files, PARITY)
 
@@ -94,9 +96,7 @@ def forms(data: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("family", "chosen"), SHIPPED, ids=[s.name for _, s in SHIPPED])
-def test_the_file_for_leaderboards_is_what_the_hubs_own_reader_reads(
-    family: registry.Family, chosen: registry.Slice
-) -> None:
+def test_the_file_for_leaderboards_is_what_the_hubs_own_reader_reads(family: Family, chosen: Slice) -> None:
     from huggingface_hub import parse_eval_result_entries
 
     text = eval_results(described(family, chosen))
@@ -114,7 +114,7 @@ def test_no_file_for_leaderboards_without_an_accuracy_on_data_that_the_hub_has()
 
 @pytest.mark.parametrize(("family", "chosen"), SHIPPED, ids=[s.name for _, s in SHIPPED])
 @pytest.mark.parametrize("repo", [None, "zoo/some"])
-def test_the_card_of_every_shipped_slice(family: registry.Family, chosen: registry.Slice, repo: str | None) -> None:
+def test_the_card_of_every_shipped_slice(family: Family, chosen: Slice, repo: str | None) -> None:
     description = {**described(family, chosen), "latency": LATENCY}
     card = render_card(
         description, chosen.spec, EXPORTS, repo=repo, plots=("plots/architecture.png", "plots/front.png")
@@ -161,7 +161,7 @@ def test_the_same_description_gives_the_same_card(slice_folder: Path) -> None:
     assert render_card(description, chosen.spec) == render_card(json.loads(json.dumps(description)), chosen.spec)
 
 
-def slice_folder_of(folder: Path) -> tuple[registry.Slice, Any]:
+def slice_folder_of(folder: Path) -> tuple[Slice, Any]:
     return slice_folder.describe(folder)
 
 

@@ -19,8 +19,8 @@ from bignas_zoo.errors import LocalIOError, NotFoundError, NothingFitsError, Usa
 from bignas_zoo.files import store
 from bignas_zoo.latency import BlockKey, DeviceTable, write_table
 from bignas_zoo.zoo import selection
-from bignas_zoo.zoo.registry import Slice
 from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.slice import Slice
 
 #: The sums of a table without validation carry a bar of 15 %.
 UPPER = 1.15

@@ -26,7 +26,9 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.hub_cards import plots
-from bignas_zoo.zoo.registry import Family, Slice, load_family, paper_family
+from bignas_zoo.zoo.family import Family, load_family
+from bignas_zoo.zoo.registry import paper_family
+from bignas_zoo.zoo.slice import Slice
 
 SOURCE = "CIFAR-10 test (9,500 images)"
 CHOSEN_ON = "2,500 training images held out of training"

@@ -22,7 +22,8 @@ from bignas_zoo.errors import IntegrityError, NotFoundError, NothingFitsError
 from bignas_zoo.files.records import FileRecord
 from bignas_zoo.files.store import json_bytes
 from bignas_zoo.zoo import registry, selection
-from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.family import Family, load_family
+from bignas_zoo.zoo.slice import Slice
 
 SHA = "0123456789abcdef" * 4
 
@@ -344,7 +345,7 @@ def test_a_missing_key(tmp_path: Path, key: str) -> None:
     data = description()
     del data[key]
     with pytest.raises(IntegrityError, match=r"family\.json: not a valid family description \(key ") as caught:
-        registry.load_family(write_family(tmp_path, data))
+        load_family(write_family(tmp_path, data))
     assert f"'{key}'" in str(caught.value)
     assert caught.value.exit_code == 4
 
@@ -354,12 +355,12 @@ def test_a_slice_with_a_missing_key(tmp_path: Path, key: str) -> None:
     data = description()
     del data["slices"][0][key]
     with pytest.raises(IntegrityError, match=f"key '{key}' is missing"):
-        registry.load_family(write_family(tmp_path, data))
+        load_family(write_family(tmp_path, data))
 
 
 def test_another_schema(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="schema is 'bignas-zoo/family/9', this version reads"):
-        registry.load_family(write_family(tmp_path, {**description(), "schema": "bignas-zoo/family/9"}))
+        load_family(write_family(tmp_path, {**description(), "schema": "bignas-zoo/family/9"}))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"not json", b"\xff", b"null", b"[]", b"3", b'"text"', b"{}"])
@@ -377,14 +378,14 @@ def test_file_names_cannot_leave_the_folder(tmp_path: Path, name: str, place: st
     data = description()
     (data if place == "weights" else data["slices"][1])[place]["file"] = name
     with pytest.raises(IntegrityError, match="leaves the family's folder"):
-        registry.load_family(write_family(tmp_path, data))
+        load_family(write_family(tmp_path, data))
 
 
 def test_a_slice_outside_its_space(tmp_path: Path) -> None:
     data = description()
     data["slices"][0]["spec"]["resolution"] = 33
     with pytest.raises(IntegrityError, match="resolution 33 is not in space 'bignas-cifar10'"):
-        registry.load_family(write_family(tmp_path, data))
+        load_family(write_family(tmp_path, data))
 
 
 @pytest.mark.parametrize(("key", "value"), [("top1", 10**400), ("holdout_top1", 10**400), ("bytes", "12")])
@@ -392,13 +393,13 @@ def test_a_figure_that_is_no_number(tmp_path: Path, key: str, value: Any) -> Non
     data = description()
     data["slices"][0][key] = value
     with pytest.raises(IntegrityError, match="not a valid family description"):
-        registry.load_family(write_family(tmp_path, data))
+        load_family(write_family(tmp_path, data))
 
 
 def test_an_endless_file_size(tmp_path: Path) -> None:
     data = json.dumps(description()).replace('"bytes": 10', '"bytes": 1e999')
     with pytest.raises(IntegrityError, match="1e999 is too large a number"):
-        registry.load_family(write_family(tmp_path, data.encode()))
+        load_family(write_family(tmp_path, data.encode()))
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -414,7 +415,7 @@ JUNK = [None, True, -1, 0, 2.5, 10**30, float("inf"), float("nan"), "", "x", "\0
 
 def loaded_or_refused(folder: Path) -> Family | IntegrityError:
     try:
-        return registry.load_family(folder)
+        return load_family(folder)
     except IntegrityError as error:
         return error
 

@@ -14,7 +14,8 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import Budget
 from bignas_zoo.zoo import selection
-from bignas_zoo.zoo.registry import DEFAULT_FAMILY, get_family
+from bignas_zoo.zoo.family import DEFAULT_FAMILY
+from bignas_zoo.zoo.registry import get_family
 
 FAMILY = get_family(DEFAULT_FAMILY)
 

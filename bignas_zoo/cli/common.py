@@ -12,8 +12,9 @@ import click
 from bignas_zoo.budget import milliseconds
 from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.errors import NotFoundError
-from bignas_zoo.zoo.registry import Slice, families
+from bignas_zoo.zoo.registry import families
 from bignas_zoo.zoo.selection import RISKS
+from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable, Estimate

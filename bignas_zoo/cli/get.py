@@ -26,7 +26,7 @@ from bignas_zoo.cli.progress import search_progress
 from bignas_zoo.tasks import get as delivery
 from bignas_zoo.tasks import search as searching
 from bignas_zoo.tasks.search import ON_DEMAND_CHILDREN
-from bignas_zoo.zoo.registry import DEFAULT_FAMILY
+from bignas_zoo.zoo.family import DEFAULT_FAMILY
 
 if TYPE_CHECKING:
     from bignas_zoo.tasks.export import Exported

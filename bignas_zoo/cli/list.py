@@ -21,7 +21,8 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.cli.push import print_hub
 from bignas_zoo.errors import UsageError
-from bignas_zoo.zoo.registry import DEFAULT_FAMILY, Family, get_family, list_slices
+from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family
+from bignas_zoo.zoo.registry import get_family, list_slices
 
 
 @click.command("list")

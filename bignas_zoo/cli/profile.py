@@ -16,7 +16,7 @@ from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
 from bignas_zoo.files.formats import PRECISIONS
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import NAME
-from bignas_zoo.zoo.registry import DEFAULT_FAMILY
+from bignas_zoo.zoo.family import DEFAULT_FAMILY
 
 if TYPE_CHECKING:
     from bignas_zoo.architecture.space import SearchSpace

@@ -10,7 +10,8 @@ import click
 from bignas_zoo.cli.common import print_json, print_table, say
 from bignas_zoo.cli.progress import elapsed_progress, training_progress
 from bignas_zoo.tasks import load as zoo
-from bignas_zoo.zoo.registry import Family, get_family
+from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.registry import get_family
 
 DATA = "Folder of the recipe's images, a pattern or bucket of TFRecord files, or (train) a packed FILE.npz."
 TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from --data."

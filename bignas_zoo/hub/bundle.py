@@ -17,7 +17,7 @@ from bignas_zoo.hub import layout, manifest
 from bignas_zoo.tasks.get import get
 from bignas_zoo.tasks.load import Say, silent
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.registry import Slice
+from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
 
 

@@ -43,7 +43,7 @@ from bignas_zoo.search.costs import figures
 from bignas_zoo.search.evolution import Evolution
 from bignas_zoo.search.front import name_members, pareto, thin
 from bignas_zoo.search.log import Log, measured_to_json
-from bignas_zoo.zoo.registry import FAMILY_FILE, SCHEMA
+from bignas_zoo.zoo.family import FAMILY_FILE, SCHEMA
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
 FRONT_FILE, SUPERNET_FILE, MEASURED_FILE = "front.json", "supernet.safetensors", "measured.jsonl"

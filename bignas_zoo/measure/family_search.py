@@ -33,7 +33,7 @@ from bignas_zoo.search.evolution import Evolution
 from bignas_zoo.search.front import best, not_worse, pareto, thin
 from bignas_zoo.search.log import Log
 from bignas_zoo.search.random_search import RandomSearch
-from bignas_zoo.zoo.registry import Family
+from bignas_zoo.zoo.family import Family
 
 METHODS = ("coarse-to-fine", "evolution", "random")
 LOG_FILE, SETTINGS_FILE = "measured.jsonl", "settings.json"

@@ -18,7 +18,7 @@ from bignas_zoo.measure.family import Trained
 from bignas_zoo.recipes.data.dataset import open_dataset
 from bignas_zoo.recipes.recipe import parse_recipe
 from bignas_zoo.recipes.runs.log import METRICS
-from bignas_zoo.zoo.registry import Family, no_weights
+from bignas_zoo.zoo.family import Family, no_weights
 
 Say = Callable[[str], None]
 

@@ -18,8 +18,8 @@ from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget, Limit, amount
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.search.children import Figures, misses
-from bignas_zoo.zoo.registry import Slice
 from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable

@@ -21,7 +21,7 @@ from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.address import COMMIT
 from bignas_zoo.tasks import get as delivery
-from bignas_zoo.zoo import registry
+from bignas_zoo.zoo.family import check_family
 from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
 SLICES, HUB, SEARCHES, REFS = "slices", "hub", "searches", "refs"
@@ -245,7 +245,7 @@ def _check(entry: Entry) -> None:
     elif entry.kind == "hub":
         fetching.check(entry.path)
     elif (entry.path / FAMILY).is_dir():  # or else the search is not finished
-        registry.check_family(entry.path / FAMILY)
+        check_family(entry.path / FAMILY)
 
 
 def _entries() -> Iterator[Entry]:

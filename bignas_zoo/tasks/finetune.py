@@ -22,7 +22,8 @@ from bignas_zoo.recipes.finetune_settings import FinetuneSettings
 from bignas_zoo.tasks import load as zoo
 from bignas_zoo.tasks.load import Say, silent
 from bignas_zoo.zoo import registry, slice_folder
-from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.family import Family, no_weights
+from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, WEIGHTS
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _parent(name: str | Path, family: str | Path | None) -> Parent:
         )
     home, chosen = registry.find_slice(str(name), family)
     if home.weights is None or chosen.statistics is None:
-        raise NotFoundError(registry.no_weights(chosen.name))
+        raise NotFoundError(no_weights(chosen.name))
     return Parent(
         name=chosen.name,
         family=home.name,

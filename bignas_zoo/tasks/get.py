@@ -29,8 +29,9 @@ from bignas_zoo.files.formats import EXPORT_NAME
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.tasks.load import Say, check_files, cut, silent
 from bignas_zoo.zoo import registry, selection, slice_folder
-from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family, no_weights
 from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
@@ -211,11 +212,11 @@ def _choose(
     if name is None:
         if limits is None:
             raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
-        home = registry.get_family(family or registry.DEFAULT_FAMILY)
+        home = registry.get_family(family or DEFAULT_FAMILY)
         return home, selection.pick(home, limits, predictor)
     home, chosen = registry.find_slice(name, family)
     if chosen.statistics is None:
-        raise NotFoundError(registry.no_weights(chosen.name))
+        raise NotFoundError(no_weights(chosen.name))
     if limits:
         selection.check_fits(chosen, limits, predictor)
     return home, chosen

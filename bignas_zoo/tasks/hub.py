@@ -17,8 +17,8 @@ from bignas_zoo.hub_cards.metadata import TAG
 from bignas_zoo.tasks.get import GetResult
 from bignas_zoo.tasks.load import Say, silent
 from bignas_zoo.zoo import selection, slice_folder
-from bignas_zoo.zoo.registry import Slice
 from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable

@@ -15,7 +15,8 @@ from bignas_zoo.errors import NotFoundError, TrainingStoppedError, UsageError
 from bignas_zoo.files import store
 from bignas_zoo.files.records import FileRecord
 from bignas_zoo.zoo import registry, slice_folder
-from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.family import Family, no_weights
+from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def cut(family: Family, chosen: Slice) -> keras.Model:
     from bignas_zoo.models.slicing import slice_weights
 
     if chosen.statistics is None:
-        raise NotFoundError(registry.no_weights(chosen.name))
+        raise NotFoundError(no_weights(chosen.name))
     supernet = supernet_weights(family)
     statistics = _read_checked(family, chosen.statistics)
     child = build_child(chosen.spec)
@@ -58,7 +59,7 @@ def supernet_weights(family: Family) -> dict[str, np.ndarray]:
         IntegrityError: the file is missing or damaged.
     """
     if family.weights is None:
-        raise NotFoundError(registry.no_weights(family.name))
+        raise NotFoundError(no_weights(family.name))
     return _read_checked(family, family.weights)
 
 
@@ -71,7 +72,7 @@ def check_files(family: Family, chosen: Slice) -> None:
     """
     for record in (family.weights, chosen.statistics):
         if record is None:
-            raise NotFoundError(registry.no_weights(chosen.name))
+            raise NotFoundError(no_weights(chosen.name))
         _verified_path(family, record)
 
 
@@ -228,7 +229,7 @@ def evaluate(
         home, chosen = registry.find_slice(str(name), family)
         title, contract, names, spec = chosen.name, home.preprocess, home.class_names, chosen.spec
         if chosen.statistics is None:
-            raise NotFoundError(registry.no_weights(chosen.name))
+            raise NotFoundError(no_weights(chosen.name))
         child = cut(home, chosen)
     preprocess = Preprocess.from_json(contract)
     images = read_labelled(Path(data), None, preprocess.crop_size, names)

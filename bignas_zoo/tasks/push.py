@@ -24,6 +24,8 @@ from bignas_zoo.tasks.load import Say, silent
 from bignas_zoo.zoo import registry
 
 #: Waits between tries of a commit, in seconds.
+from bignas_zoo.zoo.family import no_weights
+
 WAITS = (1.0, 4.0, 10.0)
 #: After these a commit may be tried again; after any failure it is first looked up whether it was made.
 TRY_AGAIN = (None, 408, 409, 429, 500, 502, 503, 504)
@@ -171,7 +173,7 @@ def push_family(
     """
     home = registry.get_family(family)
     if home.weights is None:
-        raise NotFoundError(registry.no_weights(home.name))
+        raise NotFoundError(no_weights(home.name))
     check_owner(owner)
     targets: list[tuple[str | Path, str]] = [(s.name, check_repo(f"{owner}/{s.name}")) for s in home.slices]
     return push_all(targets, private, revision, family, token, sign, agree, say)

@@ -18,8 +18,9 @@ from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.tasks.load import Say, silent, supernet_weights
 from bignas_zoo.zoo import registry
-from bignas_zoo.zoo.registry import Family, Slice
+from bignas_zoo.zoo.family import Family, check_family, load_family
 from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
@@ -269,7 +270,7 @@ def _name(home: Family, child: Measured) -> str:
 def _is_there(target: Path, only: Mapping[str, Measured]) -> bool:
     """Return whether an earlier search has written a family of just these slices, and it is whole."""
     try:
-        family = registry.check_family(target)
+        family = check_family(target)
     except BigNASError:
         return False
     return {s.name: s.spec for s in family.slices} == {name: child.spec for name, child in only.items()}
@@ -291,7 +292,7 @@ def _digest(data: Any) -> str:
 
 
 def _result(outcome: Outcome, target: Path, folder: Path) -> SearchResult:
-    made = registry.load_family(target)
+    made = load_family(target)
     by_spec = {s.spec: s for s in made.slices}
     chosen = {budget: by_spec[child.spec] for budget, child in outcome.best.items()}
     return SearchResult(made, target, chosen, made.training["search"], folder)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from bignas_zoo.architecture import cost
 from bignas_zoo.budget import Budget, Limit, amount
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
-from bignas_zoo.zoo.registry import Family, Slice, no_weights, paper_family
+from bignas_zoo.zoo.family import Family, no_weights
+from bignas_zoo.zoo.registry import paper_family
+from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable, Estimate

@@ -17,7 +17,8 @@ from bignas_zoo.errors import IntegrityError, reason
 from bignas_zoo.files import records, store
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.records import class_names, contract, is_inside, line, printable
-from bignas_zoo.zoo.registry import Family, Slice, read_slice
+from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.slice import Slice, read_slice
 
 if TYPE_CHECKING:
     import keras

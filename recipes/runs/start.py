@@ -11,7 +11,8 @@ from bignas_zoo.files.store import verify
 from bignas_zoo.models.weights import read_weights
 from bignas_zoo.recipes.engines.engine import OPTIMIZER
 from bignas_zoo.recipes.recipe import Recipe
-from bignas_zoo.zoo.registry import Family, get_family
+from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.registry import get_family
 
 
 def starting_state(

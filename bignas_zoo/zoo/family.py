@@ -1,0 +1,124 @@
+"""A family: a supernet's weights with their slices, read from its folder (normative description: docs/FORMAT.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.errors import IntegrityError, NotFoundError, nearest, reason
+from bignas_zoo.files import records
+from bignas_zoo.files.records import FileRecord
+from bignas_zoo.files.store import SEAL, check_seal, read_json, verify
+from bignas_zoo.zoo.slice import Slice, read_slice
+
+SCHEMA = "bignas-zoo/family/2"
+#: The same without a digest of its content; families made before it are read still.
+UNSEALED = "bignas-zoo/family/1"
+FAMILY_FILE = "family.json"
+#: The family that is meant where none is named.
+DEFAULT_FAMILY = "bignas-cifar10"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A supernet with its slices.
+
+    Attributes:
+        name: of the family.
+        description: one sentence.
+        space: its search space.
+        class_names: label order of the logits.
+        preprocess: the input contract as JSON data (see `models.preprocess.Preprocess`).
+        slices: ordered by MACs.
+        folder: where its files are; None without weights.
+        weights: the supernet's file; None without weights.
+        training: how it was made: recipe, data, machine, versions, command.
+    """
+
+    name: str
+    description: str
+    space: SearchSpace
+    class_names: tuple[str, ...]
+    preprocess: Mapping[str, Any]
+    slices: tuple[Slice, ...]
+    folder: Path | None = None
+    weights: FileRecord | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, record: FileRecord) -> Path:
+        """Return the full path of one of the family's files."""
+        if self.folder is None:
+            raise NotFoundError(no_weights(self.name))
+        return self.folder / record.name
+
+    def find(self, name: str) -> Slice:
+        """Return a slice by its name, or by its short form such as ``s``.
+
+        Raises:
+            NotFoundError: the family has no such slice.
+        """
+        for candidate in self.slices:
+            if name in (candidate.name, candidate.name.removeprefix(f"{self.name}-")):
+                return candidate
+        known = [s.name for s in self.slices]
+        raise NotFoundError(f"slice '{name}': not in family '{self.name}'. {nearest(name, known)}")
+
+
+def load_family(folder: Path) -> Family:
+    """Read a family's description; weights are checked when they are loaded.
+
+    Raises:
+        IntegrityError: the description is damaged or of another schema.
+        LocalIOError: it cannot be read.
+    """
+    path = folder / FAMILY_FILE
+    data = read_json(path)
+    try:
+        if data["schema"] not in (SCHEMA, UNSEALED):
+            raise ValueError(f"schema is {data['schema']!r}, this version reads {SCHEMA!r}")
+        space = SearchSpace.from_json(data["space"])
+        slices = tuple(read_slice(entry, data["name"], space) for entry in data["slices"])
+        found = Family(
+            name=records.name(data["name"]),
+            description=records.line(data["description"]),
+            space=space,
+            class_names=records.class_names(data["class_names"], space.classes),
+            preprocess=records.contract(data["preprocess"]),
+            slices=tuple(sorted(slices, key=lambda s: s.macs)),
+            folder=folder,
+            weights=FileRecord.from_json(data["weights"]),
+            training=records.described(data["training"]),
+        )
+        if data["schema"] == SCHEMA or SEAL in data:
+            check_seal(data)
+        return found
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise IntegrityError(
+            f"{path}: not a valid family description ({reason(error)}). "
+            "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
+        ) from error
+
+
+def check_family(folder: Path) -> Family:
+    """Read a family's description, and compare its weights and statistics with their records.
+
+    Raises:
+        IntegrityError: a file is missing or damaged.
+        LocalIOError: one cannot be read.
+    """
+    family = load_family(folder)
+    for record in filter(None, [family.weights, *(s.statistics for s in family.slices)]):
+        verify(family.path(record), record.sha256, size=record.bytes, fix="")
+    return family
+
+
+def no_weights(name: str) -> str:
+    """Return the message for a slice or family without weights."""
+    return (
+        f"'{name}': its weights were never published, so there is nothing to cut. "
+        "Train the space with your own recipe (`bignas-zoo train`, see the README), "
+        f"or take a family that has weights, e.g. --family {DEFAULT_FAMILY}."
+    )
