@@ -11,7 +11,7 @@ from typing import Any
 
 from bignas_zoo.errors import UsageError
 
-#: Peak learning rates of AdamW; measured, see `docs/architecture.md`, "Fine-tuning".
+#: Peak learning rates of AdamW; measured, see docs/finetune.md.
 LEARNING_RATE = 2e-3
 LEARNING_RATE_FROZEN = 5e-2
 LABEL_SMOOTHING = 0.1

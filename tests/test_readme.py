@@ -1,7 +1,8 @@
-"""What the README promises, run as it stands there."""
+"""What README and docs promise, run as it stands there."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,57 +12,98 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-README = (ROOT / "README.md").read_text("utf-8")
+import bignas_zoo as bz
+
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: The documents that hold a table of the shipped slices.
+TABLES = [README, ROOT / "docs" / "accuracy.md"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def shown_commands(document: Path) -> list[str]:
+    """Return what stands after `bignas-zoo` in the shell examples, continued lines joined, comments left out."""
+    text = "\n".join(blocks(document, "bash")).replace("\\\n", " ")
+    return re.findall(r"bignas-zoo (\w[^#\n]*)", re.sub(r'"bignas-zoo\[.*?\]"', "", text))
 
 
 def test_the_two_commands_are_there_for_ci() -> None:
-    for name in ("get", "test"):
-        assert re.search(rf"<!-- command: {name} -->\n```bash\n[^\n]+\n```", README), name
+    for name in ("get", "test", "judges"):
+        assert re.search(rf"<!-- command: {name} -->\n```bash\n[^\n]+\n```", README.read_text("utf-8")), name
 
 
-def test_every_shown_option_exists() -> None:
+def test_the_readme_names_every_common_command() -> None:
+    commands = {line.split()[0] for line in shown_commands(README)}
+    assert {"get", "list", "show", "evaluate", "export", "finetune", "search", "train"} <= commands
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_every_shown_option_exists(document: Path) -> None:
     from click.testing import CliRunner
 
     from bignas_zoo.cli.main import main
 
-    commands = re.findall(r"bignas-zoo (\w+)", "\n".join(blocks("bash")))
-    assert {"get", "list", "show", "evaluate", "train"} <= set(commands)
-    for command in set(commands):
-        assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
-    for line in "\n".join(blocks("bash")).splitlines():
-        found = re.search(r"bignas-zoo (\w+)", line)
-        if found:
-            text = CliRunner().invoke(main, [found[1], "--help"]).stdout
-            for option in re.findall(r"(--[a-z]+)", line.split("bignas-zoo", 1)[1]):
-                assert option in text, line
+    for line in shown_commands(document):
+        command, *words = line.split()
+        help_of_it = CliRunner().invoke(main, [command, *(words[:1] if command == "cache" else []), "--help"])
+        assert help_of_it.exit_code == 0, line
+        for option in re.findall(r"(--[a-z-]+)", line):
+            assert option in help_of_it.stdout, line
 
 
-def test_linked_files_exist() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r'src="([^":]+)"', README)
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda d: d.name)
+def test_linked_files_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", TABLES, ids=lambda d: d.name)
+def test_tables_say_what_the_family_says(document: Path) -> None:
+    from click.testing import CliRunner
+
+    from bignas_zoo.cli.main import main
+
+    listed = json.loads(CliRunner().invoke(main, ["list", "--json"]).stdout)["slices"]
+    slices = {entry["name"]: entry for entry in listed if entry["weights"]}
+    rows = re.findall(r"^\| `(bignas-cifar10-\S+)` \| (.*) \|$", document.read_text("utf-8"), re.MULTILINE)
+    assert len(rows) == (6 if document == README else len(slices))
+    for name, cells in rows:
+        of = slices[name]
+        expected = [f"{of['macs'] / 1e6:.2f}", f"{of['parameters']:,}", f"{of['bytes']:,} B", str(of["resolution"])]
+        expected += [f"{of['top1']:.2f} %", f"{of['holdout_top1']:.2f} %"]
+        shown = cells.split(" | ")
+        assert shown == expected[: len(shown)], name
 
 
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path) -> None:
-    (example,) = blocks("python")
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    (example,) = blocks(README, "python")
+    run_example(example, tmp_path)
     assert (tmp_path / "classifier" / "model.tflite").is_file()
     assert (tmp_path / "mine.tflite").is_file()
+    assert (tmp_path / "mine.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_example_of_int8_runs(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "docs" / "export.md", "python")
+    run_example(example, tmp_path)
+    assert (tmp_path / "s-int8.tflite").is_file()
+
+
+def run_example(example: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.slow
 def test_the_example_on_a_card_runs(tmp_path: Path) -> None:
-    import bignas_zoo as bz
-
     result = bz.get(budget="400MFLOPs", output=tmp_path / "slice")
     card = (result.path / "README.md").read_text("utf-8")
     prepare, way, _ = re.findall(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)

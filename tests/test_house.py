@@ -1,0 +1,80 @@
+"""Rules of the house that the source shows: entries, lengths, words, and that the documents name what is there."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "bignas_zoo"
+SHIPPED = [ROOT / name for name in ("bignas_zoo", "export", "recipes", "hub_cards")]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Endings that make another form of the same word: search, searching, searcher.
+ENDINGS = re.compile(r"(ing|er|ers|es|s|e)$")
+
+
+def entries() -> list[str]:
+    return sorted(path.name for path in PACKAGE.iterdir() if path.name != "__pycache__")
+
+
+def words(entry: str) -> set[str]:
+    return {ENDINGS.sub("", word) for word in entry.removesuffix(".py").strip("_").split("_")}
+
+
+def test_the_package_has_few_entries_at_its_top() -> None:
+    assert len(entries()) <= 17, entries()
+
+
+def test_no_two_rooms_share_a_word() -> None:
+    shared = [(a, b) for a, b in itertools.combinations(entries(), 2) if words(a) & words(b)]
+    assert shared == []
+
+
+@pytest.mark.parametrize("pair", [("search", "searching.py"), ("zoo", "zoo.py"), ("export", "exporter.py")])
+def test_forms_of_one_word_are_told(pair: tuple[str, str]) -> None:
+    assert words(pair[0]) & words(pair[1])
+
+
+def test_files_are_short() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
+        for folder in SHIPPED
+        for path in folder.rglob("*.py")
+    }
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def test_the_documents_that_are_read_first_are_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 10_000
+    assert len((ROOT / "docs" / "architecture.md").read_text("utf-8").splitlines()) <= 120
+
+
+def named_files(text: str) -> set[str]:
+    """Return what ends like a source file among the words in backticks."""
+    words = {word for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()}
+    return {word for word in words if re.fullmatch(r"\w[\w./-]*\.(py|sh|yaml|cfg|j2)", word)}
+
+
+def exists(path: str) -> bool:
+    """Return whether a path is there from the root or the package on; a bare name anywhere in shipped code or tests."""
+    folders = [*SHIPPED, ROOT / "tests", ROOT / "examples"]
+    somewhere = (match for folder in folders if "/" not in path for match in folder.rglob(path))
+    return (ROOT / path).exists() or (PACKAGE / path).exists() or any(somewhere)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_files_that_documents_name_exist(document: Path) -> None:
+    assert sorted(path for path in named_files(document.read_text("utf-8")) if not exists(path)) == []
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\S+?)/?` \| (.*) \|$", text, re.MULTILINE))
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms | {"export", "recipes", "hub_cards"} <= set(rows)
+    for room, holds in rows.items():
+        place = next(place / room for place in (PACKAGE, ROOT) if (place / room).exists())
+        assert [name for name in re.findall(r"`([\w/.]+\.(?:py|sh))`", holds) if not (place / name).exists()] == []
