@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bignas_zoo.architecture.plan import Block
-from bignas_zoo.architecture.space import SqueezeExcite
+from bignas_zoo.architecture.blocks import Block
+from bignas_zoo.architecture.forms import SqueezeExcite
 from bignas_zoo.files.store import atomic_write
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Protocol, adapt, predict
 

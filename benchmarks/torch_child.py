@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.blocks import Block
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.space import ChildSpec
 
 ACTIVATIONS = {
@@ -93,7 +94,7 @@ class TorchChild(nn.Module):
     def __init__(self, spec: ChildSpec, weights: Mapping[str, np.ndarray]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for block in plan_child(spec):
+        for block in plan(spec):
             own = {name.removeprefix(block.name): w for name, w in weights.items() if name.startswith(f"{block.name}.")}
             if block.kind == "mbconv":
                 layers.append(MBConv(block, own, spec.space.bn_epsilon))

@@ -58,7 +58,8 @@ def attentivenas_sized() -> Any:
     Its blocks are this project's: its head and shortcuts differ, so weights do not fit; the work is the same to a few
     percent (smallest child 207 MMACs, the original 203).
     """
-    from bignas_zoo.architecture.space import SearchSpace, SqueezeExcite, StageSpace
+    from bignas_zoo.architecture.forms import SqueezeExcite
+    from bignas_zoo.architecture.space import SearchSpace, StageSpace
 
     gate = SqueezeExcite(source="expanded", rounding=8, activation="relu", gate="hard_sigmoid")
 

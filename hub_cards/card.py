@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import amount
 from bignas_zoo.hub_cards.metadata import metadata
@@ -55,9 +55,9 @@ def render_card(
     blocks = [
         {
             "name": b.name, "size_in": b.size_in, "cin": b.cin, "mid": b.mid, "cout": b.cout,
-            "kernel": b.kernel, "stride": b.stride, "expands": b.expands, "macs": sum(op.macs for op in b.ops),
+            "kernel": b.kernel, "stride": b.stride, "expands": b.expands, "macs": b.macs,
         }
-        for b in plan_child(spec)
+        for b in plan(spec)
     ]  # fmt: skip
     text: str = environment.get_template(MAIN).render(
         # Folders older than a key lack it.

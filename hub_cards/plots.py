@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.blocks import Block
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.errors import IntegrityError, NotFoundError, UsageError, reason
 from bignas_zoo.files.records import FileRecord
 from bignas_zoo.files.store import read_json, verify
@@ -102,7 +103,7 @@ def plot_curve(family: Family, path: Path) -> None:
 
 
 def _architectures(slices: Sequence[Slice]) -> Figure:
-    plans = [plan_child(s.spec) for s in slices]
+    plans = [plan(s.spec) for s in slices]
     rows = _rows(plans)
     width = GUTTER + COLUMN * len(slices) + MARGIN
     caption = textwrap.wrap(_caption(slices), int((width - 2 * MARGIN) / 0.058))
@@ -111,11 +112,11 @@ def _architectures(slices: Sequence[Slice]) -> Figure:
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(depth, -HEADING))
     axes.axis("off")
-    for stage in sorted({b.stage for plan in plans for b in plan if b.kind == "mbconv"}):
+    for stage in sorted({b.stage for blocks in plans for b in blocks if b.of_stage}):
         mine = [y for (s, _), y in rows.items() if s == stage]
         axes.text(MARGIN, (mine[0] + mine[-1]) / 2, f"stage {stage + 1}", va="center", color=GREY, fontsize=8)
-    for i, (chosen, plan) in enumerate(zip(slices, plans, strict=True)):
-        _draw_column(axes, GUTTER + COLUMN * i, chosen, plan, rows)
+    for i, (chosen, blocks) in enumerate(zip(slices, plans, strict=True)):
+        _draw_column(axes, GUTTER + COLUMN * i, chosen, blocks, rows)
     for i, line in enumerate(caption, start=1):
         axes.text(MARGIN, depth - LINE * (len(caption) + 0.8 - i), line, fontsize=7.5, color=GREY)
     return figure
@@ -123,7 +124,7 @@ def _architectures(slices: Sequence[Slice]) -> Figure:
 
 def _rows(plans: Iterable[Sequence[Block]]) -> dict[tuple[int, int], float]:
     """Return the height of each row's middle, in inches below the first one, in order."""
-    keys = sorted({_row(block) for plan in plans for block in plan})
+    keys = sorted({_row(block) for blocks in plans for block in blocks})
     rows, y = {keys[0]: 0.0}, 0.0
     for before, key in pairwise(keys):
         y += ROW + (STAGE_GAP if key[0] != before[0] else 0)
@@ -137,15 +138,15 @@ def _row(block: Block) -> tuple[int, int]:
 
 
 def _draw_column(
-    axes: Axes, left: float, chosen: Slice, plan: Sequence[Block], rows: Mapping[tuple[int, int], float]
+    axes: Axes, left: float, chosen: Slice, blocks: Sequence[Block], rows: Mapping[tuple[int, int], float]
 ) -> None:
     middle = left + PIXELS + BLOCK_WIDTH / 2
     axes.text(middle, -HEADING + 0.27, chosen.name, ha="center", fontsize=10, fontweight="bold", color=INK)
     for i, line in enumerate(_figures(chosen)):
         axes.text(middle, -HEADING + 0.45 + LINE * i, line, ha="center", fontsize=8, color=INK)
-    axes.plot([middle] * 2, [rows[_row(plan[i])] for i in (0, -1)], color=GREY, linewidth=1, zorder=0)
+    axes.plot([middle] * 2, [rows[_row(blocks[i])] for i in (0, -1)], color=GREY, linewidth=1, zorder=0)
     size = 0
-    for block in plan:
+    for block in blocks:
         y = rows[_row(block)]
         _draw_block(axes, middle, y, block)
         if block.size_in != size and block.kind != "classifier":
@@ -159,7 +160,7 @@ def _draw_block(axes: Axes, middle: float, y: float, block: Block) -> None:
     half, tall = BLOCK_WIDTH / 2, BLOCK_HEIGHT / 2
     narrow = half - (0.16 if block.stride == 2 else 0)
     corners = [(-half, -tall), (half, -tall), (narrow, tall), (-narrow, tall)]
-    fill = STAGE_FILLS[block.stage % len(STAGE_FILLS)] if block.kind == "mbconv" else PLAIN_FILL
+    fill = STAGE_FILLS[block.stage % len(STAGE_FILLS)] if block.of_stage else PLAIN_FILL
     axes.add_patch(
         Polygon([(middle + x, y + d) for x, d in corners], facecolor=fill, edgecolor="#555555", linewidth=0.7)
     )
@@ -193,7 +194,7 @@ def _figures(chosen: Slice) -> tuple[str, str, str]:
 
 
 def _caption(slices: Sequence[Slice]) -> str:
-    blocks = [b for b in plan_child(slices[0].spec) if b.kernel > 1 and b.cin > 3]  # neither stem nor head
+    blocks = [b for b in plan(slices[0].spec) if b.kernel > 1 and b.cin > 3]  # neither stem nor head
     block = next((b for b in blocks if b.expands), blocks[0])
     sources = dict.fromkeys(s.top1_source for s in slices if s.top1 is not None)
     return (

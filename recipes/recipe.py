@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.architecture.space import ACTIVATIONS, SearchSpace
+from bignas_zoo.architecture.forms import ACTIVATIONS
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.architecture.spaces import get_space, variant
 from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, SpaceError, nearest
 from bignas_zoo.recipes import strict_yaml

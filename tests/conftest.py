@@ -18,7 +18,8 @@ if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plug
     # The TPU's compiler without a TPU: JAX would look for one, and complain on stderr that there is none.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from bignas_zoo.architecture.space import SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.architecture.forms import SqueezeExcite
+from bignas_zoo.architecture.space import SearchSpace, StageSpace
 from bignas_zoo.architecture.spaces import variant
 
 # A shell's background jobs ignore Ctrl-C; ours, and those that tests start, are to know it.

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_tables import PHONE, row, table_of
 
-from bignas_zoo.architecture.plan import Block
+from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.spaces.bignas import PAPER_MODELS
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.latency import (

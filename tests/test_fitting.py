@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY
 from latency_tables import PHONE, table_of, time_of
 
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.architecture.spaces import SPACES
@@ -23,7 +23,7 @@ OTHERS = [uniform_child(TINY, ("others", i)) for i in range(20)]
 
 
 def keys(spec: ChildSpec) -> list[BlockKey]:
-    return [BlockKey.of(block) for block in plan_child(spec)]
+    return [BlockKey.of(block) for block in plan(spec)]
 
 
 def total(spec: ChildSpec) -> float:
@@ -109,6 +109,6 @@ def test_interpolated_blocks_are_fitted_as_they_are_predicted() -> None:
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_weights_of_a_block_are_those_of_its_plan(name: str) -> None:
     """Kernels of the plan, without biases and batch norms."""
-    for block in plan_child(uniform_child(SPACES[name], ("weights", 0))):
+    for block in plan(uniform_child(SPACES[name], ("weights", 0))):
         kernels = sum(int(np.prod(op.kernel_shape)) for op in block.ops)
         assert thousand_weights(BlockKey.of(block)) == pytest.approx(kernels / 1000), block.name

@@ -21,7 +21,7 @@ from hub_repos import WRITER
 from hub_server import HubServer
 
 import bignas_zoo as bz
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.cli.main import main
 from bignas_zoo.files import store
 from bignas_zoo.hub_cards.card import render_card
@@ -137,11 +137,11 @@ def test_the_card_of_every_shipped_slice(family: Family, chosen: Slice, repo: st
         "| 65,432 | int8 | 3.1e-02 | 333 images of CIFAR-10 | 84.99 % on 2,000 images (CIFAR-10 \\| test) | 0.55 |"
         in body
     )
-    plan = [
-        (b.name, b.size_in, b.cin, b.mid, b.cout, b.kernel, sum(o.macs for o in b.ops)) for b in plan_child(chosen.spec)
+    blocks = [
+        (b.name, b.size_in, b.cin, b.mid, b.cout, b.kernel, sum(o.macs for o in b.ops)) for b in plan(chosen.spec)
     ]
     template = "".join(p.read_text("utf-8") for p in (ROOT / "hub_cards").glob("*.j2"))
-    known = forms([description, EXPORTS, plan, chosen.spec.space.classes]) | set(NUMBER.findall(template))
+    known = forms([description, EXPORTS, blocks, chosen.spec.space.classes]) | set(NUMBER.findall(template))
     unknown = [n for n in NUMBER.findall(body) if n not in known and n.replace(",", "") not in known]
     # Widths, sizes and the like are in slice.json too, as the child; short numbers may be parts of names.
     assert [n for n in unknown if not re.search(rf"[a-zA-Z0-9_-]{re.escape(n)}", body)] == []

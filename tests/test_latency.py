@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latency_tables import PHONE, row, table_of, time_of
 
-from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.blocks import Block
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.architecture.spaces import SPACES
@@ -39,7 +40,7 @@ def block(key: BlockKey, name: str = "stage1.layer1") -> Block:
 
 
 def test_a_key_has_everything_of_a_block_that_costs_time() -> None:
-    (stem, first, *_, head, classifier) = plan_child(
+    (stem, first, *_, head, classifier) = plan(
         SPACES["bignas"].spec(
             resolution=224,
             widths=[32, 16, 24, 40, 80, 112, 192, 320, 1280],
@@ -62,9 +63,9 @@ def test_a_key_has_everything_of_a_block_that_costs_time() -> None:
 
 def test_a_prediction_is_overhead_and_scale_times_the_sum() -> None:
     estimate = predict(table_of(TINY, overhead_ms=3.0, scale=1.25), SPEC)
-    by_hand = [1.25 * time_of(BlockKey.of(b)) for b in plan_child(SPEC)]
+    by_hand = [1.25 * time_of(BlockKey.of(b)) for b in plan(SPEC)]
     assert [b.ms for b in estimate.blocks] == pytest.approx(by_hand)
-    assert [b.name for b in estimate.blocks] == [b.name for b in plan_child(SPEC)]
+    assert [b.name for b in estimate.blocks] == [b.name for b in plan(SPEC)]
     assert estimate.latency_ms == pytest.approx(3.0 + sum(by_hand))
     assert {b.source for b in estimate.blocks} == {"measured"}
     assert estimate.latency_ms == pytest.approx(estimate.overhead_ms + sum(b.ms for b in estimate.blocks))
@@ -179,7 +180,7 @@ def test_missing_blocks_are_named_and_never_zero() -> None:
     with pytest.raises(NotFoundError) as caught:
         predict(lacking, SPEC)
     text = str(caught.value)
-    assert f"device 'phone': 1 of {len(plan_child(SPEC))} blocks are neither in its table nor between" in text
+    assert f"device 'phone': 1 of {len(plan(SPEC))} blocks are neither in its table nor between" in text
     assert "stem (stem " in text
     assert "It covers: but stems" in text
     included = dataclasses.replace(
@@ -199,9 +200,9 @@ def test_all_children_of_a_space_are_made_of_its_blocks() -> None:
         keys = space_blocks(space)
         for number in range(60):
             drawn = uniform_child(space, ("blocks", number))
-            assert {BlockKey.of(b) for b in plan_child(drawn)} <= set(keys)
+            assert {BlockKey.of(b) for b in plan(drawn)} <= set(keys)
         for end in (space.smallest, space.biggest):
-            assert {BlockKey.of(b) for b in plan_child(end)} <= set(keys)
+            assert {BlockKey.of(b) for b in plan(end)} <= set(keys)
     assert coverage(table_of(TINY), space_blocks(TINY)) == Coverage(len(space_blocks(TINY)), 0, 0)
     assert coverage(table_of(TINY), space_blocks(SPACES["bignas"], (224,))).missing == len(
         space_blocks(SPACES["bignas"], (224,))
@@ -307,12 +308,12 @@ def test_what_each_block_takes_more_is_found() -> None:
     base = table_of(TINY)
 
     def true(child: ChildSpec) -> float:
-        return 0.5 * predict(base, child).latency_ms + 5 * len(plan_child(child))
+        return 0.5 * predict(base, child).latency_ms + 5 * len(plan(child))
 
     new = adapt(base, [(child, true(child)) for child in CHILDREN[:10]])
     assert max(abs(predict(new, child).latency_ms / true(child) - 1) for child in CHILDREN[10:]) < 0.01
-    alone = adapt(base, [(child, 5.0 * len(plan_child(child))) for child in CHILDREN[:10]])
-    errors = [abs(predict(alone, child).latency_ms / (5 * len(plan_child(child))) - 1) for child in CHILDREN[10:]]
+    alone = adapt(base, [(child, 5.0 * len(plan(child))) for child in CHILDREN[:10]])
+    errors = [abs(predict(alone, child).latency_ms / (5 * len(plan(child))) - 1) for child in CHILDREN[10:]]
     assert max(errors) < 0.1  # a factor has a least value
 
 
@@ -320,7 +321,7 @@ def test_adaptations_are_those_of_version_0_1_0() -> None:
     """Recorded from the elimination by hand that numpy replaces."""
     base = table_of(TINY, overhead_ms=1.0)
     times = [
-        (1.3 + 0.1 * (i % 3)) * predict(base, child).latency_ms + 0.2 * len(plan_child(child))
+        (1.3 + 0.1 * (i % 3)) * predict(base, child).latency_ms + 0.2 * len(plan(child))
         for i, child in enumerate(CHILDREN[:20])
     ]
     new = adapt(base, list(zip(CHILDREN, times, strict=False)))

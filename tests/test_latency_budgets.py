@@ -12,7 +12,7 @@ from conftest import TINY
 from latency_tables import PHONE, table_of, time_of
 
 import bignas_zoo as bz
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.budget import Budget, amount
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import LocalIOError, NotFoundError, NothingFitsError, UsageError
@@ -27,7 +27,7 @@ UPPER = 1.15
 
 
 def milliseconds(chosen: Slice, overhead: float = 2.0) -> float:
-    return overhead + sum(time_of(BlockKey.of(block)) for block in plan_child(chosen.spec))
+    return overhead + sum(time_of(BlockKey.of(block)) for block in plan(chosen.spec))
 
 
 @pytest.fixture
@@ -101,9 +101,9 @@ def test_a_device_without_these_blocks_is_an_error_that_names_them(family: bz.Fa
 
 def test_slices_that_cannot_be_predicted_are_left_out(phone: DeviceTable, family: bz.Family) -> None:
     fastest = min(family.slices, key=milliseconds)
-    needed = {BlockKey.of(b) for b in plan_child(fastest.spec)}
+    needed = {BlockKey.of(b) for b in plan(fastest.spec)}
     partial = dataclasses.replace(phone, name="partial", rows={k: m for k, m in phone.rows.items() if k in needed})
-    predictable = [s for s in family.slices if {BlockKey.of(b) for b in plan_child(s.spec)} <= needed]
+    predictable = [s for s in family.slices if {BlockKey.of(b) for b in plan(s.spec)} <= needed]
     budget = Budget.parse("1000ms@partial")
     picked = selection.pick(family, budget, Predictor.of(budget, tables=[partial]))
     assert picked.name in {s.name for s in predictable}

@@ -8,9 +8,10 @@ import pytest
 from conftest import LAYERWISE, TINY
 
 from bignas_zoo.architecture import cost
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.forms import SqueezeExcite
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform_child
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
 from bignas_zoo.architecture.spaces import variant
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
@@ -143,7 +144,7 @@ def test_map_sizes_round_up(resolution: int, sizes: list[int]) -> None:
         depths=[1, 2, 2, 2, 2, 2, 1],
         kernels=[3] * 7,
     )
-    last_of_stage = {block.stage: block.size_out for block in plan_child(child) if block.kind in ("stem", "mbconv")}
+    last_of_stage = {block.stage: block.size_out for block in plan(child) if block.kind in ("stem", "mbconv")}
     assert [last_of_stage[i] for i in range(-1, 7)] == sizes
 
 
@@ -151,7 +152,7 @@ def test_map_sizes_round_up(resolution: int, sizes: list[int]) -> None:
 def test_blocks_of_a_plan_join_up(space: SearchSpace) -> None:
     for n in range(50):
         child = uniform_child(space, ("join", n))
-        *body, classifier = plan_child(child)
+        *body, classifier = plan(child)
         assert [b.cin for b in body[1:]] == [b.cout for b in body[:-1]]
         assert [b.size_in for b in body[1:]] == [b.size_out for b in body[:-1]]
         assert (classifier.cin, classifier.cout) == (body[-1].cout, 1000)
@@ -161,7 +162,7 @@ def test_blocks_of_a_plan_join_up(space: SearchSpace) -> None:
 
 
 def test_only_the_first_layer_of_a_stage_projects_its_shortcut() -> None:
-    blocks = [b for b in plan_child(PAPER_MODELS["bignas-xl"]) if b.kind == "mbconv"]
+    blocks = [b for b in plan(PAPER_MODELS["bignas-xl"]) if b.kind == "mbconv"]
     assert [b.shortcut == "project" for b in blocks] == [b.layer == 0 for b in blocks]
     assert [b.stride for b in blocks if b.layer == 0] == [1, 2, 2, 2, 1, 2, 1]
     assert {b.stride for b in blocks if b.layer > 0} == {1}
@@ -223,7 +224,7 @@ def test_counts_with_layerwise_widths_by_hand() -> None:
     biases = (4 + 16) + 2 * (8 + 32) + 2
     batch_norms = 4 * (8 + (16 + 16 + 16) + (32 + 32 + 16) + (32 + 32 + 8) + 16)
     assert cost.parameters(child) == weights + biases + batch_norms == 4552 + 102 + 896
-    assert [(b.shortcut, b.cin, b.cout) for b in plan_child(child) if b.kind == "mbconv"] == [
+    assert [(b.shortcut, b.cin, b.cout) for b in plan(child) if b.kind == "mbconv"] == [
         ("project", 8, 16),
         ("identity", 16, 16),
         ("identity", 16, 8),

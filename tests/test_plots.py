@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 from conftest import LAYERWISE_CHILD
 
 from bignas_zoo.architecture import cost
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
@@ -168,7 +168,7 @@ def test_one_slice_block_by_block(tmp_path: Path) -> None:
     path = tmp_path / "one.svg"
     plots.plot_architectures([chosen], path)
     found = texts(path)
-    blocks = plan_child(chosen.spec)
+    blocks = plan(chosen.spec)
     mbconvs = [b for b in blocks if b.kind == "mbconv"]
     labels = [t for t in found if re.fullmatch(r"(×\d+  )?k\dx\d → \d+", t)]
     assert len(labels) == len(mbconvs)

@@ -10,7 +10,7 @@ import pytest
 from conftest import LAYERWISE, LAYERWISE_CHILD, TINY
 from equality import random_weights
 
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import mutate
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.measure.evaluate import Evaluator
@@ -21,7 +21,7 @@ from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages
 
 PREPROCESS = Preprocess(20, (128.0,) * 3, (64.0,) * 3)
-BLOCKS = plan_child(TINY.biggest)
+BLOCKS = plan(TINY.biggest)
 
 
 def pictures(seed: int, count: int) -> np.ndarray:
@@ -58,7 +58,7 @@ def test_the_longest_beginning_is_found() -> None:
     assert kept.longest("images", BLOCKS) == (5, 5)
     assert kept.longest("images", BLOCKS[:4]) == (3, 3)
     assert kept.longest("other images", BLOCKS) == (0, None)
-    other = plan_child(TINY.smallest)
+    other = plan(TINY.smallest)
     assert other[0] != BLOCKS[0]
     assert kept.longest("images", other) == (0, None)
     kept.keep("images", BLOCKS[:1], "the stem alone", 1)
@@ -119,7 +119,7 @@ def test_the_numbers_are_the_same(start: ChildSpec, limit: int, runs: list[str])
                 np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
         np.testing.assert_array_equal(alone.logits(x, expected), beside.logits(x, found, "images"))
         assert kept.size_bytes <= limit
-    blocks = sum(2 * len(plan_child(spec)) - 1 for spec in specs)
+    blocks = sum(2 * len(plan(spec)) - 1 for spec in specs)
     assert blocks < len(runs) < 2 * blocks  # those of `alone`, and some of `beside`
 
 

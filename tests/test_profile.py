@@ -11,7 +11,8 @@ import pytest
 from conftest import TINY
 from latency_tables import PHONE, time_of
 
-from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.blocks import Block
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform, uniform_child
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
 from bignas_zoo.architecture.spaces import SPACES
@@ -32,7 +33,7 @@ class Written:
             if isinstance(part, Block):
                 taken = FLOOR_MS + time_of(BlockKey.of(part))
             else:
-                taken = OVERHEAD + SCALE * sum(time_of(BlockKey.of(b)) for b in plan_child(part))
+                taken = OVERHEAD + SCALE * sum(time_of(BlockKey.of(b)) for b in plan(part))
             path.write_text(str(taken))
 
     def floor(self, path: Path) -> None:
@@ -74,7 +75,7 @@ def test_overhead_and_scale_are_found_and_checked(tmp_path: Path) -> None:
     assert table.validation.worst < 1e-9
     for number in range(20):
         child = uniform_child(TINY, ("other", number))
-        exact = OVERHEAD + SCALE * sum(time_of(BlockKey.of(b)) for b in plan_child(child))
+        exact = OVERHEAD + SCALE * sum(time_of(BlockKey.of(b)) for b in plan(child))
         assert predict(table, child).latency_ms == pytest.approx(exact)
 
 

@@ -13,7 +13,7 @@ from latency_tables import table_of, time_of
 
 import bignas_zoo as bz
 from bignas_zoo.architecture import cost
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
@@ -27,7 +27,7 @@ SPECS = list(dict.fromkeys(uniform_child(TINY, ("costs", i)) for i in range(40))
 
 
 def milliseconds(spec: bz.ChildSpec) -> float:
-    return 2.0 + sum(time_of(BlockKey.of(block)) for block in plan_child(spec))
+    return 2.0 + sum(time_of(BlockKey.of(block)) for block in plan(spec))
 
 
 def phone() -> DeviceTable:
@@ -52,7 +52,7 @@ def test_a_device_may_be_named_by_the_front_alone() -> None:
 
 
 def test_a_child_with_blocks_that_a_table_lacks_meets_no_limit() -> None:
-    small = {BlockKey.of(block) for block in plan_child(TINY.smallest)}
+    small = {BlockKey.of(block) for block in plan(TINY.smallest)}
     whole = phone()
     table = table_of(TINY, overhead_ms=2.0, rows={k: v for k, v in whole.rows.items() if k in small})
     budgets = [Budget.parse("9999ms@phone")]

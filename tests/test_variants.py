@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bignas_zoo.architecture import cost
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.forms import ACTIVATIONS, SqueezeExcite
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform_child
-from bignas_zoo.architecture.space import ACTIVATIONS, ChildSpec, SearchSpace, SqueezeExcite
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces import variant
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
@@ -61,7 +62,7 @@ def test_squeeze_excite_follows_the_activation() -> None:
     assert {s.squeeze_excite for s in hard.stages} == {SqueezeExcite(activation="hard_swish", gate="hard_sigmoid")}
     relu = variant(BIGNAS, activation="relu6")
     assert {s.squeeze_excite for s in relu.stages} == {SqueezeExcite(activation="relu6")}
-    assert {b.activation for b in plan_child(hard.biggest)} == {"hard_swish", "softmax"}
+    assert {b.activation for b in plan(hard.biggest)} == {"hard_swish", "softmax"}
     # A form with an activation of its own keeps it: stage 3 of the tiny space has relu inside.
     tiny = variant(TINY, activation="relu6")
     assert tiny.stages[2].squeeze_excite == TINY.stages[2].squeeze_excite

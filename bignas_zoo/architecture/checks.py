@@ -9,7 +9,7 @@ from bignas_zoo.errors import SpaceError
 
 WIDTH_STEP = 8
 #: Far above any network; what a file of others asks for must not take the machine's memory.
-MOST_CHOICES, MOST_STAGES, MOST_DEPTH, MOST = 1_024, 64, 256, 1 << 20
+MOST_CHOICES, MOST_STAGES, MOST_DEPTH, MOST_BLOCKS, MOST = 1_024, 64, 256, 1_024, 1 << 20
 
 
 def choice(what: str, value: Any, allowed: tuple[int, ...], where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bignas_zoo.architecture import cost
-from bignas_zoo.architecture.plan import plan_child
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.cli.common import (
     MACS_NOTE,
     SliceName,
@@ -36,7 +36,7 @@ from bignas_zoo.tasks.load import find
 def show_command(name: str, family: str | None, device: str | None, as_json: bool, plot: Path | None) -> None:
     """Show one slice (or slice folder): cost, accuracy, and its blocks."""
     chosen = find(name, family)
-    blocks = plan_child(chosen.spec)
+    blocks = plan(chosen.spec)
     (estimate,), problem = estimates(device, [chosen])
     if plot:
         from bignas_zoo.hub_cards.plots import plot_architectures
@@ -44,7 +44,7 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
         plot_architectures([chosen], plot)
         say(f"drawn: {plot}")
     if as_json:
-        rows = [{**asdict(b), "macs": sum(op.macs for op in b.ops)} for b in blocks]
+        rows = [{**asdict(b), "macs": b.macs} for b in blocks]
         extra: dict[str, Any] = {} if device is None else {"latency": estimate and estimate.to_json()}
         extra |= {"peak_activation_bytes": cost.peak_activation_bytes(chosen.spec)}
         print_json("show", {**chosen.to_json(), **extra, "child": chosen.spec.to_json(), "blocks": rows})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bignas_zoo.errors import UsageError
 from bignas_zoo.latency.files import MOST_MS, NAME
-from bignas_zoo.latency.keys import BlockKey, Network
+from bignas_zoo.latency.keys import BlockKey, Measurable
 from bignas_zoo.latency.least_squares import least_squares
 from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.prediction import Estimate, predict
@@ -29,7 +29,7 @@ OVERHEAD = "overhead"
 #: Fewer networks than this say nothing of the table's error.
 FEWEST_TO_VALIDATE = 5
 
-Measured = tuple[Network, float]
+Measured = tuple[Measurable, float]
 
 
 @dataclass(frozen=True)

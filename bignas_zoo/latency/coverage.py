@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
-from bignas_zoo.architecture.plan import Block, plan_child
+from bignas_zoo.architecture.blocks import Block
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
 from bignas_zoo.latency.interpolation import STEP, WIDEST
 from bignas_zoo.latency.keys import BlockKey
@@ -34,7 +35,7 @@ def space_blocks(space: SearchSpace, resolutions: Iterable[int] | None = None) -
     """
     found: dict[BlockKey, Block] = {}
     for spec in _covering(space, tuple(resolutions or space.resolutions)):
-        for block in plan_child(spec):
+        for block in plan(spec):
             found.setdefault(BlockKey.of(block), block)
     return found
 

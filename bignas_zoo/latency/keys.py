@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bignas_zoo.architecture.plan import Block, plan_child
-from bignas_zoo.architecture.space import ACTIVATIONS, GATES, ChildSpec
+from bignas_zoo.architecture.blocks import KINDS, SHORTCUTS, Block
+from bignas_zoo.architecture.forms import ACTIVATIONS, GATES
+from bignas_zoo.architecture.network import Network
+from bignas_zoo.architecture.plan import plan
 
-KINDS = ("stem", "mbconv", "head", "classifier")
-SHORTCUTS = ("none", "identity", "project")
 LARGEST = 1 << 16
 
 
@@ -100,10 +100,10 @@ class BlockKey:
 FIELDS = tuple(f.name for f in fields(BlockKey))
 WHOLE = ("size_in", "size_out", "cin", "mid", "cout", "kernel", "stride", "se_hidden")
 
-#: A network: a child of a space, or the blocks of any other one.
-Network = ChildSpec | Sequence[Block]
+#: A network, or its blocks alone.
+Measurable = Network | Sequence[Block]
 
 
-def blocks_of(network: Network) -> tuple[Block, ...]:
+def blocks_of(network: Measurable) -> tuple[Block, ...]:
     """Return the blocks of a network, in order."""
-    return plan_child(network) if isinstance(network, ChildSpec) else tuple(network)
+    return tuple(network) if isinstance(network, Sequence) else plan(network)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bignas_zoo.errors import NotFoundError
 from bignas_zoo.latency.interpolation import Value
-from bignas_zoo.latency.keys import BlockKey, Network, blocks_of
+from bignas_zoo.latency.keys import BlockKey, Measurable, blocks_of
 from bignas_zoo.latency.table import DeviceTable
 
 #: Half-width of the bar of a table that was never compared with whole networks, as a fraction. Sums of blocks measured
@@ -77,7 +77,7 @@ class Estimate:
         }
 
 
-def predict(table: DeviceTable, network: Network) -> Estimate:
+def predict(table: DeviceTable, network: Measurable) -> Estimate:
     """Predict what a network takes on a device: overhead + scale x sum of its blocks.
 
     The bar's half-width is the table's error on whole networks (95th percentile) and twice the spread of the rows,

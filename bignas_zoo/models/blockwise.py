@@ -17,9 +17,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.cost import FLOAT32_BYTES
-from bignas_zoo.architecture.plan import Block, plan_child
-from bignas_zoo.architecture.space import ChildSpec, SqueezeExcite
+from bignas_zoo.architecture.forms import SqueezeExcite
+from bignas_zoo.architecture.plan import plan
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.prefixes import Prefixes
@@ -76,7 +78,7 @@ class CutChild:
     """
 
     def __init__(self, spec: ChildSpec, weights: Mapping[str, np.ndarray], prefixes: Prefixes | None = None) -> None:
-        self._blocks = plan_child(spec)
+        self._blocks = plan(spec)
         self._prefixes = prefixes or Prefixes(0)
         self._names = [block.name for block in self._blocks]
         self._forms = tuple(Form.of(block, spec.space.bn_epsilon) for block in self._blocks)

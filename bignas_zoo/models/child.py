@@ -15,7 +15,8 @@ import numpy as np
 from keras import layers, ops
 
 from bignas_zoo.architecture import cost
-from bignas_zoo.architecture.plan import Block, Op, plan_child
+from bignas_zoo.architecture.blocks import Block, Op
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.models.elastic import ACTIVATIONS
 from bignas_zoo.models.slicing import child_shapes
@@ -35,7 +36,7 @@ def build_child(spec: ChildSpec) -> keras.Model:
         `bignas_zoo.models.preprocess`) to logits ``[batch, classes]`` float32.
     """
     x = images = keras.Input((spec.resolution, spec.resolution, 3), name="image", dtype="float32")
-    for block in plan_child(spec):
+    for block in plan(spec):
         if block.kind == "classifier":
             x = layers.GlobalAveragePooling2D(name="pool")(x)
             x = layers.Dense(block.cout, name=block.name)(x)
@@ -73,7 +74,7 @@ def _block(x: Any, block: Block, space: SearchSpace) -> Any:
 
 
 def _mbconv(x: Any, block: Block, space: SearchSpace) -> Any:
-    named = {op.name.rpartition(".")[2]: op for op in block.ops}
+    named = {op.role: op for op in block.ops}
     y = x
     if block.expands:
         op = named["expand"]

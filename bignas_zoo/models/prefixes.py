@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from bignas_zoo.architecture.plan import Block
+from bignas_zoo.architecture.blocks import Block
 
 #: The stem's output is the largest of all and soon made again.
 FEWEST_BLOCKS = 2

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bignas_zoo.architecture.blocks import Op
 from bignas_zoo.architecture.cost import ops
-from bignas_zoo.architecture.plan import Op
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import IntegrityError
 

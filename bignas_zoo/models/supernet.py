@@ -1,7 +1,7 @@
 """The supernet: one set of weights, and a function that runs any child with them.
 
 `forward` is a pure function of weights, images and choice. Its walk is the plan of the biggest
-child (`plan_child(space.biggest)`); the choice says how much of each block is in use.
+child (`plan(space.biggest)`); the choice says how much of each block is in use.
 
 Reference: BigNAS (arXiv 2003.11142) sections 3 and 4.1.
 """
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from bignas_zoo.architecture.plan import Block, Op, plan_child
+from bignas_zoo.architecture.blocks import Block, Op
+from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.elastic import Execution, is_static
@@ -123,14 +124,14 @@ def initial_weights(space: SearchSpace, seed: int, *, last_gamma: float = 0.0) -
         Weight name to float32 array, at the biggest child's size.
     """
     weights: dict[str, np.ndarray] = {}
-    for block in plan_child(space.biggest):
+    for block in plan(space.biggest):
         for op in block.ops:
             for name, shape in trainable_shapes(op).items():
                 weights[name] = np.zeros(shape, np.float32)
                 if name.endswith("kernel"):
                     weights[name] = _kernel(op, name, shape, seed)
                 elif name.endswith("gamma"):
-                    last = op.name.endswith("project")
+                    last = op.role == "project"
                     weights[name] = np.full(shape, last_gamma if last else 1.0, np.float32)
     return weights
 
@@ -139,7 +140,7 @@ def _kernel(op: Op, name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     key = np.frombuffer(name.encode().ljust(64, b"\0")[:64], np.uint32)
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key.tolist()])))
     fan_out = op.kernel**2 * (1 if op.kind == "depthwise" else op.cout)
-    deviation = 0.01 if op.name == "classifier" else (2.0 / fan_out) ** 0.5
+    deviation = 0.01 if op.role == "classifier" else (2.0 / fan_out) ** 0.5
     return (generator.standard_normal(shape) * deviation).astype(np.float32)
 
 
@@ -224,7 +225,7 @@ class _Run:
 
     def branch_of(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice, active: Any = True) -> Tensor:
         """Run an MBConv without its shortcut; all zeros if not `active` (a traced bool)."""
-        named = {op.name.rpartition(".")[2]: op for op in block.ops}
+        named = {op.role: op for op in block.ops}
         kernel = self.kernel
         mid = cin * choice.expansions[block.stage] if block.expands else cin
         if block.expands:
@@ -285,7 +286,7 @@ def forward(
     """
     run = _Run(space, weights, how or Execution(), images.shape[0])
     x, cin = images, choice.stem
-    for block in plan_child(space.biggest):
+    for block in plan(space.biggest):
         x = run.lay(x, block)
         if block.kind == "stem":
             x = run.conv_block(x, block, 3, choice.stem)

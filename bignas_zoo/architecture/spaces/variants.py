@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bignas_zoo.architecture.space import SearchSpace, SqueezeExcite, StageSpace
+from bignas_zoo.architecture.forms import SqueezeExcite
+from bignas_zoo.architecture.space import SearchSpace, StageSpace
 
 
 def variant(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bignas_zoo.architecture.plan import Block
+from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import UsageError
 from bignas_zoo.files.formats import Export

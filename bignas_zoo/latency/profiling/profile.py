@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bignas_zoo.architecture.plan import Block
+from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.sampling import choose, mutate, uniform, uniform_child
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.files import store
