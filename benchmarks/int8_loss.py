@@ -31,8 +31,8 @@ def main() -> None:
     from bignas_zoo.export.fold import pool_by_convolution
     from bignas_zoo.export.quantise import quantise
     from bignas_zoo.export.tflite import SIGNATURE, convert
-    from bignas_zoo.measure.sample import read_sample
     from bignas_zoo.models.preprocess import Preprocess, resize
+    from bignas_zoo.recipes.data.sample import read_sample
     from bignas_zoo.runtime.runner import LoadedFile
 
     family = bz.get_family(FAMILY)

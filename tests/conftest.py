@@ -107,7 +107,8 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from bignas_zoo.architecture import spaces
     from bignas_zoo.architecture.sampling import uniform_child
-    from bignas_zoo.measure.family import Trained, write_family
+    from bignas_zoo.measure.family import write_family
+    from bignas_zoo.measure.trained import Trained
     from bignas_zoo.models.supernet import initial_weights
     from bignas_zoo.recipes.data import LabelledImages
     from bignas_zoo.recipes.recipe import Recipe

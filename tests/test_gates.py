@@ -17,8 +17,8 @@ from bignas_zoo.export.gates import Accuracy, check, check_tflite
 from bignas_zoo.export.parity import Parity, compare
 from bignas_zoo.export.tflite import convert
 from bignas_zoo.files.formats import Export
-from bignas_zoo.measure.sample import Sample, read_sample
 from bignas_zoo.models.preprocess import Preprocess, resize
+from bignas_zoo.recipes.data.sample import Sample, read_sample
 from bignas_zoo.runtime.runner import run_file
 from bignas_zoo.zoo.registry import get_family
 

@@ -17,8 +17,9 @@ from bignas_zoo import macs
 from bignas_zoo.architecture import spaces
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
-from bignas_zoo.measure import family
-from bignas_zoo.measure.family import Trained
+from bignas_zoo.measure import front_children
+from bignas_zoo.measure.front_children import measure_front
+from bignas_zoo.measure.trained import Trained
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -48,7 +49,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[ChildSpec]:
             found.append(spec)
             return round(100 * macs(spec) / macs(TINY.biggest), 4)
 
-    monkeypatch.setattr(family, "Evaluator", Counting)
+    monkeypatch.setattr(front_children, "Evaluator", Counting)
     return found
 
 
@@ -58,9 +59,9 @@ def silent(message: str) -> None:
 
 def test_nothing_is_measured_twice(run: Trained, measured: list[ChildSpec], tmp_path: Path) -> None:
     log = tmp_path / "measured.jsonl"
-    first = family.measure(run, log, silent)
+    first = measure_front(run, log, silent)
     assert len(measured) == len(first) == CHILDREN
-    assert family.measure(run, log, silent) == first
+    assert measure_front(run, log, silent) == first
     assert len(measured) == CHILDREN
 
 
@@ -78,19 +79,19 @@ def test_other_weights_or_images_are_measured_anew(
     other: Callable[[Trained], Trained], run: Trained, measured: list[ChildSpec], tmp_path: Path
 ) -> None:
     log = tmp_path / "measured.jsonl"
-    family.measure(run, log, silent)
-    family.measure(other(run), log, silent)
+    measure_front(run, log, silent)
+    measure_front(other(run), log, silent)
     assert len(measured) == 2 * CHILDREN
 
 
 def test_damaged_lines_are_measured_anew(run: Trained, measured: list[ChildSpec], tmp_path: Path) -> None:
     log = tmp_path / "measured.jsonl"
-    first = family.measure(run, log, silent)
+    first = measure_front(run, log, silent)
     lines = log.read_bytes().splitlines()
     digest = json.loads(lines[0])["of"]
     lines[1], lines[2], lines[3] = lines[1][:90], b"\xff\xfe", json.dumps({"spec": 3, "of": digest}).encode()
     log.write_bytes(b"\n".join(lines))
-    again = family.measure(run, log, silent)
+    again = measure_front(run, log, silent)
     assert {m.spec for m in again} == {m.spec for m in first}
     assert len(measured) == CHILDREN + 3
     assert all("of" in json.loads(line) for line in log.read_text().splitlines())
@@ -100,7 +101,7 @@ def test_a_child_of_another_space_is_not_measured(run: Trained) -> None:
     # The same choices, but relu6: with these weights its figure would be one of a network that nobody trained.
     other = dataclasses.replace(TINY, activation="relu6")
     calibration = np.random.default_rng(0).integers(0, 256, (64, 20, 20, 3), np.uint8)
-    evaluator = family.Evaluator(TINY, random_weights(0, TINY), run.preprocess, calibration)
+    evaluator = front_children.Evaluator(TINY, random_weights(0, TINY), run.preprocess, calibration)
     images = LabelledImages(np.zeros((1, 20, 20, 3), np.uint8), np.zeros(1, np.int32), tuple("abcde"), "zeros")
     assert evaluator.top1(TINY.smallest, images) in (0.0, 100.0)
     with pytest.raises(UsageError, match="of another space"):

@@ -147,14 +147,14 @@ def test_no_file_another_size_and_tfrecord_augmentation_are_said(recipe: Recipe,
 def test_a_family_of_packed_images_alone_is_refused(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bignas_zoo.measure import family
+    from bignas_zoo.measure import from_recipe
 
     (tmp_path / "a.npz").write_bytes(pack(images(20, 90)))
     (tmp_path / "recipe.json").touch()
-    monkeypatch.setattr(family, "read_recipe", lambda path: recipe)
-    monkeypatch.setattr(family.checkpoint, "load", lambda *_: family.checkpoint.Checkpoint(1, {}, None))
+    monkeypatch.setattr(from_recipe, "read_recipe", lambda path: recipe)
+    monkeypatch.setattr(from_recipe.checkpoint, "load", lambda *_: from_recipe.checkpoint.Checkpoint(1, {}, None))
     with pytest.raises(UsageError, match=r"without the test images that a family is measured on\. Name the images"):
-        family.make_family(tmp_path / "a.npz", tmp_path, test_data=None, say=lambda message: None)
+        from_recipe.make_family(tmp_path / "a.npz", tmp_path, test_data=None, say=lambda message: None)
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ import test_tfrecords as records
 from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
-from bignas_zoo.measure.sample import read_sample
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes.data.sample import read_sample
 
 CONTRACT = Preprocess(8, (0.0,) * 3, (1.0,) * 3)
 NAMES = ("ant", "bee", "cat")

@@ -162,7 +162,7 @@ def test_the_predictor_reports_what_leaving_each_child_out_gives() -> None:
 
 
 def test_a_folder_keeps_the_settings_of_its_search(tmp_path: Path) -> None:
-    from bignas_zoo.measure.family_search import Settings, claim
+    from bignas_zoo.search.settings import Settings, claim
 
     settings = Settings((Budget.parse("1M"),), children=20, seed=3)
     claim(tmp_path, settings, reuse=False)
@@ -193,7 +193,7 @@ def test_a_folder_keeps_the_settings_of_its_search(tmp_path: Path) -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, object], message: str) -> None:
-    from bignas_zoo.measure.family_search import Settings
+    from bignas_zoo.search.settings import Settings
 
     with pytest.raises(UsageError) as caught:
         Settings(**changes)  # type: ignore[arg-type]

@@ -88,13 +88,13 @@ def main() -> None:
     import tensorflow as tf
 
     from bignas_zoo.cli.main import main as command
-    from bignas_zoo.measure import family
+    from bignas_zoo.measure import from_recipe
     from bignas_zoo.recipes import train as loop
     from bignas_zoo.tasks import load as zoo
 
     spaces.SPACES["mini"] = MINI
     tf.config.experimental.enable_op_determinism()
-    family.measure = measure
+    from_recipe.measure_front = measure
     original = zoo.train
 
     def train(*arguments: Any, report: Any, **options: Any) -> Path:

@@ -14,7 +14,8 @@ from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import UsageError
 from bignas_zoo.files import store
 from bignas_zoo.measure.evaluate import Evaluator
-from bignas_zoo.measure.family import Trained, accuracy
+from bignas_zoo.measure.front_children import accuracy
+from bignas_zoo.measure.trained import Trained
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.data import LabelledImages

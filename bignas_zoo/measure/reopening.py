@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bignas_zoo.errors import NotFoundError, UsageError
-from bignas_zoo.measure.family import Trained
+from bignas_zoo.measure.trained import Trained
 from bignas_zoo.recipes.data.dataset import open_dataset
 from bignas_zoo.recipes.recipe import parse_recipe
 from bignas_zoo.recipes.runs.log import METRICS
@@ -54,10 +54,10 @@ def reopen(
         )
     if not len(dataset.test):
         raise UsageError(f"{data}: has no test images, which slices are reported on. Name the unpacked images.")
-    found = {"images": len(dataset.images), "held_out": len(dataset.holdout)}
-    if any(training.get(key, count) != count for key, count in found.items()):
+    counts = {"images": len(dataset.images), "held_out": len(dataset.holdout)}
+    if any(training.get(key, count) != count for key, count in counts.items()):
         say(
-            f"Warning: {data} has {found['images']:,} training and {found['held_out']:,} held-out images; "
+            f"Warning: {data} has {counts['images']:,} training and {counts['held_out']:,} held-out images; "
             f"'{family.name}' was trained with {training.get('images'):,} and {training.get('held_out'):,}. Some of "
             "those that children are chosen on may have been trained on."
         )

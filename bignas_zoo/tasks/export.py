@@ -27,7 +27,7 @@ from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice_folder import EXPORTS_FILE, REJECTED, SLICE_FILE, TFLITE, WEIGHTS, read_exports
 
 if TYPE_CHECKING:
-    from bignas_zoo.measure.sample import Sample
+    from bignas_zoo.recipes.data.sample import Sample
     from bignas_zoo.tasks.proving import Subject
 
 SCHEMA = slice_folder.EXPORTS_SCHEMA

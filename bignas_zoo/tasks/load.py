@@ -5,6 +5,7 @@ Everything heavy is imported inside the functions.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -286,10 +287,8 @@ def train(
     from bignas_zoo.recipes.engines.engine import choose_engine, use_backend
     from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 
-    changes: dict[str, Any] = {"engine": engine} if engine else {}
-    path = find_recipe(recipe)
-    chosen = choose_engine(engine or read_recipe(path).engine)
-    use_backend(chosen)
+    settings = read_recipe(find_recipe(recipe), {"engine": engine} if engine else None)
+    use_backend(choose_engine(settings.engine))
     if classes_from_folders:
         from bignas_zoo.recipes.data.class_folders import class_names
         from bignas_zoo.recipes.data.dataset import is_tfrecords
@@ -300,11 +299,12 @@ def train(
                 f"--classes-from-folders: {data} is no folder of class folders. For TFRecord files set classes in the "
                 "recipe."
             )
-        changes["classes"] = len((packed_class_names if is_packed(data) else class_names)(Path(data)))
-    from bignas_zoo.measure.family import train_family
+        classes = len((packed_class_names if is_packed(data) else class_names)(Path(data)))
+        settings = dataclasses.replace(settings, classes=classes)
+    from bignas_zoo.measure.from_recipe import train_family
 
-    trained = train_family(path, data, Path(output), test_data=test_data, changes=changes, say=say, report=report)
-    return trained or _family_elsewhere(data, Path(output), test_data, say)
+    folder = train_family(settings, data, Path(output), test_data=test_data, say=say, report=report)
+    return folder or _family_elsewhere(data, Path(output), test_data, say)
 
 
 def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | None, say: Say) -> Path | None:
@@ -346,7 +346,7 @@ def make_family(
         NotFoundError: the folder holds no finished run.
         LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
     """
-    from bignas_zoo.measure.family import make_family as make
+    from bignas_zoo.measure.from_recipe import make_family as make
 
     return make(data, Path(output), test_data=test_data, say=say)
 

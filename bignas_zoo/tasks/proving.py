@@ -14,8 +14,8 @@ from bignas_zoo.export.gates import Accuracy
 from bignas_zoo.export.parity import Parity, compare
 from bignas_zoo.files import store
 from bignas_zoo.files.formats import Export
-from bignas_zoo.measure.sample import Sample, read_sample
 from bignas_zoo.models.preprocess import Preprocess, resize
+from bignas_zoo.recipes.data.sample import Sample, read_sample
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice_folder import TFLITE, WEIGHTS
 

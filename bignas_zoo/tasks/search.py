@@ -24,9 +24,10 @@ from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
-    from bignas_zoo.measure.family_search import Outcome, Settings
     from bignas_zoo.search.children import Measured
+    from bignas_zoo.search.outcome import Outcome
     from bignas_zoo.search.rounds import Progress
+    from bignas_zoo.search.settings import Settings
 
 REPORT_FILE, DRAWINGS = "search.json", ("search.png", "search.svg")
 #: Children that a search for one budget measures, unless told otherwise.
@@ -135,8 +136,8 @@ def search_family(
         raise UsageError(f"--in-place: '{home.name}' is part of the installation. Choose an --output instead.")
     folder = Path(output) if output is not None else Path("runs") / f"search-{home.name}"
     work = _Work(home, supernet_weights(home), _devices(limits, axes, risk, tables), data, test_data, say, report)
-    from bignas_zoo.measure.family_search import Settings
     from bignas_zoo.runtime.workers import default_workers
+    from bignas_zoo.search.settings import Settings
 
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, method, children, seed, workers, predictor, from_scratch, axes)
@@ -177,8 +178,8 @@ def search_for(
     home = registry.get_family(family)
     devices = _devices(limits, axes, risk, tables)
     work = _Work(home, supernet_weights(home), devices, data, test_data, say, report)
-    from bignas_zoo.measure.family_search import Settings
     from bignas_zoo.runtime.workers import default_workers
+    from bignas_zoo.search.settings import Settings
 
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, children=children, seed=seed, workers=workers, within=True)
@@ -226,11 +227,12 @@ def _identity(work: _Work, budget: Budget, children: int, seed: int) -> str:
 def _search(
     work: _Work, settings: Settings, folder: Path, target: Path, *, only_best: bool = False, reuse: bool
 ) -> SearchResult:
-    from bignas_zoo.measure import family_search
+    from bignas_zoo.measure.family_search import find_children
     from bignas_zoo.measure.reopening import reopen
     from bignas_zoo.recipes.runs.folder import check_output, hold
     from bignas_zoo.recipes.runs.stopping import stop_requests
     from bignas_zoo.search.costs import costs_for
+    from bignas_zoo.search.settings import claim
 
     check_output(folder, work.data)
     home, say = work.home, work.say
@@ -238,10 +240,10 @@ def _search(
     new = not folder.exists()
     # Between two measurements nothing is lost, and within one only itself.
     with _refused_leaves_nothing(folder, new), hold(folder, say), stop_requests() as stop, stop.at_once():
-        family_search.claim(folder, settings, reuse=reuse)
+        claim(folder, settings, reuse=reuse)
         say(f"reading images from {work.data}")
         run = reopen(home, work.weights, work.data, work.test_data, say)
-        outcome = family_search.search(run, home, settings, costs, folder, say=say, report=work.report)
+        outcome = find_children(run, home, settings, costs, folder, say=say, report=work.report)
         only = {_name(home, m): m for m in outcome.best.values()} if only_best else None
         if only is None or outcome.record["measured_now"] or not _is_there(target, only):
             _write(work, run, outcome, settings, target, only)

@@ -1,0 +1,154 @@
+"""From a recipe to a family: train, measure children, choose the front, store it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.files import store
+from bignas_zoo.measure.evaluate import Evaluator
+from bignas_zoo.measure.family import write_family
+from bignas_zoo.measure.front_children import measure_front
+from bignas_zoo.measure.trained import Trained
+from bignas_zoo.models.calibration import MIN_IMAGES
+from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes.data.dataset import Dataset, open_dataset
+from bignas_zoo.recipes.engines.engine import OPTIMIZER, choose_engine, host_index
+from bignas_zoo.recipes.recipe import Recipe, read_recipe
+from bignas_zoo.recipes.runs import checkpoint
+from bignas_zoo.recipes.runs.folder import check_output, hold
+from bignas_zoo.recipes.runs.log import METRICS
+from bignas_zoo.recipes.runs.start import starting_family
+from bignas_zoo.recipes.runs.stopping import stop_requests
+from bignas_zoo.recipes.train import Progress
+from bignas_zoo.recipes.train import train as train_supernet
+from bignas_zoo.zoo.family import FAMILY_FILE
+
+MEASURED_FILE, NOTES_FILE, RECIPE_FILE = "measured.jsonl", "notes.txt", "recipe.json"
+CURVE_CALIBRATION = 1_000
+Say = Callable[[str], None]
+
+
+def train_family(
+    recipe: Recipe,
+    data: str | Path,
+    output: Path,
+    *,
+    test_data: str | Path | None = None,
+    say: Say,
+    report: Callable[[Progress], None],
+) -> Path | None:
+    """Train by a recipe and make a family; see `bignas_zoo.train`.
+
+    Returns:
+        The family's folder; None where the training ran on JAX, as `make_family` needs TensorFlow, or the data
+        have no test images.
+    """
+    # The training itself asks for more: it saves a checkpoint first.
+    with stop_requests() as stop, stop.at_once():
+        _check_start(recipe, data, output)
+        say(f"reading images from {data}")
+        dataset = open_dataset(recipe, data, test_data)
+        say(
+            f"{len(dataset.images):,} images of {recipe.search_space.classes} classes to train on, "
+            f"{len(dataset.holdout):,} held out, {len(dataset.test):,} to test on"
+        )
+        _check_images(recipe, dataset, data)
+        weights = train_supernet(recipe, dataset.images, output, _curve(recipe, dataset), report, say)
+        elsewhere = host_index(choose_engine(recipe.engine)) or keras.backend.backend() != "tensorflow"
+        if elsewhere or not len(dataset.test):
+            return None  # measured and exported by one process, on TensorFlow, see `make_family`
+        return _finish(recipe, dataset, weights, output, say)
+
+
+def _check_start(recipe: Recipe, data: str | Path, output: Path) -> None:
+    """Refuse what can be refused before the images are read, which can take minutes."""
+    check_output(output, data)
+    store.check_free(output / "family", force=True, marker=FAMILY_FILE)  # now, not after hours of training
+    if recipe.start_from and not (output / checkpoint.FOLDER).exists():
+        starting_family(recipe)
+
+
+def _check_images(recipe: Recipe, dataset: Dataset, data: str | Path) -> None:
+    """Refuse images that are too few, before the training and not after it."""
+    if len(dataset.calibration) < MIN_IMAGES:
+        raise UsageError(
+            f"{data}: {len(dataset.images)} images are left to train on, after holdout and test images; calibration "
+            f"needs at least {MIN_IMAGES}. Give more images, or lower holdout in the recipe."
+        )
+    if recipe.batch_size > len(dataset.images):  # a slip that would take the machine's memory
+        raise UsageError(
+            f"recipe '{recipe.name}': batch_size: {recipe.batch_size:,} is more than the {len(dataset.images):,} "
+            f"images of {data} that are left to train on. Lower it in the recipe."
+        )
+
+
+def _curve(recipe: Recipe, dataset: Dataset) -> Callable[[dict[str, np.ndarray]], dict[str, float]]:
+    """Return what measures both ends of the space while they are trained, on the held-out images."""
+    preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
+    space = recipe.search_space
+
+    def curve(weights: dict[str, np.ndarray]) -> dict[str, float]:
+        evaluator = Evaluator(space, weights, preprocess, dataset.calibration[:CURVE_CALIBRATION])
+        ends = {"smallest": space.smallest, "biggest": space.biggest}
+        return {name: round(evaluator.top1(spec, dataset.holdout), 2) for name, spec in ends.items()}
+
+    return curve
+
+
+def make_family(data: str | Path, output: Path, *, test_data: str | Path | None, say: Say) -> Path:
+    """Make the family of a finished run.
+
+    Args:
+        data, test_data: see `open_dataset`.
+        output: the run's folder.
+        say: told of each child measured.
+
+    Returns:
+        The family's folder.
+
+    Raises:
+        NotFoundError: the folder holds no finished run.
+        UsageError: the data have no test images.
+        LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
+    """
+    recipe, weights = _finished(output, say)
+    say(f"reading images from {data}")
+    with stop_requests() as stop, stop.at_once():
+        dataset = open_dataset(recipe, data, test_data)
+        if not len(dataset.test):
+            raise UsageError(
+                f"{data}: packed training images, without the test images that a family is measured on. Name the "
+                "images they were packed of with --data."
+            )
+        return _finish(recipe, dataset, weights, output, say)
+
+
+def _finished(output: Path, say: Say) -> tuple[Recipe, dict[str, np.ndarray]]:
+    """Return the recipe of a run that has come to its end, and the weights it trained."""
+    if not (output / RECIPE_FILE).is_file():
+        raise NotFoundError(
+            f"{output}: holds no training run (no {RECIPE_FILE}). Name the folder given to train --output."
+        )
+    recipe = read_recipe(output / RECIPE_FILE)
+    last = checkpoint.load(output, recipe, say)
+    if last is None or last.step < recipe.steps:
+        step = last.step if last else 0
+        raise NotFoundError(
+            f"{output}: the run is at step {step:,} of {recipe.steps:,}. Finish it with the command that began it."
+        )
+    return recipe, {name: value for name, value in last.state.items() if not name.startswith(OPTIMIZER)}
+
+
+def _finish(recipe: Recipe, dataset: Dataset, weights: Mapping[str, np.ndarray], output: Path, say: Say) -> Path:
+    """Measure children of trained weights, and write the family into the run's folder."""
+    shipped = {name: value.astype(np.float16) for name, value in weights.items()}
+    metrics = (output / METRICS).read_bytes()
+    notes = (output / NOTES_FILE).read_text("utf-8").strip() if (output / NOTES_FILE).is_file() else ""
+    run = Trained(recipe, shipped, dataset.calibration, dataset.images, dataset.holdout, dataset.test, metrics, notes)
+    with hold(output, say):
+        return write_family(run, measure_front(run, output / MEASURED_FILE, say), output / "family", say)
