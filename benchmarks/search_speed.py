@@ -169,12 +169,13 @@ def family_task(options: argparse.Namespace) -> Task:
     """Return children of the embedded family, with its weights and images."""
     import bignas_zoo as bz
     from bignas_zoo.architecture.sampling import uniform_child
+    from bignas_zoo.files.say import silent
     from bignas_zoo.measure.reopening import reopen
     from bignas_zoo.tasks.load import supernet_weights
 
     count, calibration = map(int, options.sizes[0].split(":"))
     home = bz.get_family(FAMILY)
-    run = reopen(home, supernet_weights(home), options.data, None, lambda message: None)
+    run = reopen(home, supernet_weights(home), options.data, None, silent)
     run = dataclasses.replace(run, calibration=run.calibration[:calibration])
     images = run.holdout.take(slice(0, count))
     task = Task(home.space, run.rounded, run.preprocess, run.calibration, images, [], run.child)

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from bignas_zoo.tasks.load import evaluate, load, slice_and_calibrate, train
     from bignas_zoo.tasks.push import push, push_family
     from bignas_zoo.tasks.search import search_family, search_for
+    from bignas_zoo.tasks.slices import Slice, get_family, list_slices
     from bignas_zoo.tasks.verify import verify
     from bignas_zoo.zoo.family import Family
-    from bignas_zoo.zoo.registry import get_family, list_slices
-    from bignas_zoo.zoo.slice import Slice
 
 __version__ = "0.1.0"
 
@@ -68,14 +67,14 @@ _HOMES = {
     "Export": "bignas_zoo.files.formats",
     "Family": "bignas_zoo.zoo.family",
     "SearchSpace": "bignas_zoo.architecture.space",
-    "Slice": "bignas_zoo.zoo.slice",
+    "Slice": "bignas_zoo.tasks.slices",
     "evaluate": "bignas_zoo.tasks.load",
     "export_slice": "bignas_zoo.tasks.export",
     "finetune": "bignas_zoo.tasks.finetune",
     "get": "bignas_zoo.tasks.get",
-    "get_family": "bignas_zoo.zoo.registry",
+    "get_family": "bignas_zoo.tasks.slices",
     "get_space": "bignas_zoo.architecture.spaces",
-    "list_slices": "bignas_zoo.zoo.registry",
+    "list_slices": "bignas_zoo.tasks.slices",
     "load": "bignas_zoo.tasks.load",
     "macs": "bignas_zoo.architecture.cost",
     "parameters": "bignas_zoo.architecture.cost",

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import TrainingStoppedError, UsageError
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
@@ -122,7 +123,7 @@ def finetune_child(
     holdout: LabelledImages,
     settings: FinetuneSettings,
     *,
-    say: Callable[[str], None] = lambda message: None,
+    say: Say = silent,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
     """Train a child and leave it with the weights of its best epoch, calibrated.

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.errors import PreemptedError, TrainingStoppedError
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.files.store import write_json
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Batches, TrainingImages, open_batches
@@ -58,7 +59,7 @@ def train(
     workdir: Path,
     evaluate: Callable[[dict[str, np.ndarray]], dict[str, float]],
     report: Callable[[Progress], None] = lambda progress: None,
-    say: Callable[[str], None] = lambda message: None,
+    say: Say = silent,
 ) -> dict[str, np.ndarray]:
     """Train a supernet, or finish an interrupted run.
 
@@ -94,7 +95,7 @@ def train(
 
 def _follow(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engine) -> dict[str, np.ndarray]:
     """Take part in the steps of a run whose files another host writes; it needs the same run folder to resume."""
-    done = checkpoint.load(workdir, recipe, lambda message: None)
+    done = checkpoint.load(workdir, recipe, silent)
     if done:
         engine.restore(done.state)
     elif recipe.start_from:
@@ -115,7 +116,7 @@ def _train(
     workdir: Path,
     evaluate: Callable[[dict[str, np.ndarray]], dict[str, float]],
     report: Callable[[Progress], None],
-    say: Callable[[str], None],
+    say: Say,
     engine: Engine,
 ) -> dict[str, np.ndarray]:
     done = checkpoint.load(workdir, recipe, say)

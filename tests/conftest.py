@@ -21,6 +21,7 @@ if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plug
 from bignas_zoo.architecture.forms import SqueezeExcite
 from bignas_zoo.architecture.space import SearchSpace, StageSpace
 from bignas_zoo.architecture.spaces import variant
+from bignas_zoo.files.say import silent
 
 # A shell's background jobs ignore Ctrl-C; ours, and those that tests start, are to know it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -138,7 +139,7 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Measured(spec, 20.0 + 10 * i, "corner" if i in (0, 4) else "random")
         for i, spec in enumerate([TINY.smallest, *drawn, TINY.biggest])
     )
-    folder = write_family(run, measured, tmp_path_factory.mktemp("run") / "family", lambda message: None)
+    folder = write_family(run, measured, tmp_path_factory.mktemp("run") / "family", silent)
     np.save(folder.parent / "calibration.npy", train.pixels)
     spaces.SPACES.clear()
     spaces.SPACES.update(before)

@@ -13,10 +13,9 @@ from hub_server import HubServer
 
 from bignas_zoo.files import store
 from bignas_zoo.files.records import FileRecord
-from bignas_zoo.hub import bundle, layout
+from bignas_zoo.hub import layout, pushing
 from bignas_zoo.hub.client import Hub
-from bignas_zoo.tasks import push as pushing
-from bignas_zoo.zoo import slice_folder as folders
+from bignas_zoo.tasks import bundle, slice_files
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
 
@@ -67,7 +66,7 @@ def write_noise(folder: Path) -> Path:
     (folder / "labels.txt").write_text("a\nb\nc\nd\ne\n")
     files = {p.name: store.record(p) for p in folder.iterdir()}
     parity = {"max_abs": 1e-6, "mean_abs": 1e-7, "max_logit": 3.0, "images": 16, "inputs": "random inputs"}
-    description = folders.content(family, slices[0], files, parity)
+    description = slice_files.content(family, slices[0], files, parity)
     (folder / "README.md").write_text(render_card(description, slices[0].spec), "utf-8")
     description["files"]["README.md"] = store.record(folder / "README.md")
     store.write_json(folder / "slice.json", store.sealed(description))
@@ -95,19 +94,19 @@ def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tiny_bundle(slice_folder: Path, stand_ins: None, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+def tiny_bundle(slice_folder: Path, stand_ins: None, tmp_path_factory: pytest.TempPathFactory) -> pushing.Bundle:
     """The files of the slice's repository."""
     return bundle.make(slice_folder, REPO, tmp_path_factory.mktemp("bundle"))
 
 
-def push(made: bundle.Bundle, repo: str = REPO, branch: str = "main", private: bool = False) -> pushing.PushResult:
+def push(made: pushing.Bundle, repo: str = REPO, branch: str = "main", private: bool = False) -> pushing.PushResult:
     """Push a bundle that is made already."""
     client = Hub()
     client.require_token()
     return pushing.carry_out(client, made, pushing.plan(client, made, repo, branch, private))
 
 
-def changed(made: bundle.Bundle, place: Path, path: str, data: bytes) -> bundle.Bundle:
+def changed(made: pushing.Bundle, place: Path, path: str, data: bytes) -> pushing.Bundle:
     """Return a copy of a bundle in which one file is another, and the manifest says so."""
     import hashlib
 
@@ -123,4 +122,4 @@ def changed(made: bundle.Bundle, place: Path, path: str, data: bytes) -> bundle.
     files[path].write_bytes(data)
     sums = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in files.items() if n != manifest.FILE}
     files[manifest.FILE].write_bytes(manifest.write(sums))
-    return bundle.Bundle(made.slice, files, made.left_out)
+    return pushing.Bundle(made.slice, files, made.left_out)

@@ -94,7 +94,7 @@ def get(place: Path, out: str = "out") -> None:
 
     delivery.cut = lambda *_: None  # type: ignore[assignment]
     made = lambda folder, *_: [copy(p, folder / p.name) for p in (place / "made").iterdir()]
-    delivery.slice_folder = SimpleNamespace(**{**vars(delivery.slice_folder), "write": made})  # type: ignore[assignment]
+    delivery.slice_files = SimpleNamespace(**{**vars(delivery.slice_files), "write": made})  # type: ignore[assignment]
     delivery.get("bignas-cifar10-s", output=place / out, force=True)
 
 

@@ -20,7 +20,7 @@ import bignas_zoo as bz
 from bignas_zoo.cli.main import main
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
-from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.hub.pushing import Bundle
 from bignas_zoo.tasks import cache
 from bignas_zoo.tasks.get import _fill_cache
 

@@ -18,7 +18,7 @@ from killing import tree
 from bignas_zoo.cli.main import main
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
-from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.hub.pushing import Bundle
 from bignas_zoo.tasks import cache
 from bignas_zoo.tasks import get as delivery
 from bignas_zoo.zoo import registry
@@ -184,7 +184,7 @@ def test_a_full_cache_does_not_keep_get_from_its_work(
         for path in slice_folder.iterdir():
             store.copy(path, folder / path.name)
 
-    monkeypatch.setattr(delivery.slice_folder, "write", write)
+    monkeypatch.setattr(delivery.slice_files, "write", write)
     done = cli("get", NAME, "-o", str(tmp_path / "out"), code=0)
     assert "not cached:" in done.stderr
     assert tree(tmp_path / "out") == tree(slice_folder)

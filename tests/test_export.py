@@ -16,7 +16,7 @@ from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, set_weights
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import initial_weights
-from bignas_zoo.zoo import slice_folder
+from bignas_zoo.tasks import slice_files
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
 
@@ -113,8 +113,8 @@ def test_layerwise_child_exports_and_reads_back(tmp_path: Path) -> None:
     preprocess = {"crop_size": 12, "mean": [128.0] * 3, "std": [64.0] * 3}
     chosen = Slice("layers-s", "layers", spec, None, None, "")
     family = Family("layers", "tests", LAYERWISE, tuple("abcde"), preprocess, (chosen,))
-    slice_folder.write(tmp_path, family, chosen, child)  # fails if the file's parity with Keras does
-    again, description, loaded = slice_folder.read(tmp_path)
+    slice_files.write(tmp_path, family, chosen, child)  # fails if the file's parity with Keras does
+    again, description, loaded = slice_files.read(tmp_path)
     assert again == spec
     assert description["parity"]["max_abs"] <= 1e-4 * description["parity"]["max_logit"]
     np.testing.assert_array_equal(loaded(images()), child(images()))

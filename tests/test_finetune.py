@@ -19,7 +19,7 @@ from bignas_zoo.files import store
 from bignas_zoo.models.weights import read_weights
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
 from bignas_zoo.tasks import finetune as finetuning
-from bignas_zoo.zoo import slice_folder
+from bignas_zoo.tasks import slice_files
 
 COLOURS = {"blue": (40, 50, 200), "green": (50, 190, 60), "red": (200, 60, 40)}
 FILES = {"model.tflite", "labels.txt", "slice.json", "model.safetensors", "README.md"}
@@ -296,7 +296,7 @@ def test_training_stops_when_accuracy_no_longer_rises(parent: Path, tmp_path: Pa
 
     settings = FinetuneSettings(freeze=True, learning_rate=1e-30, patience=2)  # a rate that changes no weight
     images = finetuning.read_images(paint(tmp_path / "data", 8), 20, settings)
-    spec, description, child = slice_folder.read(parent)
+    spec, description, child = slice_files.read(parent)
     child = with_new_classifier(child, spec, finetuning._spec(spec, 3))
     kernel = child.get_layer("classifier").kernel
     kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))

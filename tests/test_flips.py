@@ -17,7 +17,7 @@ import bignas_zoo as bz
 from bignas_zoo.errors import IntegrityError
 from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
-from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.hub.pushing import Bundle
 from bignas_zoo.zoo import slice_folder as folders
 
 FLIPS = 600

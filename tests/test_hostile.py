@@ -24,7 +24,7 @@ from bignas_zoo.cli.common import printable
 from bignas_zoo.cli.main import main
 from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
-from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.hub.pushing import Bundle
 from bignas_zoo.tasks import hub as using
 
 MOST_SECONDS, MOST_BYTES = 2.0, 200 << 20

@@ -21,8 +21,8 @@ from bignas_zoo.cli.push import _print_plans
 from bignas_zoo.errors import AuthError, IntegrityError, NetworkError, NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
-from bignas_zoo.hub.bundle import Bundle
 from bignas_zoo.hub.client import Hub
+from bignas_zoo.hub.pushing import Bundle
 from bignas_zoo.tasks import hub as using
 from bignas_zoo.tasks import push as pushing
 
@@ -266,7 +266,7 @@ def test_a_family_is_pushed_slice_by_slice_and_completed_by_the_same_call(
     family = bz.get_family("bignas-cifar10")
     names = [s.name for s in family.slices][:3]
     home = dataclasses.replace(family, slices=family.slices[:3])
-    monkeypatch.setattr(pushing.registry, "get_family", lambda name: home)
+    monkeypatch.setattr(pushing.slices, "get_family", lambda name: home)
     monkeypatch.setattr(pushing, "source", lambda name, family, say: contextlib.nullcontext(slice_folder))
     shown: list[int] = []
     hub.faults.append(Fault("POST", f"{names[1]}/commit/", 403))

@@ -26,6 +26,7 @@ from bignas_zoo.cli.main import main
 from bignas_zoo.files import store
 from bignas_zoo.hub_cards.card import render_card
 from bignas_zoo.hub_cards.metadata import eval_results
+from bignas_zoo.tasks import slice_files
 from bignas_zoo.zoo import registry, slice_folder
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
@@ -62,7 +63,7 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]\d+)?")
 
 def described(family: Family, chosen: Slice) -> dict[str, Any]:
     files = {name: dict(RECORD) for name in ("model.tflite", "model.safetensors", "labels.txt")}
-    return slice_folder.content(family, chosen, files, PARITY)
+    return slice_files.content(family, chosen, files, PARITY)
 
 
 def leaves(data: Any) -> Iterator[Any]:

@@ -14,9 +14,8 @@ from hub_server import HubServer
 
 from bignas_zoo.cli.main import main
 from bignas_zoo.files import store
-from bignas_zoo.hub import fetching
-from bignas_zoo.hub.bundle import Bundle
-from bignas_zoo.tasks import push as pushing
+from bignas_zoo.hub import fetching, pushing
+from bignas_zoo.hub.pushing import Bundle
 
 STATUSES = (401, 403, 404, 408, 409, 412, 429, 500, 502, 503, 504)
 #: Exit code of each status that does not go away; those the client or we try again are met with success if they do.

@@ -13,14 +13,14 @@ from hub_fixtures import REPO
 from hub_repos import WRITER
 from hub_server import HubServer
 
-from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.hub.pushing import Bundle
 
 PUSH = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from hub_fixtures import push, REPO
-from bignas_zoo.hub.bundle import Bundle
-from bignas_zoo import slice_folder
+from bignas_zoo.hub.pushing import Bundle
+from bignas_zoo.zoo import slice_folder
 place = Path(sys.argv[2])
 files = {p.relative_to(place).as_posix(): p for p in sorted(place.rglob("*")) if p.is_file()}
 chosen = slice_folder.describe(place)[0]

@@ -17,7 +17,7 @@ from hub_server import HubServer
 from killing import Killer, Scene, export_scene, family_scene, fetch_scene, get_scene, killing, push_scene, tree
 
 from bignas_zoo.files import leftovers, store
-from bignas_zoo.hub.bundle import Bundle
+from bignas_zoo.hub.pushing import Bundle
 
 
 def kills(killer: Killer, step: int = 1) -> None:

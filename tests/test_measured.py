@@ -17,6 +17,7 @@ from bignas_zoo import macs
 from bignas_zoo.architecture import spaces
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
+from bignas_zoo.files.say import silent
 from bignas_zoo.measure import front_children
 from bignas_zoo.measure.front_children import measure_front
 from bignas_zoo.measure.trained import Trained
@@ -51,10 +52,6 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[ChildSpec]:
 
     monkeypatch.setattr(front_children, "Evaluator", Counting)
     return found
-
-
-def silent(message: str) -> None:
-    pass
 
 
 def test_nothing_is_measured_twice(run: Trained, measured: list[ChildSpec], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from bignas_zoo.architecture import spaces
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, UsageError
+from bignas_zoo.files.say import silent
 from bignas_zoo.recipes.data import LabelledImages, packed
 from bignas_zoo.recipes.data.dataset import open_dataset, training_images
 from bignas_zoo.recipes.data.packed import is_packed, pack, packed_class_names, packed_source, read_packed
@@ -154,7 +155,7 @@ def test_a_family_of_packed_images_alone_is_refused(
     monkeypatch.setattr(from_recipe, "read_recipe", lambda path: recipe)
     monkeypatch.setattr(from_recipe.checkpoint, "load", lambda *_: from_recipe.checkpoint.Checkpoint(1, {}, None))
     with pytest.raises(UsageError, match=r"without the test images that a family is measured on\. Name the images"):
-        from_recipe.make_family(tmp_path / "a.npz", tmp_path, test_data=None, say=lambda message: None)
+        from_recipe.make_family(tmp_path / "a.npz", tmp_path, test_data=None, say=silent)
 
 
 @pytest.mark.slow

@@ -15,15 +15,12 @@ import pytest
 
 from bignas_zoo.errors import LocalIOError, PreemptedError, UsageError
 from bignas_zoo.files import store
+from bignas_zoo.files.say import silent
 from bignas_zoo.recipes.runs import log as run_log
 from bignas_zoo.recipes.runs import stopping
 from bignas_zoo.recipes.runs.folder import check_output, hold
 from bignas_zoo.recipes.runs.log import RunLog
 from bignas_zoo.recipes.runs.stopping import stop_requests
-
-
-def silent(message: str) -> None:
-    raise AssertionError(message)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -20,9 +20,8 @@ import bignas_zoo as bz
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.files import store
-from bignas_zoo.hub import fetching, signing
-from bignas_zoo.hub.bundle import Bundle
-from bignas_zoo.tasks import push as pushing
+from bignas_zoo.hub import fetching, pushing, signing
+from bignas_zoo.hub.pushing import Bundle
 
 pytest.importorskip("cryptography")
 needs_ssh = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen")

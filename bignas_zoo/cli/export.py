@@ -12,6 +12,7 @@ import click
 
 from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, print_table, say
 from bignas_zoo.files.formats import FORMATS, LAYOUTS, PRECISIONS, TYPES, Export
+from bignas_zoo.files.say import silent
 
 if TYPE_CHECKING:
     from bignas_zoo.tasks.export import Exported
@@ -82,7 +83,7 @@ def export_command(
     exports = chosen_exports(formats, precisions, normalize_in_graph, io=io, layout=layout, batch=batch)
     found = export_slice(
         name, exports, family=family, output=output, images=images, test_data=test_data, force=force,
-        say=(lambda message: None) if as_json else say,
+        say=silent if as_json else say,
     )  # fmt: skip
     if as_json:
         print_json("export", {"exports": [e.to_json() for e in found]})

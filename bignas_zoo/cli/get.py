@@ -23,6 +23,7 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
 from bignas_zoo.cli.progress import search_progress
+from bignas_zoo.files.say import silent
 from bignas_zoo.tasks import get as delivery
 from bignas_zoo.tasks import search as searching
 from bignas_zoo.tasks.search import ON_DEMAND_CHILDREN
@@ -87,16 +88,17 @@ def get_command(
     The folder holds model.tflite, labels.txt, slice.json, model.safetensors and README.md, and what --format and
     --precision ask for (`export` has more options, and adds files to a folder later).
     """
-    silent = quiet or as_json
+    hushed = quiet or as_json
+    tell = silent if hushed else say
     exports = chosen_exports(formats, precisions, normalize_in_graph)
     tables = read_tables(device_tables)
     _check_search(search, name, budget, data, children, workers)
     if search:
-        with search_progress(silent=silent) as report:
+        with search_progress(silent=hushed) as report:
             made = searching.search_for(
                 family or DEFAULT_FAMILY, str(budget), str(data), children=children or ON_DEMAND_CHILDREN,
                 workers=workers, risk=risk, tables=tables, test_data=test_data,
-                say=(lambda message: None) if silent else say, report=report,
+                say=tell, report=report,
             )  # fmt: skip
         # A least accuracy was met on the held-out images, which choose; on the reported ones it may be missed.
         family, (chosen,) = str(made.path), made.chosen.values()
@@ -110,7 +112,7 @@ def get_command(
         risk=risk,
         tables=tables,
         verify_key=verify_key,
-        say=(lambda message: None) if silent else say,
+        say=tell,
     )
     found: list[Exported] = []
     if formats or precisions or images or test_data or normalize_in_graph:
@@ -118,7 +120,7 @@ def get_command(
 
         found = export_slice(
             result.path, exports, images=images, test_data=test_data, force=force,
-            say=(lambda message: None) if silent else say,
+            say=tell,
         )  # fmt: skip
     if as_json:
         more = {"exports": [e.to_json() for e in found]} if found else {}

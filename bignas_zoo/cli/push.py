@@ -13,7 +13,7 @@ from bignas_zoo.cli.common import SliceName, family_option, json_option, million
 from bignas_zoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from bignas_zoo.tasks.push import Plan, PushResult
+    from bignas_zoo.hub.pushing import Plan, PushResult
 
 MARKS = {"new": "+", "changed": "~", "same": "=", "removed": "-"}
 
@@ -130,7 +130,7 @@ def card_command(name: str, repo: str | None, family: str | None, output: Path |
     """Write the card of a slice: Markdown, with the metadata that the Hub reads."""
     from bignas_zoo.files.outputs import write_output
     from bignas_zoo.hub.address import check_repo
-    from bignas_zoo.hub.bundle import card, source
+    from bignas_zoo.tasks.bundle import card, source
 
     if repo is not None:
         check_repo(repo)

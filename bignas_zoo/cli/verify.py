@@ -8,6 +8,7 @@ import click
 
 from bignas_zoo.cli.common import json_option, print_json, say
 from bignas_zoo.errors import QualityError
+from bignas_zoo.files.say import silent
 
 MARKS = {True: "pass", False: "FAIL", None: "-"}
 
@@ -39,7 +40,7 @@ def verify_command(
 
     report = verify(
         file, judges=judges, pythons=dict.fromkeys(judges, judge_python) if judge_python else None, images=images,
-        test_data=test_data, say=(lambda message: None) if as_json else say,
+        test_data=test_data, say=silent if as_json else say,
     )  # fmt: skip
     if as_json:
         print_json("verify", report.to_json())

@@ -6,6 +6,7 @@ huggingface_hub is imported when a `Hub` is made, not before. No token ever gets
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -43,6 +44,13 @@ class RemoteFile:
     bytes: int
     oid: str
     sha256: str | None
+
+
+def is_same(data: bytes, remote: RemoteFile) -> bool:
+    """Return whether a file of the Hub has these bytes."""
+    if remote.sha256 is not None:
+        return hashlib.sha256(data).hexdigest() == remote.sha256
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == remote.oid
 
 
 @dataclass(frozen=True)

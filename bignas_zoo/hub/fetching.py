@@ -15,11 +15,11 @@ from typing import Any
 
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NetworkError, reason
 from bignas_zoo.files import leftovers, store
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.hub.address import COMMIT, Address, parse
-from bignas_zoo.hub.client import Hub, State, is_offline
+from bignas_zoo.hub.client import Hub, State, is_offline, is_same
 from bignas_zoo.hub.signing import MAX_SIGNATURE, Verifier, read_verifier
-from bignas_zoo.tasks.load import Say, silent
 from bignas_zoo.zoo import slice_folder
 
 #: A file of a slice is smaller than this.
@@ -297,8 +297,6 @@ def _download(hub: Hub, wanted: Address, state: State, work: Path, key: Verifier
 
 def _checked_by_git(hub: Hub, wanted: Address, state: State, path: str, raw: Path) -> bytes:
     """Fetch a file that no manifest lists, a second time if what came is not what git's id says."""
-    from bignas_zoo.tasks.push import is_same
-
     for force in (False, True):
         data = hub.download(wanted.repo, state.commit, path, raw, force=force).read_bytes()
         if is_same(data, state.files[path]):

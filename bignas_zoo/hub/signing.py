@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import manifest
-from bignas_zoo.tasks.load import Say, silent
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

@@ -6,12 +6,13 @@ belongs to the bytes that ship.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import machine, versions
+from bignas_zoo.files.say import Say
 from bignas_zoo.measure.evaluate import child_top1
 from bignas_zoo.measure.trained import Trained
 from bignas_zoo.models.child import get_weights
@@ -24,7 +25,6 @@ from bignas_zoo.zoo.family import FAMILY_FILE, SCHEMA
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
 FRONT_FILE, SUPERNET_FILE = "front.json", "supernet.safetensors"
-Say = Callable[[str], None]
 
 
 def write_family(

@@ -17,6 +17,7 @@ from typing import Any
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import machine, versions
+from bignas_zoo.files.say import Say
 from bignas_zoo.measure import accuracy_predictor
 from bignas_zoo.measure.child_job import make_measure, write_job
 from bignas_zoo.measure.front_children import corners, fingerprint
@@ -31,7 +32,6 @@ from bignas_zoo.search.settings import Settings, fits_any, method_of
 from bignas_zoo.zoo.family import Family
 
 LOG_FILE = "measured.jsonl"
-Say = Callable[[str], None]
 
 
 def find_children(

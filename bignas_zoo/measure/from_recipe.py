@@ -10,6 +10,7 @@ import numpy as np
 
 from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.files import store
+from bignas_zoo.files.say import Say
 from bignas_zoo.measure.evaluate import Evaluator
 from bignas_zoo.measure.family import write_family
 from bignas_zoo.measure.front_children import measure_front
@@ -30,7 +31,6 @@ from bignas_zoo.zoo.family import FAMILY_FILE
 
 MEASURED_FILE, NOTES_FILE, RECIPE_FILE = "measured.jsonl", "notes.txt", "recipe.json"
 CURVE_CALIBRATION = 1_000
-Say = Callable[[str], None]
 
 
 def train_family(

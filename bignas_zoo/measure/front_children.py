@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.files.say import Say
 from bignas_zoo.measure.evaluate import Evaluator
 from bignas_zoo.measure.trained import Trained
 from bignas_zoo.recipes.data import LabelledImages
@@ -21,7 +21,6 @@ from bignas_zoo.search.log import Log
 
 #: Part of the digest that logged measurements are found by; another way of measuring needs another name.
 PROTOCOL = "population moments of the calibration images; top-1 of the held-out ones"
-Say = Callable[[str], None]
 
 
 def measure_front(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:

@@ -8,19 +8,18 @@ reported is on test images, which choose nothing. The paper chooses on training 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.files.say import Say
 from bignas_zoo.measure.trained import Trained
 from bignas_zoo.recipes.data.dataset import open_dataset
 from bignas_zoo.recipes.recipe import parse_recipe
 from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.zoo.family import Family, no_weights
-
-Say = Callable[[str], None]
 
 
 def reopen(

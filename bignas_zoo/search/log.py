@@ -6,13 +6,13 @@ A line holds the child, its accuracy, and ``of``: a digest of everything the acc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import IntegrityError, LocalIOError, SpaceError
 from bignas_zoo.files import store
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.search.children import Measured
 
 
@@ -33,7 +33,7 @@ class Log:
         path: Path,
         of: str,
         space: SearchSpace,
-        say: Callable[[str], None] = lambda message: None,
+        say: Say = silent,
         *,
         others: str = "refuse",
     ) -> Log:

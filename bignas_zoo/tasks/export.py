@@ -21,8 +21,8 @@ from bignas_zoo.errors import IntegrityError, LocalIOError, QualityError, UsageE
 from bignas_zoo.files import store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.provenance import machine, versions
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.get import get
-from bignas_zoo.tasks.load import Say, silent
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice_folder import EXPORTS_FILE, REJECTED, SLICE_FILE, TFLITE, WEIGHTS, read_exports
 

@@ -18,12 +18,13 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import NotFoundError
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import machine
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
 from bignas_zoo.tasks import load as zoo
-from bignas_zoo.tasks.load import Say, silent
-from bignas_zoo.zoo import registry, slice_folder
+from bignas_zoo.tasks import slice_files, slices
+from bignas_zoo.tasks.slices import Slice
+from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import Family, no_weights
-from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, WEIGHTS
 
 if TYPE_CHECKING:
@@ -189,16 +190,16 @@ def finetune(
             "finetuned": _record(parent, images, settings, outcome),
         }
         say("exporting it to TFLite")
-        slice_folder.write(made, home, chosen, child, record)
+        slice_files.write(made, home, chosen, child, record)
         files = {p.name: store.record(p) for p in sorted(made.iterdir())}
         description = store.read_json(made / SLICE_FILE)
-    chosen = slice_folder.describe(target)[0]
+    chosen = Slice.of(slice_folder.describe(target)[0])
     return FinetuneResult(chosen, target.absolute(), files, description)
 
 
 def _parent(name: str | Path, family: str | Path | None) -> Parent:
     if os.path.isfile(Path(name) / SLICE_FILE):
-        spec, description, child = slice_folder.read(Path(name))
+        spec, description, child = slice_files.read(Path(name))
         return Parent(
             name=description["name"],
             family=str(description.get("family", "")),
@@ -208,7 +209,7 @@ def _parent(name: str | Path, family: str | Path | None) -> Parent:
             supernet_sha256=dict(description.get("provenance") or {}).get("supernet_sha256"),
             weights={WEIGHTS: description["files"][WEIGHTS]["sha256"]},
         )
-    home, chosen = registry.find_slice(str(name), family)
+    home, chosen = slices.find_slice(str(name), family)
     if home.weights is None or chosen.statistics is None:
         raise NotFoundError(no_weights(chosen.name))
     return Parent(

@@ -27,11 +27,13 @@ from bignas_zoo.errors import (
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.files.formats import EXPORT_NAME
 from bignas_zoo.files.provenance import versions
-from bignas_zoo.tasks.load import Say, check_files, cut, silent
-from bignas_zoo.zoo import registry, selection, slice_folder
+from bignas_zoo.files.say import Say, silent
+from bignas_zoo.tasks import slice_files, slices
+from bignas_zoo.tasks.load import check_files, cut
+from bignas_zoo.tasks.slices import Slice
+from bignas_zoo.zoo import selection, slice_folder
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family, no_weights
 from bignas_zoo.zoo.selection import Predictor
-from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
@@ -212,9 +214,9 @@ def _choose(
     if name is None:
         if limits is None:
             raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
-        home = registry.get_family(family or DEFAULT_FAMILY)
-        return home, selection.pick(home, limits, predictor)
-    home, chosen = registry.find_slice(name, family)
+        home = slices.get_family(family or DEFAULT_FAMILY)
+        return home, Slice.of(selection.pick(home, limits, predictor))
+    home, chosen = slices.find_slice(name, family)
     if chosen.statistics is None:
         raise NotFoundError(no_weights(chosen.name))
     if limits:
@@ -240,7 +242,7 @@ def _finished(
     store.check_free(target, force=force)  # before the long work, not after it
     say(f"cutting {chosen.name} and exporting it to TFLite; the first time takes some seconds")
     with store.scratch_folder() as folder:
-        slice_folder.write(folder, family, chosen, cut(family, chosen))
+        slice_files.write(folder, family, chosen, cut(family, chosen))
         files = {p.name: store.record(p) for p in sorted(folder.iterdir())}
         try:
             _fill_cache(entry, folder, files)

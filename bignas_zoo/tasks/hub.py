@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.files import store
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub.address import NAME, Address, check_owner, check_repo, check_revision
 from bignas_zoo.hub.client import Hub
 from bignas_zoo.hub.fetching import fetch
 from bignas_zoo.hub_cards.metadata import TAG
 from bignas_zoo.tasks.get import GetResult
-from bignas_zoo.tasks.load import Say, silent
+from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import selection, slice_folder
 from bignas_zoo.zoo.selection import Predictor
-from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
@@ -57,7 +57,7 @@ def get_from_hub(
             for name, record in files.items():
                 store.copy(fetched.folder / name, folder / name)
                 store.verify(folder / name, record["sha256"], fix="")
-    chosen = dataclasses.replace(chosen, folder=target.absolute())
+    chosen = dataclasses.replace(Slice.of(chosen), folder=target.absolute())
     latency = description.get("latency")
     return GetResult(chosen, target.absolute(), files, description["parity"], None, fetched.cached, latency)
 
@@ -81,10 +81,10 @@ def from_pretrained(
         if verify_key is not None:
             raise UsageError(f"{repo}: is a slice folder; what is signed is the manifest on the Hub. Name ORG/NAME.")
         slice_folder.check_files(Path(repo))
-        return slice_folder.describe(Path(repo))[0]
+        return Slice.of(slice_folder.describe(Path(repo))[0])
     address = Address(check_repo(repo), check_revision(revision))
     fetched = fetch(address, offline=local_files_only, token=token, verify_key=verify_key)
-    return slice_folder.describe(fetched.folder)[0]
+    return Slice.of(slice_folder.describe(fetched.folder)[0])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,11 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import NotFoundError, TrainingStoppedError, UsageError
 from bignas_zoo.files import store
 from bignas_zoo.files.records import FileRecord
-from bignas_zoo.zoo import registry, slice_folder
+from bignas_zoo.files.say import Say, silent
+from bignas_zoo.tasks import slice_files, slices
+from bignas_zoo.tasks.slices import Slice
+from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import Family, no_weights
-from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
 if TYPE_CHECKING:
@@ -25,12 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bignas_zoo.recipes.tpu.report import CompileReport
-
-Say = Callable[[str], None]
-
-
-def silent(message: str) -> None:
-    """Say nothing."""
 
 
 def cut(family: Family, chosen: Slice) -> keras.Model:
@@ -118,8 +114,8 @@ def find(name: str | Path, family: str | Path | None = None) -> Slice:
     """
     name = from_hub(name)
     if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
-        return slice_folder.describe(Path(name))[0]
-    return registry.find_slice(str(name), family)[1]
+        return Slice.of(slice_folder.describe(Path(name))[0])
+    return slices.find_slice(str(name), family)[1]
 
 
 def load(name: str | Path, *, family: str | Path | None = None, verify_key: str | Path | None = None) -> keras.Model:
@@ -142,8 +138,8 @@ def load(name: str | Path, *, family: str | Path | None = None, verify_key: str 
     """
     name = from_hub(name, verify_key)
     if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
-        return slice_folder.read(Path(name))[2]
-    return cut(*registry.find_slice(str(name), family))
+        return slice_files.read(Path(name))[2]
+    return cut(*slices.find_slice(str(name), family))
 
 
 def slice_and_calibrate(
@@ -174,7 +170,7 @@ def slice_and_calibrate(
     from bignas_zoo.models.slicing import slice_weights
     from bignas_zoo.recipes.data import batches, unlabelled_images
 
-    home = registry.get_family(family)
+    home = slices.get_family(family)
     if spec.space != home.space:
         raise UsageError(
             f"spec: is of space '{spec.space.name}', but family '{home.name}' has space '{home.space.name}'."
@@ -223,11 +219,11 @@ def evaluate(
 
     name = from_hub(name)
     if os.path.isfile(Path(name) / SLICE_FILE):  # unlike Path.is_file, False for a name that is too long
-        spec, description, child = slice_folder.read(Path(name))
+        spec, description, child = slice_files.read(Path(name))
         title, contract = str(description["name"]), description["preprocess"]
         names = tuple(description["class_names"])
     else:
-        home, chosen = registry.find_slice(str(name), family)
+        home, chosen = slices.find_slice(str(name), family)
         title, contract, names, spec = chosen.name, home.preprocess, home.class_names, chosen.spec
         if chosen.statistics is None:
             raise NotFoundError(no_weights(chosen.name))

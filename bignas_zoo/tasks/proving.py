@@ -16,6 +16,7 @@ from bignas_zoo.files import store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.models.preprocess import Preprocess, resize
 from bignas_zoo.recipes.data.sample import Sample, read_sample
+from bignas_zoo.tasks import slice_files
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice_folder import TFLITE, WEIGHTS
 
@@ -117,7 +118,7 @@ def open_subject(folder: Path, sample: Sample | None) -> Subject:
     Raises:
         IntegrityError, LocalIOError: the folder is damaged or cannot be read.
     """
-    _, description, child = slice_folder.read(folder)
+    _, description, child = slice_files.read(folder)
     return Subject(folder, child, description, Preprocess.from_json(description["preprocess"]), sample)
 
 
@@ -137,7 +138,7 @@ def make(subject: Subject, option: Export, folder: Path) -> Path:
     if option.format == "tflite":
         from bignas_zoo.export import tflite
 
-        info = slice_folder.file_info(subject.description, pixels=option.takes_pixels)
+        info = slice_files.file_info(subject.description, pixels=option.takes_pixels)
         store.atomic_write(path, tflite.convert(subject.child, option, preprocess=preprocess, images=images, info=info))
     elif option.format == "onnx":
         from bignas_zoo.export import onnx
@@ -297,7 +298,7 @@ def _properties(subject: Subject, option: Export) -> dict[str, str]:
     """Return what an ONNX file says of itself."""
     from bignas_zoo.export.properties import properties
 
-    info = slice_folder.file_info(subject.description)
+    info = slice_files.file_info(subject.description)
     return properties(
         name=info.name, description=info.description, version=info.version, author=info.author, license=info.license,
         class_names=info.class_names, preprocess=subject.preprocess, resolution=subject.resolution,

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.files import leftovers, store
-from bignas_zoo.tasks.load import Say, silent, supernet_weights
+from bignas_zoo.files.say import Say, silent
+from bignas_zoo.tasks import slices
+from bignas_zoo.tasks.load import supernet_weights
+from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry
 from bignas_zoo.zoo.family import Family, check_family, load_family
 from bignas_zoo.zoo.selection import Predictor
-from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
@@ -131,7 +133,7 @@ def search_family(
     from bignas_zoo.search.costs import parse_front
 
     limits, axes = tuple(map(_budget, budgets)), parse_front(front)
-    home = registry.get_family(family)
+    home = slices.get_family(family)
     if in_place and (home.folder is None or home.folder.resolve().is_relative_to(registry.SHIPPED.resolve())):
         raise UsageError(f"--in-place: '{home.name}' is part of the installation. Choose an --output instead.")
     folder = Path(output) if output is not None else Path("runs") / f"search-{home.name}"
@@ -175,7 +177,7 @@ def search_for(
         As `search_family`.
     """
     limits, axes = (_budget(budget),), ("macs", "top1")
-    home = registry.get_family(family)
+    home = slices.get_family(family)
     devices = _devices(limits, axes, risk, tables)
     work = _Work(home, supernet_weights(home), devices, data, test_data, say, report)
     from bignas_zoo.runtime.workers import default_workers
@@ -294,9 +296,9 @@ def _digest(data: Any) -> str:
 
 
 def _result(outcome: Outcome, target: Path, folder: Path) -> SearchResult:
-    made = load_family(target)
+    made = slices.public(load_family(target))
     by_spec = {s.spec: s for s in made.slices}
-    chosen = {budget: by_spec[child.spec] for budget, child in outcome.best.items()}
+    chosen = {budget: Slice.of(by_spec[child.spec]) for budget, child in outcome.best.items()}
     return SearchResult(made, target, chosen, made.training["search"], folder)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from bignas_zoo.errors import IntegrityError, NotFoundError, QualityError, UsageError
 from bignas_zoo.files import store
 from bignas_zoo.files.formats import Export
-from bignas_zoo.tasks.load import Say, from_hub, silent
+from bignas_zoo.files.say import Say, silent
+from bignas_zoo.tasks.load import from_hub
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 

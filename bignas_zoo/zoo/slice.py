@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,6 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.files import records
 from bignas_zoo.files.records import FileRecord
-
-#: Modules above this level, which a slice's two methods for the Hub look up when they are called.
-_HUB = "bignas_zoo.hub.{}"
 
 
 @dataclass(frozen=True)
@@ -45,62 +41,6 @@ class Slice:
     bytes: int | None = None
     statistics: FileRecord | None = None
     folder: Path | None = field(default=None, compare=False)
-
-    @classmethod
-    def from_pretrained(
-        cls, repo: str, *, revision: str = "main", token: str | None = None, local_files_only: bool = False,
-        verify_key: str | Path | None = None,
-    ) -> Slice:  # fmt: skip
-        """Fetch a slice of the Hugging Face Hub; every file is checked by its sha256.
-
-        Args:
-            repo: ``ORG/NAME``, or a slice folder.
-            revision: a branch, tag or commit.
-            token: for a private repository; by default HF_TOKEN, or that of ``hf auth login``.
-            local_files_only: make no request; what was fetched before counts.
-            verify_key: file of the Ed25519 public key that must have signed it.
-
-        Returns:
-            The slice; `folder` says where its files are, and ``bignas_zoo.load(slice.folder)`` gives its network.
-
-        Raises:
-            UsageError, NotFoundError, AuthError, NetworkError, IntegrityError, LocalIOError: see `get`.
-        """
-        found: Slice = importlib.import_module(_HUB.format("using")).from_pretrained(
-            repo, revision=revision, token=token, local_files_only=local_files_only, verify_key=verify_key
-        )
-        return found
-
-    def push_to_hub(
-        self,
-        repo: str,
-        *,
-        private: bool = False,
-        revision: str = "main",
-        family: str | Path | None = None,
-        token: str | None = None,
-        sign: str | Path | None = None,
-    ) -> str:
-        """Push the slice to the Hugging Face Hub, in one commit; see `bignas_zoo.push`.
-
-        Args:
-            repo: ``ORG/NAME``, made if it is not there.
-            private: others shall not see it.
-            revision: the branch to commit to.
-            family: the folder of its family, if that is none of the shipped ones.
-            token: with write access; by default HF_TOKEN, or that of ``hf auth login``.
-            sign: file of an Ed25519 private key to sign with.
-
-        Returns:
-            The commit.
-
-        Raises:
-            UsageError, NotFoundError, AuthError, NetworkError, IntegrityError: see `bignas_zoo.push`.
-        """
-        pushed = importlib.import_module(_HUB.format("pushing")).push(
-            self.folder or self.name, repo, private=private, revision=revision, family=family, token=token, sign=sign
-        )
-        return str(pushed.commit)
 
     @functools.cached_property
     def macs(self) -> int:

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, TrainingStoppedError
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import versions
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -108,7 +109,7 @@ def save(
     _prune(workdir, step, best, max(keep, 1))
 
 
-def load(workdir: Path, recipe: Recipe, say: Callable[[str], None] = lambda message: None) -> Checkpoint | None:
+def load(workdir: Path, recipe: Recipe, say: Say = silent) -> Checkpoint | None:
     """Read the newest good checkpoint of a run.
 
     Args:
@@ -160,7 +161,7 @@ def _shape(value: np.ndarray | None) -> tuple[int, ...] | None:
     return None if value is None else value.shape
 
 
-def _read(folder: Path, recipe: Recipe, say: Callable[[str], None]) -> Checkpoint:
+def _read(folder: Path, recipe: Recipe, say: Say) -> Checkpoint:
     data = store.read_json(folder / MANIFEST)
     try:
         if data["schema"] != SCHEMA:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bignas_zoo.errors import LocalIOError, UsageError
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.files.store import exclusive, remove_leftovers
 from bignas_zoo.models.preprocess import SUFFIXES
 from bignas_zoo.recipes.data.dataset import is_tfrecords
@@ -48,7 +49,7 @@ def _holds_classes(folder: Path) -> bool:
 
 
 @contextmanager
-def hold(workdir: Path, say: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+def hold(workdir: Path, say: Say = silent) -> Iterator[None]:
     """Make a run's folder, keep other trainers out of it, and clear away what a killed one left.
 
     The lock is advisory and of the file system: on one host it always works, and the kernel frees it

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from bignas_zoo.errors import RecipeError
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.files.store import verify
 from bignas_zoo.models.weights import read_weights
 from bignas_zoo.recipes.engines.engine import OPTIMIZER
@@ -15,9 +16,7 @@ from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.registry import get_family
 
 
-def starting_state(
-    recipe: Recipe, fresh: Mapping[str, np.ndarray], say: Callable[[str], None] = lambda message: None
-) -> dict[str, np.ndarray]:
+def starting_state(recipe: Recipe, fresh: Mapping[str, np.ndarray], say: Say = silent) -> dict[str, np.ndarray]:
     """Put the weights of the recipe's `start_from` into a new engine's state.
 
     Args:
@@ -84,7 +83,7 @@ def _shape(weights: Mapping[str, np.ndarray], key: str) -> tuple[int, ...] | Non
     return weights[key].shape if key in weights else None
 
 
-def _warn(recipe: Recipe, family: Family, say: Callable[[str], None]) -> None:
+def _warn(recipe: Recipe, family: Family, say: Say) -> None:
     """Say what makes a start from this family worse, or its accuracies too good."""
     made_by = family.training.get("recipe", {})
     for key in ("seed", "holdout"):

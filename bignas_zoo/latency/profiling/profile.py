@@ -21,6 +21,7 @@ from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.sampling import choose, mutate, uniform, uniform_child
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.files import store
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Validation, predict
 from bignas_zoo.latency import Protocol as TableProtocol
 from bignas_zoo.latency.coverage import thinned_blocks
@@ -41,7 +42,6 @@ DIFFER = 0.03
 KEPT_BYTES = 4 << 30
 #: Part of the choices in which a child near the smallest or biggest one differs from it.
 NEAR = 0.2
-Say = Callable[[str], None]
 
 
 class Meter(Protocol):
@@ -130,7 +130,7 @@ def profile(
     *,
     meter: Meter,
     builder: Builder,
-    say: Say = lambda message: None,
+    say: Say = silent,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> DeviceTable:
     """Measure what is not in the log yet, and return the table.

@@ -6,34 +6,20 @@ import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import IntegrityError, UsageError, reason
 from bignas_zoo.files import store
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import layout, manifest
+from bignas_zoo.hub.pushing import Bundle
+from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.get import get
-from bignas_zoo.tasks.load import Say, silent
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """The files of a repository, in a temporary folder.
-
-    Attributes:
-        slice: what they are.
-        files: path in the repository to file.
-        left_out: files of the slice folder that stay at home, and why.
-    """
-
-    slice: Slice
-    files: Mapping[str, Path]
-    left_out: Mapping[str, str]
 
 
 @contextmanager
@@ -141,7 +127,7 @@ def keras_layout(folder: Path) -> dict[str, bytes]:
     """Return the files of a slice that Keras's own loader reads, from a .keras file made here and now."""
     from bignas_zoo.export.keras_formats import to_keras
 
-    _, _, child = slice_folder.read(folder)
+    _, _, child = slice_files.read(folder)
     with store.scratch_folder() as place:
         path = place / "model.keras"
         to_keras(child, path)

@@ -1,0 +1,131 @@
+"""The files of a slice folder: written from a calibrated child, and read back as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.files import store
+from bignas_zoo.files.provenance import versions
+from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.slice import Slice
+from bignas_zoo.zoo.slice_folder import CARD, LABELS, SCHEMA, SLICE_FILE, TFLITE, WEIGHTS, check_files, describe
+
+if TYPE_CHECKING:
+    import keras
+
+    from bignas_zoo.export.metadata import FileInfo
+
+PARITY_IMAGES = 16
+
+
+def write(
+    folder: Path, family: Family, chosen: Slice, child: keras.Model, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Export a calibrated child and write its folder's files.
+
+    Args:
+        folder: an existing, empty folder.
+        family: gives labels and the input contract.
+        chosen: the slice.
+        child: its calibrated Keras model.
+        provenance: where its weights come from; by default they are the family's.
+
+    Raises:
+        QualityError: the exported file does not compute what the child computes.
+        LocalIOError: a file cannot be written.
+    """
+    import numpy as np
+
+    from bignas_zoo.export.gates import check_tflite
+    from bignas_zoo.export.tflite import convert
+    from bignas_zoo.hub_cards.card import render_card
+    from bignas_zoo.models.child import get_weights
+    from bignas_zoo.models.weights import write_weights
+
+    data = convert(
+        child, info=file_info({**chosen.to_json(), "class_names": family.class_names, "preprocess": family.preprocess})
+    )
+    inputs = np.random.default_rng(0).normal(size=(PARITY_IMAGES, *child.input_shape[1:])).astype(np.float32)
+    parity = check_tflite(child, data, inputs, "random inputs (normal, seed 0)")
+    store.atomic_write(folder / TFLITE, data)
+    write_weights(folder / WEIGHTS, get_weights(child, chosen.spec), {"slice": chosen.name})
+    store.atomic_write(folder / LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
+    files = {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)}
+    description = content(family, chosen, files, parity.to_json(), provenance)
+    store.atomic_write(folder / CARD, render_card(description, chosen.spec).encode())
+    description["files"] |= {CARD: store.record(folder / CARD)}
+    store.write_json(folder / SLICE_FILE, store.sealed(description))
+
+
+def content(
+    family: Family,
+    chosen: Slice,
+    files: Mapping[str, Mapping[str, Any]],
+    parity: Mapping[str, Any],
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the content of a slice.json, but for the card's record and the digest (`store.sealed`).
+
+    Args:
+        family, chosen, provenance: see `write`.
+        files: name to record, of model.tflite, model.safetensors and labels.txt.
+        parity: report of the comparison with the Keras child.
+    """
+    return {
+        "schema": SCHEMA,
+        **chosen.to_json(),
+        "bytes": files[TFLITE]["bytes"],
+        "weights": True,
+        "child": chosen.spec.to_json(),
+        "space": chosen.spec.space.to_json(),
+        "class_names": list(family.class_names),
+        "preprocess": dict(family.preprocess),
+        "output": "softmax scores; model.safetensors and Keras give logits",
+        "parity": dict(parity),
+        "latency": None,
+        "provenance": dict(provenance or {"supernet_sha256": family.weights.sha256 if family.weights else None}),
+        "training": dict(family.training),
+        "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
+        "versions": versions(),
+        "license": "Apache-2.0",
+        "files": dict(files),
+    }
+
+
+def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
+    """Load a slice folder's network; every file it lists is checked first.
+
+    Returns:
+        The child's spec, the content of slice.json, and the calibrated Keras model.
+
+    Raises:
+        IntegrityError: slice.json is not valid, or a file is missing or differs from its sha256.
+    """
+    chosen, description = describe(folder)
+    spec = chosen.spec
+    check_files(folder)
+
+    from bignas_zoo.models.child import build_child, set_weights
+    from bignas_zoo.models.weights import read_weights
+
+    child = build_child(spec)
+    set_weights(child, spec, read_weights(folder / WEIGHTS))
+    return spec, description, child
+
+
+def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileInfo:
+    """Return what an exported file says of itself, from the content of slice.json.
+
+    Args:
+        description: needs name, class_names, preprocess, macs and resolution.
+        pixels: whether the file normalises pixel values itself.
+    """
+    from bignas_zoo.export import describe
+
+    return describe.file_info(
+        description["name"], description["class_names"], description["preprocess"],
+        macs=description["macs"], resolution=description["resolution"], pixels=pixels,
+    )  # fmt: skip
