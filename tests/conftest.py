@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ LAYERWISE_CHILD = LAYERWISE.spec(
     kernels=[3, [3, 5, 3], 5, 3],
     expansions=[1, 2, 4, 2],
 )
+
+
+def _with_expansions(space: SearchSpace, name: str, **form: bool) -> SearchSpace:
+    """Return a space whose layers have an expansion of their own, and more of a choice than `TINY` leaves."""
+    options = ((1,), (2, 3), (3, 4), (2, 4))
+    stages = (
+        replace(stage, expansions=expansions, layerwise_expansions=True, **form)
+        for stage, expansions in zip(space.stages, options, strict=True)
+    )
+    return replace(space, name=name, stages=tuple(stages))
+
+
+#: An expansion for each layer: with a width and a kernel for each stage; and with everything for each layer.
+STAGEWISE_KERNELS = _with_expansions(TINY, "tiny+stagewise-kernels", stagewise_kernels=True)
+LAYERWISE_EXPANSIONS = _with_expansions(LAYERWISE, "tiny+layerwise-expansions")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,22 +8,24 @@ backends can be compared.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 
 import keras
 import numpy as np
-from conftest import LAYERWISE, TINY
+from conftest import LAYERWISE, LAYERWISE_EXPANSIONS, STAGEWISE_KERNELS, TINY
 
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces import variant
+from bignas_zoo.models.active import ActiveChild
 from bignas_zoo.models.blockwise import CutChild
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.slicing import slice_weights
-from bignas_zoo.models.supernet import Choice, forward, initial_weights
+from bignas_zoo.models.supernet import forward, initial_weights
 
 IMAGES = 64
 FORMS = {
@@ -32,8 +34,12 @@ FORMS = {
     "shifted": Execution(depthwise="shifted"),
 }
 
-#: One width a stage; one a layer; and one a layer with another activation and without squeeze-excite.
-SPACES = (TINY, LAYERWISE, variant(LAYERWISE, activation="hard_swish", squeeze_excite=False))
+#: One width a stage; one a layer; one a layer with another activation and without squeeze-excite; one expansion a
+#: layer and one kernel a stage; and everything one a layer.
+SPACES = (
+    TINY, LAYERWISE, variant(LAYERWISE, activation="hard_swish", squeeze_excite=False), STAGEWISE_KERNELS,
+    LAYERWISE_EXPANSIONS,
+)  # fmt: skip
 
 
 def random_weights(seed: int, space: SearchSpace = TINY) -> dict[str, np.ndarray]:
@@ -49,8 +55,9 @@ def random_weights(seed: int, space: SearchSpace = TINY) -> dict[str, np.ndarray
 def children(count: int, space: SearchSpace = TINY) -> list[ChildSpec]:
     """Random children at trained and unseen (odd) resolutions; the corners too where widths are stage-wise."""
     corners = 2 if space is TINY else 0  # the corners of the others have the same width in every layer
+    first = 1 if space in SPACES[3:] else 0  # those whose expansions rise and fall
     sizes = space.all_resolutions
-    drawn = [uniform_child(space, ("equality", i), sizes[i % len(sizes)]) for i in range(count - corners)]
+    drawn = [uniform_child(space, ("equality", i + first), sizes[i % len(sizes)]) for i in range(count - corners)]
     return [TINY.biggest, *drawn, TINY.smallest] if corners else drawn
 
 
@@ -68,21 +75,22 @@ def compiled(function):
 def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dict[str, float], np.ndarray]:
     """Return the errors of one child, relative to the largest logit, and its calibrated logits."""
     images = np.random.default_rng(seed).normal(size=(IMAGES, spec.resolution, spec.resolution, 3)).astype("f4")
-    space, choice = spec.space, Choice.of(spec)
-    vector = choice.vector()
+    space, active = spec.space, ActiveChild.of(spec)
+    vector = active.vector()
 
     def masked(branch):
         how = Execution(branch=branch)
-        return compiled(lambda x, v: forward(space, weights, x, Choice.from_vector(space, v), how=how))(images, vector)
+        traced = functools.partial(ActiveChild.from_vector, space)
+        return compiled(lambda x, v: forward(space, weights, x, traced(v), how=how))(images, vector)
 
     child = build_child(spec)
     set_weights(child, spec, slice_weights(weights, spec), calibrated=False)
     results = {
-        "sliced": compiled(lambda x: forward(space, weights, x, choice))(images),
+        "sliced": compiled(lambda x: forward(space, weights, x, active))(images),
         "where": masked("where"),
         "cond": masked("cond"),
         **{
-            form: compiled(lambda x, how=how: forward(space, weights, x, choice, how=how))(images)
+            form: compiled(lambda x, how=how: forward(space, weights, x, active, how=how))(images)
             for form, how in FORMS.items()
         },
     }

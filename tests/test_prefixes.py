@@ -85,7 +85,7 @@ def test_what_was_not_wanted_for_longest_goes_first() -> None:
 def test_a_child_starts_where_another_left_off(runs: list[str]) -> None:
     # They differ in the kernels of the last stage: all blocks before it are the same.
     first = TINY.biggest
-    stages = (*first.stages[:-1], type(first.stages[-1])(2, (32, 32), (3, 3), first.stages[-1].expansion))
+    stages = (*first.stages[:-1], type(first.stages[-1])(2, (32, 32), (3, 3), first.stages[-1].expansions))
     second = ChildSpec(TINY, first.resolution, first.stem_width, stages, first.head_width)
     same = 1 + sum(stage.depth for stage in first.stages[:-1])
     body = 1 + sum(stage.depth for stage in first.stages) + 1  # stem, blocks, head

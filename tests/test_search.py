@@ -47,7 +47,7 @@ def everything(space: SearchSpace) -> list[ChildSpec]:
     """Return every child of a space with one expansion a stage and stage-wise widths."""
     stages = [
         [
-            StageSpec(depth, (width,) * depth, kernels, stage.expansions[0])
+            StageSpec(depth, (width,) * depth, kernels, (stage.expansions[0],) * depth)
             for depth in stage.depths
             for width in stage.widths
             for kernels in itertools.product(stage.kernels, repeat=depth)

@@ -7,20 +7,20 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import equality
 import numpy as np
 import pytest
-from conftest import LAYERWISE, TINY
+from conftest import LAYERWISE, STAGEWISE_KERNELS, TINY
 
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces import variant
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
+from bignas_zoo.models.active import ActiveChild
 from bignas_zoo.models.elastic import Execution
-from bignas_zoo.models.supernet import Choice, forward, initial_weights
+from bignas_zoo.models.supernet import forward, initial_weights
 
 TOLERANCE = 1e-5  # of the largest logit
 
@@ -40,7 +40,7 @@ def test_masked_sliced_and_child_agree(index: int, weights: dict[str, np.ndarray
 @pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
 def test_variants_agree_as_well(space: SearchSpace, index: int) -> None:
     spec = equality.children(2, space)[index]
-    assert any(len(set(stage.widths)) > 1 for stage in spec.stages)
+    assert any(len(set(values)) > 1 for stage in spec.stages for values in (stage.widths, stage.expansions))
     errors, _ = equality.run(spec, equality.random_weights(0, space), index)
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
 
@@ -62,10 +62,16 @@ def test_variants_agree_on_many(space: SearchSpace, index: int) -> None:
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
 
 
-@pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
+@pytest.mark.parametrize("space", equality.SPACES[1:3], ids=lambda s: s.name)
 def test_equality_children_cover_every_change_of_width(space: SearchSpace) -> None:
     stages = [stage.widths for spec in equality.children(2, space) for stage in spec.stages]
     assert {np.sign(b - a) for widths in stages for a, b in itertools.pairwise(widths)} == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("space", equality.SPACES[3:], ids=lambda s: s.name)
+def test_equality_children_cover_expansions_that_rise_and_fall(space: SearchSpace) -> None:
+    stages = [stage.expansions for spec in equality.children(2, space) for stage in spec.stages]
+    assert {np.sign(b - a) for expansions in stages for a, b in itertools.pairwise(expansions)} == {-1, 0, 1}
 
 
 def test_equality_children_cover_every_kind_of_choice() -> None:
@@ -110,13 +116,13 @@ def _gradients(
 
     @tf.function(autograph=False)
     def run(vector):
-        chosen = Choice.of(spec) if static else Choice.from_vector(spec.space, vector)
+        child = ActiveChild.of(spec) if static else ActiveChild.from_vector(spec.space, vector)
         with tf.GradientTape() as tape:
-            logits = forward(spec.space, variables, x, chosen, how=how)
+            logits = forward(spec.space, variables, x, child, how=how)
             loss = tf.reduce_mean(tf.square(logits - 1.0))
         return tape.gradient(loss, variables, unconnected_gradients="zero")
 
-    return {k: np.asarray(tf.convert_to_tensor(g)) for k, g in run(Choice.of(spec).vector()).items()}
+    return {k: np.asarray(tf.convert_to_tensor(g)) for k, g in run(ActiveChild.of(spec).vector()).items()}
 
 
 @pytest.mark.slow
@@ -147,45 +153,57 @@ def test_width_after_a_stage_is_that_of_the_last_active_layer(space: SearchSpace
     import tensorflow as tf
 
     weights = equality.random_weights(0, space)
-    sizes = [stage.depths[-1] for stage in space.stages]
     for n in range(3):
         spec = uniform_child(space, ("absent", n), space.resolutions[0])
-        choice = Choice.of(spec)
+        child = ActiveChild.of(spec)
         # The widths of absent layers say nothing: put one that is not the last active layer's.
-        widths = tuple(
-            (*stage.widths, *[next((w for w in a.widths if w != stage.width), a.widths[0])] * (size - stage.depth))
-            for stage, a, size in zip(spec.stages, space.stages, sizes, strict=True)
-        )
-        vector = replace(choice, widths=widths).vector()
-        assert n or vector.tolist() != choice.vector().tolist()
+        absent = {
+            ("width", i, j): next((w for w in a.widths if w != stage.width), a.widths[0])
+            for i, (stage, a) in enumerate(zip(spec.stages, space.stages, strict=True))
+            for j in range(stage.depth, a.depths[-1])
+        }
+        vector = ActiveChild({**child.entries, **absent}).vector()
+        assert n or vector.tolist() != child.vector().tolist()
         x = np.random.default_rng(n).normal(size=(8, spec.resolution, spec.resolution, 3)).astype("f4")
-        expected = forward(space, weights, x, choice)
-        chosen = Choice.from_vector(space, tf.constant(vector))
-        masked = forward(space, weights, x, chosen, how=Execution(branch=branch))
+        expected = forward(space, weights, x, child)
+        traced = ActiveChild.from_vector(space, tf.constant(vector))
+        masked = forward(space, weights, x, traced, how=Execution(branch=branch))
         assert equality.error(masked, np.asarray(expected)) <= TOLERANCE
 
 
 def test_different_children_give_different_logits(weights: dict[str, np.ndarray]) -> None:
     x = np.random.default_rng(0).normal(size=(8, 14, 14, 3)).astype("f4")
     outputs = [
-        np.asarray(forward(TINY, weights, x, Choice.of(uniform_child(TINY, ("differ", i), 14)))) for i in range(4)
+        np.asarray(forward(TINY, weights, x, ActiveChild.of(uniform_child(TINY, ("differ", i), 14)))) for i in range(4)
     ]
     for i in range(4):
         for j in range(i):
             assert np.abs(outputs[i] - outputs[j]).max() > 1e-3
 
 
-@pytest.mark.parametrize(("space", "length"), [(TINY, 2 + 3 * 4 + 10), (LAYERWISE, 2 + 2 * 4 + 2 * 10)])
-def test_choice_vector_round_trip(space: SearchSpace, length: int) -> None:
-    # Stem and head; depths, expansions and (stage-wise) widths of 4 stages; kernels and (layer-wise)
-    # widths of 2 + 3 + 3 + 2 layers.
+@pytest.mark.parametrize(
+    ("space", "length"),
+    [(TINY, 2 + 3 * 4 + 10), (LAYERWISE, 2 + 2 * 4 + 2 * 10), (STAGEWISE_KERNELS, 2 + 3 * 4 + 10)],
+)
+def test_vector_round_trip(space: SearchSpace, length: int) -> None:
+    # Stem and head; depths of 4 stages; one a stage, or one for each of 2 + 3 + 3 + 2 layers, of widths, expansions
+    # and kernels: tiny has kernels, layer-wise also widths, and stage-wise kernels only expansions one a layer.
     spec = uniform_child(space, ("vector",))
-    choice = Choice.of(spec)
-    assert choice.vector().shape == (length,)
-    again = Choice.from_vector(space, choice.vector())
-    assert again.widths == choice.widths
-    assert again.vector().tolist() == choice.vector().tolist()
-    assert again.depths == choice.depths
+    child = ActiveChild.of(spec)
+    assert child.vector().shape == (length,)
+    again = ActiveChild.from_vector(space, child.vector())
+    assert again.entries == child.entries
+    assert again.vector().tolist() == child.vector().tolist()
+
+
+def test_vector_order_by_hand() -> None:
+    """Stem, head; depths; widths; expansions; kernels: each stage by stage, absent layers repeating the last one."""
+    spec = LAYERWISE.spec(
+        resolution=12, depths=[1, 2, 3, 1], widths=[8, 16, [16, 24], [16, 24, 32], 24, 40],
+        kernels=[3, [3, 5], [5, 3, 3], 5], expansions=[1, 3, 4, 2],
+    )  # fmt: skip
+    widths, kernels = [16, 16, 16, 24, 24, 16, 24, 32, 24, 24], [3, 3, 3, 5, 5, 5, 3, 3, 5, 5]
+    assert ActiveChild.of(spec).vector().tolist() == [8, 40, 1, 2, 3, 1, *widths, 1, 3, 4, 2, *kernels]
 
 
 def test_last_gamma_zero_makes_every_residual_block_an_identity() -> None:
@@ -201,12 +219,12 @@ def test_last_gamma_zero_makes_every_residual_block_an_identity() -> None:
         expansions=[s.expansion for s in big.stages],
     )
     x = np.random.default_rng(0).normal(size=(8, big.resolution, big.resolution, 3)).astype("f4")
-    deep_logits = forward(TINY, weights, x, Choice.of(big))
-    shallow_logits = forward(TINY, weights, x, Choice.of(shallow))
+    deep_logits = forward(TINY, weights, x, ActiveChild.of(big))
+    shallow_logits = forward(TINY, weights, x, ActiveChild.of(shallow))
     assert np.abs(np.asarray(deep_logits)).max() > 0
     np.testing.assert_allclose(deep_logits, shallow_logits, rtol=0, atol=1e-7)
     he = initial_weights(TINY, 0, last_gamma=1.0)
-    differs = np.asarray(forward(TINY, he, x, Choice.of(big))) - forward(TINY, he, x, Choice.of(shallow))
+    differs = np.asarray(forward(TINY, he, x, ActiveChild.of(big))) - forward(TINY, he, x, ActiveChild.of(shallow))
     assert np.abs(differs).max() > 1e-4
 
 

@@ -12,8 +12,8 @@ WIDTH_STEP = 8
 MOST_CHOICES, MOST_STAGES, MOST_DEPTH, MOST_BLOCKS, MOST = 1_024, 64, 256, 1_024, 1 << 20
 
 
-def choice(what: str, value: Any, allowed: tuple[int, ...], where: str) -> None:
-    """Refuse a value that is not among a space's allowed ones; name the nearest."""
+def option(what: str, value: Any, allowed: tuple[int, ...], where: str) -> None:
+    """Refuse a value that is not among the options of a choice; name the nearest."""
     if isinstance(value, int) and not isinstance(value, bool) and value in allowed:
         return
     text = f"{what} {value!r} {where}; allowed: {', '.join(map(str, allowed))}"

@@ -40,7 +40,8 @@ def _child(spec: ChildSpec) -> tuple[Block, ...]:
         Block("stem", "stem", spec.resolution, size, 3, 3, cin, 3, space.stem_stride, activation=act),
     ]
     for i, (stage, allowed) in enumerate(zip(spec.stages, space.stages, strict=True)):
-        for j, (kernel, cout) in enumerate(zip(stage.kernels, stage.widths, strict=True)):
+        layers = zip(stage.kernels, stage.widths, stage.expansions, strict=True)
+        for j, (kernel, cout, expansion) in enumerate(layers):
             stride = allowed.stride if j == 0 else 1
             out = -(-size // stride)
             blocks.append(
@@ -50,7 +51,7 @@ def _child(spec: ChildSpec) -> tuple[Block, ...]:
                     size_in=size,
                     size_out=out,
                     cin=cin,
-                    mid=cin * stage.expansion,
+                    mid=cin * expansion,
                     cout=cout,
                     kernel=kernel,
                     stride=stride,

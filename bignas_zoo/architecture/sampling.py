@@ -13,7 +13,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpec
+from bignas_zoo.architecture.choices import Choice
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import UsageError
 
 T = TypeVar("T")
@@ -42,22 +43,10 @@ def uniform_child(space: SearchSpace, key: Key, resolution: int | None = None) -
     Returns:
         The child.
     """
-    stages = []
-    for i, stage in enumerate(space.stages):
-        depth = choose(stage.depths, (*key, "depth", i))
-        kernels = tuple(choose(stage.kernels, (*key, "kernel", i, j)) for j in range(depth))
-        if stage.layerwise_widths:
-            widths = tuple(choose(stage.widths, (*key, "width", i, j)) for j in range(depth))
-        else:
-            widths = (choose(stage.widths, (*key, "width", i)),) * depth
-        stages.append(StageSpec(depth, widths, kernels, choose(stage.expansions, (*key, "expansion", i))))
-    return ChildSpec(
-        space,
-        choose(space.resolutions, (*key, "resolution")) if resolution is None else resolution,
-        choose(space.stem_widths, (*key, "stem")),
-        tuple(stages),
-        choose(space.head_widths, (*key, "head")),
-    )
+    values = {choice.place: choose(choice.options, (*key, *choice.key)) for choice in space.choices}
+    if resolution is not None:
+        values["resolution", -1, -1] = resolution
+    return space.child(values)
 
 
 def sandwich(space: SearchSpace, seed: int, step: int, random_children: int = 2) -> tuple[ChildSpec, ...]:
@@ -96,30 +85,14 @@ def mutate(spec: ChildSpec, key: Key, rate: float = 0.1, *, unseen_resolutions: 
     """
     if not 0 <= rate <= 1:
         raise UsageError(f"mutation rate: must be within 0 and 1, got {rate!r}.")
-    space = spec.space
-    sizes = space.all_resolutions if unseen_resolutions else space.resolutions
 
-    def redraw(old: T, options: Sequence[T], what: Key) -> T:
-        return choose(options, (*key, *what)) if uniform((*key, "change", *what)) < rate else old
+    def redraw(choice: Choice, old: int) -> int:
+        if uniform((*key, "change", *choice.key)) >= rate:
+            return old
+        return choose(choice.allowed if unseen_resolutions else choice.options, (*key, *choice.key))
 
-    stages = []
-    for i, (stage, allowed) in enumerate(zip(spec.stages, space.stages, strict=True)):
-        depth = redraw(stage.depth, allowed.depths, ("depth", i))
-        last = stage.depth - 1  # a layer that is new starts from the parent's last one
-        kernels = tuple(redraw(stage.kernels[min(j, last)], allowed.kernels, ("kernel", i, j)) for j in range(depth))
-        if allowed.layerwise_widths:
-            widths = tuple(redraw(stage.widths[min(j, last)], allowed.widths, ("width", i, j)) for j in range(depth))
-        else:
-            widths = (redraw(stage.width, allowed.widths, ("width", i)),) * depth
-        expansion = redraw(stage.expansion, allowed.expansions, ("expansion", i))
-        stages.append(StageSpec(depth, widths, kernels, expansion))
-    return ChildSpec(
-        space,
-        redraw(spec.resolution, sizes, ("resolution",)),
-        redraw(spec.stem_width, space.stem_widths, ("stem",)),
-        tuple(stages),
-        redraw(spec.head_width, space.head_widths, ("head",)),
-    )
+    old = spec.values  # a layer that is new starts from the parent's last one
+    return spec.space.child({choice.place: redraw(choice, old[choice.place]) for choice in spec.space.choices})
 
 
 def crossover(first: ChildSpec, second: ChildSpec, key: Key, share: float = 0.5) -> ChildSpec:
@@ -141,13 +114,12 @@ def crossover(first: ChildSpec, second: ChildSpec, key: Key, share: float = 0.5)
     if not 0 <= share <= 1:
         raise UsageError(f"crossover: share must be within 0 and 1, got {share!r}.")
 
-    def pick(one: T, other: T, *what: int | str) -> T:
-        return other if uniform((*key, "second", *what)) < share else one
+    def part(choice: Choice) -> Key:
+        return choice.key if choice.stage < 0 else ("stage", choice.stage)
 
-    return ChildSpec(
-        first.space,
-        pick(first.resolution, second.resolution, "resolution"),
-        pick(first.stem_width, second.stem_width, "stem"),
-        tuple(pick(a, b, "stage", i) for i, (a, b) in enumerate(zip(first.stages, second.stages, strict=True))),
-        pick(first.head_width, second.head_width, "head"),
+    parts = dict.fromkeys(part(choice) for choice in first.space.choices)
+    from_second = {what for what in parts if uniform((*key, "second", *what)) < share}
+    one, other = first.values, second.values
+    return first.space.child(
+        {c.place: (other if part(c) in from_second else one)[c.place] for c in first.space.choices}
     )

@@ -13,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bignas_zoo.architecture.checks import MOST_DEPTH, MOST_STAGES, ascending, at_least, choice, multiples, one_of
+from bignas_zoo.architecture.checks import MOST_DEPTH, MOST_STAGES, ascending, at_least, multiples, one_of, option
+from bignas_zoo.architecture.choices import LAYERED, Choice, Place, choices_of, serving, values_of
 from bignas_zoo.architecture.forms import ACTIVATIONS, SqueezeExcite
 from bignas_zoo.errors import SpaceError
 
@@ -27,14 +28,16 @@ class StageSpace:
     """Allowed choices of one stage of MBConv blocks.
 
     Attributes:
-        widths: output channels, ascending multiples of 8; one choice for the whole stage, or for
-            each of its layers, see `layerwise_widths`.
+        widths: output channels, ascending multiples of 8; one choice a stage, or one a layer, see `layerwise_widths`.
         depths: number of layers, consecutive and ascending.
-        kernels: depthwise kernel sizes, odd, ascending; one choice a layer.
+        kernels: depthwise kernel sizes, odd, ascending; one choice a layer, or one a stage, see `stagewise_kernels`.
         stride: of the first layer, 1 or 2.
-        expansions: expanded channels / input channels; ``(1,)`` means no expansion convolution.
+        expansions: expanded channels / input channels, ``(1,)`` for no expansion convolution; one choice a stage, or
+            one a layer, see `layerwise_expansions`.
         squeeze_excite: its form, or None for none.
         layerwise_widths: whether each layer has a width of its own (the paper: one a stage).
+        layerwise_expansions: whether each layer has an expansion of its own (as once-for-all).
+        stagewise_kernels: whether one kernel size serves the whole stage (as AttentiveNAS).
     """
 
     widths: tuple[int, ...]
@@ -44,6 +47,8 @@ class StageSpace:
     expansions: tuple[int, ...] = (6,)
     squeeze_excite: SqueezeExcite | None = field(default_factory=SqueezeExcite)
     layerwise_widths: bool = False
+    layerwise_expansions: bool = False
+    stagewise_kernels: bool = False
 
     def __post_init__(self) -> None:
         ascending("widths", self.widths)
@@ -52,7 +57,8 @@ class StageSpace:
         ascending("expansions", self.expansions)
         multiples("widths", self.widths)
         one_of("stride", self.stride, (1, 2))
-        one_of("layerwise_widths", self.layerwise_widths, (False, True))
+        for key in ("layerwise_widths", "layerwise_expansions", "stagewise_kernels"):
+            one_of(key, getattr(self, key), (False, True))
         if self.depths[-1] > MOST_DEPTH:
             raise SpaceError(f"depths: must be at most {MOST_DEPTH}, got {self.depths[-1]}.")
         if any(k % 2 == 0 for k in self.kernels):
@@ -65,6 +71,12 @@ class StageSpace:
         """Whether blocks of this stage have an expansion convolution."""
         return self.expansions != (1,)
 
+    def layerwise(self, name: str) -> bool:
+        """Return whether each layer has a choice of its own: of its "width", "kernel" or "expansion"."""
+        if name == "kernel":
+            return not self.stagewise_kernels
+        return self.layerwise_widths if name == "width" else self.layerwise_expansions
+
 
 @dataclass(frozen=True)
 class StageSpec:
@@ -73,19 +85,30 @@ class StageSpec:
     Attributes:
         depth: number of layers.
         widths: output channels of each layer; all the same unless the stage has layer-wise widths.
-        kernels: depthwise kernel size of each layer.
-        expansion: expanded channels / input channels.
+        kernels: depthwise kernel size of each layer; all the same if the stage has stage-wise kernels.
+        expansions: expanded channels / input channels of each layer; all the same unless the stage has layer-wise ones.
     """
 
     depth: int
     widths: tuple[int, ...]
     kernels: tuple[int, ...]
-    expansion: int
+    expansions: tuple[int, ...]
 
     @property
     def width(self) -> int:
         """Output channels of the stage: those of its last layer."""
         return self.widths[-1]
+
+    @property
+    def expansion(self) -> int:
+        """The expansion that serves the whole stage.
+
+        Raises:
+            SpaceError: its layers differ in it; see `expansions`.
+        """
+        if len(set(self.expansions)) > 1:
+            raise SpaceError(f"expansions {list(self.expansions)} differ: ask for `expansions`, one a layer.")
+        return self.expansions[0]
 
 
 @dataclass(frozen=True)
@@ -149,17 +172,34 @@ class SearchSpace:
         """The child with the lower bound of every choice."""
         return self._corner(0)
 
+    @functools.cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """Every choice there is, from the input to the logits."""
+        return tuple(choices_of(self))
+
+    def child(self, values: Mapping[Place, int]) -> ChildSpec:
+        """Build the child of one value for each choice.
+
+        Args:
+            values: place of a choice to its value, for each of `choices`; those of absent layers are not read.
+
+        Raises:
+            SpaceError: a choice has no value or one that is not in the space.
+        """
+        if missing := [c.label for c in self.choices if c.place not in values]:
+            raise SpaceError(f"space '{self.name}': needs a value for each choice; {missing[0]} has none.")
+
+        def stage(i: int) -> StageSpec:
+            depth = values["depth", i, -1]
+            option(f"stage {i + 1}: depth", depth, self.stages[i].depths, f"is not in space '{self.name}'")
+            layers = {f"{name}s": tuple(serving(values, name, i, j) for j in range(depth)) for name in LAYERED}
+            return StageSpec(depth, **layers)
+
+        resolution, stem, head = (values[name, -1, -1] for name in ("resolution", "stem width", "head width"))
+        return ChildSpec(self, resolution, stem, tuple(map(stage, range(len(self.stages)))), head)
+
     def _corner(self, end: int) -> ChildSpec:
-        stages = tuple(
-            StageSpec(
-                depth=s.depths[end],
-                widths=(s.widths[end],) * s.depths[end],
-                kernels=(s.kernels[end],) * s.depths[end],
-                expansion=s.expansions[end],
-            )
-            for s in self.stages
-        )
-        return ChildSpec(self, self.resolutions[end], self.stem_widths[end], stages, self.head_widths[end])
+        return self.child({c.place: c.options[end] for c in self.choices})
 
     def spec(
         self,
@@ -168,7 +208,7 @@ class SearchSpace:
         depths: Sequence[int],
         widths: Sequence[int | Sequence[int]],
         kernels: Sequence[int | Sequence[int]],
-        expansions: Sequence[int] | None = None,
+        expansions: Sequence[int | Sequence[int]] | None = None,
         stem_width: int | None = None,
         head_width: int | None = None,
     ) -> ChildSpec:
@@ -181,7 +221,7 @@ class SearchSpace:
                 head then being `stem_width` and `head_width` (default: the smallest allowed). A
                 stage takes one number, or one a layer.
             kernels: for each stage one size, or one size a layer.
-            expansions: for each stage; may be left out where every stage allows only one.
+            expansions: for each stage one, or one a layer; may be left out where every stage allows only one.
 
         Returns:
             The child.
@@ -213,9 +253,9 @@ class SearchSpace:
             if len(values) != n:
                 raise SpaceError(f"{what}: space '{self.name}' needs {lengths} values, got {len(values)}.")
         for i, (depth, stage) in enumerate(zip(depths, self.stages, strict=True), start=1):
-            choice(f"stage {i}: depth", depth, stage.depths, f"is not in space '{self.name}'")
+            option(f"stage {i}: depth", depth, stage.depths, f"is not in space '{self.name}'")
         stages = tuple(
-            StageSpec(d, _layers(w, d), _layers(k, d), e)
+            StageSpec(d, _layers(w, d), _layers(k, d), _layers(e, d))
             for d, w, k, e in zip(depths, chosen, kernels, expansions, strict=True)
         )
         return ChildSpec(self, resolution, stem_width, stages, head_width)
@@ -224,8 +264,9 @@ class SearchSpace:
         """Return the space as JSON-ready data; `SearchSpace.from_json` reverses it."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for stage in data["stages"]:
-            if not stage["layerwise_widths"]:  # left out, so that older files and readers agree
-                del stage["layerwise_widths"]
+            for key in ("layerwise_widths", "layerwise_expansions", "stagewise_kernels"):
+                if not stage[key]:  # left out, so that older files and readers agree
+                    del stage[key]
         return data
 
     @staticmethod
@@ -285,37 +326,37 @@ class ChildSpec:
 
     def __post_init__(self) -> None:
         space = self.space
-        where = f"is not in space '{space.name}'"
-        choice("resolution", self.resolution, space.all_resolutions, where)
-        choice("stem: width", self.stem_width, space.stem_widths, where)
-        choice("head: width", self.head_width, space.head_widths, where)
         if len(self.stages) != len(space.stages):
             raise SpaceError(f"stages: space '{space.name}' has {len(space.stages)}, got {len(self.stages)}.")
-        for i, (stage, allowed) in enumerate(zip(self.stages, space.stages, strict=True), start=1):
-            choice(f"stage {i}: depth", stage.depth, allowed.depths, where)
-            _check_widths(i, stage, allowed, space.name)
-            choice(f"stage {i}: expansion", stage.expansion, allowed.expansions, where)
-            if len(stage.kernels) != stage.depth:
-                raise SpaceError(f"stage {i}: needs {stage.depth} kernels (one a layer), got {len(stage.kernels)}.")
-            for j, kernel in enumerate(stage.kernels, start=1):
-                choice(f"stage {i}, layer {j}: kernel", kernel, allowed.kernels, where)
+        for i, stage in enumerate(self.stages, start=1):
+            for name in LAYERED:
+                if (count := len(getattr(stage, f"{name}s"))) != stage.depth:
+                    raise SpaceError(f"stage {i}: needs {stage.depth} {name}s (one a layer), got {count}.")
+        for choice in space.choices:
+            _check(choice, choice.given(self), space.name)
+
+    @property
+    def values(self) -> dict[Place, int]:
+        """Place of each choice of the space to the value it has here; absent layers repeat the last one's."""
+        return values_of(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the child as JSON-ready data; the space goes by its name."""
-        elastic = any(len(s.expansions) > 1 for s in self.space.stages)
-        widths = [
-            list(s.widths) if allowed.layerwise_widths else s.width
-            for s, allowed in zip(self.stages, self.space.stages, strict=True)
-        ]
+        stages = list(zip(self.stages, self.space.stages, strict=True))
+
+        def given(name: str) -> list[int | list[int]]:
+            values = ((getattr(stage, f"{name}s"), allowed.layerwise(name)) for stage, allowed in stages)
+            return [list(each) if layerwise else each[-1] for each, layerwise in values]
+
         data: dict[str, Any] = {
             "space": self.space.name,
             "resolution": self.resolution,
             "depths": [s.depth for s in self.stages],
-            "widths": [self.stem_width, *widths, self.head_width],
-            "kernels": [list(s.kernels) for s in self.stages],
+            "widths": [self.stem_width, *given("width"), self.head_width],
+            "kernels": given("kernel"),
         }
-        if elastic:
-            data["expansions"] = [s.expansion for s in self.stages]
+        if any(len(allowed.expansions) > 1 for allowed in self.space.stages):
+            data["expansions"] = given("expansion")
         return data
 
     @staticmethod
@@ -347,14 +388,13 @@ def _layers(value: Any, depth: int) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,) * depth
 
 
-def _check_widths(number: int, stage: StageSpec, allowed: StageSpace, space: str) -> None:
-    if len(stage.widths) != stage.depth:
-        raise SpaceError(f"stage {number}: needs {stage.depth} widths (one a layer), got {len(stage.widths)}.")
-    for j, width in enumerate(stage.widths, start=1):
-        layer = f", layer {j}" if allowed.layerwise_widths else ""
-        choice(f"stage {number}{layer}: width", width, allowed.widths, f"is not in space '{space}'")
-    if not allowed.layerwise_widths and len(set(stage.widths)) > 1:
+def _check(choice: Choice, values: tuple[int, ...], space: str) -> None:
+    """Refuse values that are not options of a choice, and different ones of layers that share it."""
+    for value in values:
+        option(choice.label, value, choice.allowed, f"is not in space '{space}'")
+    if len(set(values)) > 1:
+        name = choice.name
         raise SpaceError(
-            f"stage {number}: widths {list(stage.widths)} differ, but space '{space}' has one width a stage. "
-            "Give one number, or take a space with layer-wise widths."
+            f"stage {choice.stage + 1}: {name}s {list(values)} differ, but space '{space}' has one {name} a stage. "
+            f"Give one number, or take a space with layer-wise {name}s."
         )

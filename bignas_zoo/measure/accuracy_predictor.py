@@ -23,26 +23,15 @@ LEAST_CHILDREN = 24
 def features(spec: ChildSpec) -> np.ndarray:
     """Return a child as numbers: each choice by its place among the options and one-hot, and log MACs.
 
-    A layer that a child does not have counts with kernel and width 0.
+    What a layer that a child does not have would choose counts with place -1.
     """
-    space = spec.space
     rows: list[float] = [float(np.log(cost.macs(spec)))]
 
-    def add(value: int, options: Sequence[int]) -> None:
-        rows.append(options.index(value) / max(1, len(options) - 1) if value else -1.0)
+    for choice in sorted(spec.space.choices, key=lambda choice: choice.stage):  # those of the network first
+        value, options = choice.value(spec), choice.allowed
+        rows.append(-1.0 if value is None else options.index(value) / max(1, len(options) - 1))
         if len(options) > 2:
             rows.extend(float(value == option) for option in options)
-
-    add(spec.resolution, space.all_resolutions)
-    add(spec.stem_width, space.stem_widths)
-    add(spec.head_width, space.head_widths)
-    for stage, allowed in zip(spec.stages, space.stages, strict=True):
-        add(stage.depth, allowed.depths)
-        add(stage.expansion, allowed.expansions)
-        for layer in range(allowed.depths[-1]):
-            add(stage.kernels[layer] if layer < stage.depth else 0, allowed.kernels)
-        for layer in range(allowed.depths[-1] if allowed.layerwise_widths else 1):
-            add(stage.widths[layer] if layer < stage.depth else 0, allowed.widths)
     return np.array(rows)
 
 

@@ -1,7 +1,7 @@
 """The supernet: one set of weights, and a function that runs any child with them.
 
-`forward` is a pure function of weights, images and choice. Its walk is the plan of the biggest
-child (`plan(space.biggest)`); the choice says how much of each block is in use.
+`forward` is a pure function of weights, images and the active child. Its walk is the plan of the biggest
+child (`plan(space.biggest)`); the active child says how much of each block is in use.
 
 Reference: BigNAS (arXiv 2003.11142) sections 3 and 4.1.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from keras import ops
 
 from bignas_zoo.architecture.blocks import Block, Op
 from bignas_zoo.architecture.plan import plan
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.models import elastic, squeeze_excite
+from bignas_zoo.models.active import ActiveChild
 from bignas_zoo.models.elastic import Execution, is_static
 from bignas_zoo.models.slicing import trainable_shapes
 
@@ -27,85 +27,6 @@ Tensor = Any
 Weights = Mapping[str, Tensor]
 Gate = tuple[Callable[..., Tensor], tuple[Tensor, ...]]  # of pooled values and weights; the weights
 LANES = 128  # channels that a TPU's vector unit works on at once; narrower maps waste the rest
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A child as the supernet runs it; every entry is an int (slices) or a traced int32 (masks).
-
-    Attributes:
-        stem, head: widths.
-        depths, expansions: one entry a stage.
-        widths: one entry a stage; with layer-wise widths a tuple of one a layer of the deepest child
-            (all of them traced if they differ and the depth is traced).
-        kernels: for each stage one entry a layer of the deepest child.
-    """
-
-    stem: Any
-    head: Any
-    depths: tuple[Any, ...]
-    widths: tuple[Any, ...]
-    expansions: tuple[Any, ...]
-    kernels: tuple[tuple[Any, ...], ...]
-
-    @staticmethod
-    def of(spec: ChildSpec) -> Choice:
-        """Return the static choice of a child; kernels and widths of absent layers repeat the last one."""
-        pairs = list(zip(spec.stages, spec.space.stages, strict=True))
-        return Choice(
-            spec.stem_width,
-            spec.head_width,
-            tuple(s.depth for s in spec.stages),
-            tuple(_repeat(s.widths, a.depths[-1]) if a.layerwise_widths else s.width for s, a in pairs),
-            tuple(s.expansion for s in spec.stages),
-            tuple(_repeat(s.kernels, a.depths[-1]) for s, a in pairs),
-        )
-
-    def width(self, stage: int, layer: int) -> Any:
-        """Return the output channels of a layer."""
-        widths = self.widths[stage]
-        return widths[layer] if isinstance(widths, tuple) else widths
-
-    def vector(self) -> np.ndarray:
-        """Return the choice as one int32 vector, to be fed to a compiled step."""
-        widths = [w for stage in self.widths for w in (stage if isinstance(stage, tuple) else (stage,))]
-        flat = [self.stem, self.head, *self.depths, *widths, *self.expansions]
-        return np.array([*flat, *(k for stage in self.kernels for k in stage)], np.int32)
-
-    @staticmethod
-    def from_vector(space: SearchSpace, vector: Tensor) -> Choice:
-        """Read a (traced) vector made by `vector`; its entries stay traced."""
-        entries = iter(range(vector.shape[0]))
-
-        def take(count: int) -> tuple[Any, ...]:
-            return tuple(vector[next(entries)] for _ in range(count))
-
-        n = len(space.stages)
-        stem, head = take(2)
-        depths = take(n)
-        widths = tuple(take(s.depths[-1] if s.layerwise_widths else 1) for s in space.stages)
-        expansions = take(n)
-        kernels = tuple(take(s.depths[-1]) for s in space.stages)
-        # What the space leaves no choice in stays static: fewer masks, smaller graphs.
-        return Choice(
-            _fixed(space.stem_widths, stem),
-            _fixed(space.head_widths, head),
-            tuple(_fixed(s.depths, d) for s, d in zip(space.stages, depths, strict=True)),
-            tuple(
-                tuple(_fixed(s.widths, w) for w in ws) if s.layerwise_widths else _fixed(s.widths, ws[0])
-                for s, ws in zip(space.stages, widths, strict=True)
-            ),
-            tuple(_fixed(s.expansions, e) for s, e in zip(space.stages, expansions, strict=True)),
-            tuple(tuple(_fixed(s.kernels, k) for k in ks) for s, ks in zip(space.stages, kernels, strict=True)),
-        )
-
-
-def _repeat(values: tuple[int, ...], count: int) -> tuple[int, ...]:
-    return values + (values[-1],) * (count - len(values))
-
-
-def _fixed(options: tuple[int, ...], traced: Any) -> Any:
-    return options[0] if len(options) == 1 else traced
 
 
 def initial_weights(space: SearchSpace, seed: int, *, last_gamma: float = 0.0) -> dict[str, np.ndarray]:
@@ -223,16 +144,18 @@ class _Run:
         y = elastic.conv(x, self.weights[f"{op.name}.kernel"], cin, cout, block.stride, self.pack)
         return self.norm(y, op, cout)
 
-    def branch_of(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice, active: Any = True) -> Tensor:
+    def branch_of(
+        self, x: Tensor, block: Block, cin: Any, cout: Any, choice: ActiveChild, active: Any = True
+    ) -> Tensor:
         """Run an MBConv without its shortcut; all zeros if not `active` (a traced bool)."""
         named = {op.role: op for op in block.ops}
         kernel = self.kernel
-        mid = cin * choice.expansions[block.stage] if block.expands else cin
+        mid = cin * choice.expansion(block.stage, block.layer) if block.expands else cin
         if block.expands:
             op = named["expand"]
             x = self.expand(x, op, cin, mid)
         op = named["depthwise"]
-        size = choice.kernels[block.stage][block.layer]
+        size = choice.kernel(block.stage, block.layer)
         x = elastic.depthwise(x, kernel(op), mid, size, block.stride, self.how, self.pack)
         gate = None
         if block.squeeze_excite:
@@ -245,7 +168,7 @@ class _Run:
         x = elastic.conv(x, kernel(op), mid, cout, 1, self.pack)
         return self.norm(x, op, cout if active is True else ops.where(active, cout, 0), act=False)
 
-    def residual(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: Choice, active: Any = True) -> Tensor:
+    def residual(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: ActiveChild, active: Any = True) -> Tensor:
         """Run an MBConv with its shortcut; only the shortcut if not `active` (a traced bool)."""
         y = self.branch_of(x, block, cin, cout, choice, active)
         if block.shortcut == "project":
@@ -266,7 +189,7 @@ def forward(
     space: SearchSpace,
     weights: Weights,
     images: Tensor,
-    choice: Choice,
+    choice: ActiveChild,
     *,
     dropout_mask: Tensor | None = None,
     how: Execution | None = None,
@@ -302,9 +225,9 @@ def forward(
     return x
 
 
-def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: Choice) -> tuple[Tensor, Any]:
+def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: ActiveChild) -> tuple[Tensor, Any]:
     """Run one MBConv with its shortcut; return its output and the width that is now in use."""
-    depth, cout = choice.depths[block.stage], choice.width(block.stage, block.layer)
+    depth, cout = choice.depth(block.stage), choice.width(block.stage, block.layer)
     if is_static(depth) and block.layer >= depth:
         return x, cin
     if is_static(depth) or block.layer < run.space.stages[block.stage].depths[0]:

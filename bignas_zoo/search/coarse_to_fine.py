@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpec
+from bignas_zoo.architecture.choices import Choice
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import UsageError
 from bignas_zoo.search.children import Candidate, Figures, Measured
@@ -106,17 +107,18 @@ def _spread(values: Sequence[Any], count: int) -> tuple[Any, ...]:
 
 def skeleton(space: SearchSpace, resolution: int, depth: float, width: float, kernels: str) -> ChildSpec:
     """Return the child of four global choices; see `Grid`."""
-    choosing = [i for i, stage in enumerate(space.stages) if len(stage.kernels) > 1]
+    choosing = list(dict.fromkeys(c.stage for c in space.choices if c.name == "kernel" and len(c.options) > 1))
     half = len(choosing) // 2
     large = {"none": [], "first half": choosing[:half], "second half": choosing[half:], "all": choosing}[kernels]
-    stages = []
-    for i, stage in enumerate(space.stages):
-        layers = _nearest(stage.depths, depth)
-        kernel = stage.kernels[-1 if i in large else 0]
-        channels = (_nearest(stage.widths, width),) * layers
-        stages.append(StageSpec(layers, channels, (kernel,) * layers, _nearest(stage.expansions, width)))
-    stem, head = _nearest(space.stem_widths, width), _nearest(space.head_widths, width)
-    return ChildSpec(space, resolution, stem, tuple(stages), head)
+
+    def value(choice: Choice) -> int:
+        if choice.name == "resolution":
+            return resolution
+        if choice.name == "kernel":
+            return choice.options[-1 if choice.stage in large else 0]
+        return _nearest(choice.options, depth if choice.name == "depth" else width)
+
+    return space.child({choice.place: value(choice) for choice in space.choices})
 
 
 def _nearest(options: Sequence[int], multiplier: float) -> int:

@@ -17,10 +17,11 @@ from keras import ops
 
 from bignas_zoo.architecture.sampling import sandwich
 from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.models.active import ActiveChild
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess, resize
 from bignas_zoo.models.slicing import child_shapes
-from bignas_zoo.models.supernet import Choice, forward
+from bignas_zoo.models.supernet import forward
 from bignas_zoo.recipes import randomness
 from bignas_zoo.recipes.data import augment
 from bignas_zoo.recipes.methods import losses
@@ -57,9 +58,9 @@ def control(recipe: Recipe, step: int) -> dict[str, np.ndarray]:
     """
     specs = children(recipe, step)
     drawn = specs[1 : 1 + random_count(recipe)]
-    length = Choice.of(recipe.search_space.biggest).vector().size
+    length = ActiveChild.of(recipe.search_space.biggest).vector().size
     found = {
-        "choices": np.array([Choice.of(c).vector() for c in drawn], np.int32).reshape(-1, length),
+        "choices": np.array([ActiveChild.of(c).vector() for c in drawn], np.int32).reshape(-1, length),
         "keys": np.array([randomness.key_of(recipe.seed, step, i) for i in range(len(specs))], np.uint32),
     }
     if recipe.regularise == "all":
@@ -146,15 +147,15 @@ def child_loss(
     return term, loss, logits
 
 
-def _child(recipe: Recipe, steering: Mapping[str, Tensor], index: int) -> tuple[Choice, int]:
+def _child(recipe: Recipe, steering: Mapping[str, Tensor], index: int) -> tuple[ActiveChild, int]:
     """Return choice and resolution of a step's child; four resolutions serve four children."""
     space, drawn = recipe.search_space, random_count(recipe)
     if index == 0:
-        return Choice.of(space.biggest), space.biggest.resolution
+        return ActiveChild.of(space.biggest), space.biggest.resolution
     if index > drawn:
-        return Choice.of(space.smallest), space.smallest.resolution
+        return ActiveChild.of(space.smallest), space.smallest.resolution
     middle = space.resolutions[1:-1] or space.resolutions
-    return Choice.from_vector(space, steering["choices"][index - 1]), middle[(index - 1) % len(middle)]
+    return ActiveChild.from_vector(space, steering["choices"][index - 1]), middle[(index - 1) % len(middle)]
 
 
 def children_count(recipe: Recipe, *, alone: bool) -> int:
