@@ -1,7 +1,7 @@
 """Train one plain child on new classes: the whole network, or the classifier on stored features.
 
 TensorFlow on one device, without XLA: its gradient of depthwise convolutions is 25 to 40 times
-slower on CPUs (see `engine_tensorflow`).
+slower on CPUs (see `recipes.engines.tensorflow`).
 
 Batch norms of the whole network train with batch statistics. Before each measurement they are
 calibrated exactly (`models.calibration`), because Keras's running averages lag: an epoch of a small

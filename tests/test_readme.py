@@ -54,7 +54,9 @@ def test_every_shown_option_exists(document: Path) -> None:
             assert option in help_of_it.stdout, line
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, ROOT / "CHANGELOG.md", *sorted((ROOT / "benchmarks").glob("*.md"))], ids=lambda d: d.name
+)
 def test_linked_files_exist(document: Path) -> None:
     text = document.read_text("utf-8")
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)

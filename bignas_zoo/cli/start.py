@@ -56,6 +56,6 @@ def _stop(*_: object) -> None:
 
 
 def _unraisable(problem: Any) -> None:
-    """Leave out Ctrl-C in a destructor or callback, which `cli.common.Interrupt` remembers."""
+    """Leave out Ctrl-C in a destructor or callback, which `cli.interrupt.Interrupt` remembers."""
     if not isinstance(problem.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(problem)

@@ -27,7 +27,7 @@ def source(name: str | Path, family: str | Path | None = None, say: Say = silent
     """Yield a slice folder: the one named, or one of a slice of the zoo, in a temporary place.
 
     Raises:
-        NotFoundError, IntegrityError, QualityError: see `delivery.get`.
+        NotFoundError, IntegrityError, QualityError: see `tasks.get.get`.
     """
     if (Path(name) / SLICE_FILE).is_file():
         yield Path(name)

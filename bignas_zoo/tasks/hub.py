@@ -36,7 +36,7 @@ def get_from_hub(
     verify_key: str | Path | None = None,
     say: Say = silent,
 ) -> GetResult:
-    """Fetch a slice of the Hub and write it as a slice folder; see `delivery.get`.
+    """Fetch a slice of the Hub and write it as a slice folder; see `tasks.get.get`.
 
     Raises:
         NothingFitsError: the slice does not meet the budget.

@@ -52,7 +52,7 @@ class Meter(Protocol):
 
 
 class Builder(Protocol):
-    """What makes files; see `measure.profile_files`."""
+    """What makes files; see `latency.profiling.files`."""
 
     def make(self, parts: Sequence[tuple[Block | ChildSpec, Path]]) -> None:
         """Write the files of blocks and children."""
