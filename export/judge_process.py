@@ -89,8 +89,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     judge, package = JUDGES[request["judge"]]
     try:
-        found = judge(request["model"], request["images"], request["top"])
-        return {"judge": f"{package} {version(package)}", "answer": found}
+        verdict = judge(request["model"], request["images"], request["top"])
+        return {"judge": f"{package} {version(package)}", "answer": verdict}
     except ImportError as error:
         return {"error": "missing", "message": str(error)}
     except RefusedError as error:

@@ -85,12 +85,12 @@ def read_with_tflite_support(model: Path, *, python: str | None = None, timeout:
     Raises:
         QualityError, UsageError, LocalIOError, BigNASError: as `ask_task_library`.
     """
-    _, found = _ask("tflite-support", model, (), 0, python, timeout)
-    return dict(found)
+    _, answer = _ask("tflite-support", model, (), 0, python, timeout)
+    return dict(answer)
 
 
-def _classes(judge: str, found: Any) -> Verdict:
-    return Verdict(judge, tuple(tuple((str(name), float(score)) for name, score in image) for image in found))
+def _classes(judge: str, answer: Any) -> Verdict:
+    return Verdict(judge, tuple(tuple((str(name), float(score)) for name, score in image) for image in answer))
 
 
 def _ask(

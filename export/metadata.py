@@ -189,10 +189,10 @@ def _fits(value: Any, positive: bool) -> bool:
 def _tensors(root: Table, slot: int) -> tuple[Table, ...]:
     """Return the inputs (slot 1) or the outputs (slot 2) of the main graph."""
     graph = root.item(SUBGRAPHS, 0)
-    found = [graph.item(0, index) for index in graph.numbers(slot, "i")] if graph else []
-    if graph is None or None in found:
+    tensors = [graph.item(0, index) for index in graph.numbers(slot, "i")] if graph else []
+    if graph is None or None in tensors:
         root.flat.damaged("its graph lists a tensor that it does not have")
-    return tuple(tensor for tensor in found if tensor)
+    return tuple(tensor for tensor in tensors if tensor)
 
 
 def _tensor_types(root: Table) -> tuple[int, int]:
@@ -263,15 +263,15 @@ def _file_offsets(root: Table) -> dict[int, int]:
     """Return positions and values of all offsets from the file's begin: data outside of the flatbuffer."""
     tables = [(buffer, BUFFER_OFFSET) for buffer in root.tables(BUFFERS)]
     tables += [(operator, OPERATOR_OFFSET) for graph in root.tables(SUBGRAPHS) for operator in graph.tables(3)]
-    found = {}
+    offsets = {}
     for table, slot in tables:
         at, value = table.field(slot), table.number(slot, "Q")
         if at is None or value <= 1:  # not in use
             continue
         if value + table.number(slot + 1, "Q") > len(root.flat.data):
             root.flat.damaged(f"data at byte {value:,} are past its end")
-        found[at] = value
-    return found
+        offsets[at] = value
+    return offsets
 
 
 def _describe(info: FileInfo, given: int, returned: int) -> bytes:

@@ -95,17 +95,17 @@ def read_properties(model: Path | str | bytes) -> dict[str, Any]:
         twice = {key for key, _ in entries if [k for k, _ in entries].count(key) > 1}
         if twice:
             raise ValueError(f"the property '{min(twice)[:40]}' is there twice")
-        found = _checked(dict(entries))
+        properties = _checked(dict(entries))
         scores = [dim.dim_value for dim in parsed.graph.output[0].type.tensor_type.shape.dim]
-        if scores[-1] != len(found[LABELS]):
-            raise ValueError(f"{len(found[LABELS])} labels for {scores[-1]} scores")
+        if scores[-1] != len(properties[LABELS]):
+            raise ValueError(f"{len(properties[LABELS])} labels for {scores[-1]} scores")
     except OSError as error:
         raise LocalIOError(f"{where}: cannot be read ({error.strerror}).") from error
     except (DecodeError, ValueError, IndexError, RecursionError) as error:
         raise IntegrityError(
             f"{where}: no ONNX file of an image classifier, or damaged ({str(error)[:120]})."
         ) from error
-    return found
+    return properties
 
 
 def _checked(entries: Mapping[str, str]) -> dict[str, Any]:
@@ -117,15 +117,15 @@ def _checked(entries: Mapping[str, str]) -> dict[str, Any]:
     for key in (*TEXTS, LABELS, PREPROCESS, PROVENANCE):
         if not isinstance(entries.get(key), str):
             raise ValueError(f"the property '{key}' is missing or no text")
-    found: dict[str, Any] = {key: entries[key] for key in TEXTS}
+    properties: dict[str, Any] = {key: entries[key] for key in TEXTS}
     for key, fits in FORMS.items():
         try:
-            found[key] = json.loads(entries[key], parse_constant=_refuse)
+            properties[key] = json.loads(entries[key], parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the property '{key}' is not valid JSON") from error
-        if not fits(found[key]):
+        if not fits(properties[key]):
             raise ValueError(f"the property '{key}' has not the form that it should have")
-    return found
+    return properties
 
 
 def _is_labels(value: Any) -> bool:

@@ -91,20 +91,20 @@ def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
 
     path = Path(zoo.from_hub(target))
     if os.path.isdir(path):
-        found = [BenchFile(p, printable(str(p)), _macs(path)) for p in _exports(path)]
-        if not found:
+        bench_files = [BenchFile(p, printable(str(p)), _macs(path)) for p in _exports(path)]
+        if not bench_files:
             raise LocalIOError(f"{path}: holds no {' or '.join(SUFFIXES)} file.")
-        return found
+        return bench_files
     if os.path.lexists(target) or path.suffix in SUFFIXES or os.sep in target:
         return [BenchFile(path, printable(target), _macs(path.parent))]
-    chosen = delivery.get(target, family=family, output=folder, say=say).slice
-    return [BenchFile(folder / TFLITE, chosen.name, chosen.macs)]
+    slice_ = delivery.get(target, family=family, output=folder, say=say).slice
+    return [BenchFile(folder / TFLITE, slice_.name, slice_.macs)]
 
 
 def _exports(folder: Path) -> list[Path]:
     """Return a folder's exported files, ``model.tflite`` first."""
-    found = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()]
-    return sorted(found, key=lambda p: (p.name != TFLITE, p.name))
+    exported = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()]
+    return sorted(exported, key=lambda p: (p.name != TFLITE, p.name))
 
 
 def _macs(folder: Path) -> int | None:

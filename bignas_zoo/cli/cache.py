@@ -23,11 +23,11 @@ class Amount(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: object, param: object, ctx: object) -> int:
         """Return the amount in the smallest unit."""
-        found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", str(value))
-        unit = self.units.get(found[2].lower()) if found else None
-        if found is None or unit is None:
+        amount = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", str(value))
+        unit = self.units.get(amount[2].lower()) if amount else None
+        if amount is None or unit is None:
             raise click.BadParameter(f"{str(value)[:80]!r}: write for example {self.example}.")
-        return int(float(found[1]) * unit)
+        return int(float(amount[1]) * unit)
 
 
 @click.group("cache")

@@ -165,11 +165,11 @@ def millions(value: int | None) -> str:
     return "-" if value is None else f"{value / 1e6:,.2f}"
 
 
-def accuracy(chosen: Slice) -> str:
+def accuracy(slice_: Slice) -> str:
     """Return the accuracy in percent, marked if it is not our own measurement."""
-    if chosen.top1 is None:
+    if slice_.top1 is None:
         return "-"
-    return f"{chosen.top1:.2f}" if chosen.statistics else f"({chosen.top1:.1f})"
+    return f"{slice_.top1:.2f}" if slice_.statistics else f"({slice_.top1:.1f})"
 
 
 def estimates(device: str | None, slices: Sequence[Slice]) -> tuple[list[Estimate | None], str | None]:
@@ -183,15 +183,15 @@ def estimates(device: str | None, slices: Sequence[Slice]) -> tuple[list[Estimat
     from bignas_zoo.latency import find_device, predict
 
     table = find_device(device)
-    found: list[Estimate | None] = []
+    predicted: list[Estimate | None] = []
     problem = None
-    for chosen in slices:
+    for slice_ in slices:
         try:
-            found.append(predict(table, chosen.spec))
+            predicted.append(predict(table, slice_.spec))
         except NotFoundError as error:
-            found.append(None)
-            problem = problem or f"{chosen.name}: {error}"
-    return found, problem
+            predicted.append(None)
+            problem = problem or f"{slice_.name}: {error}"
+    return predicted, problem
 
 
 def bar(estimate: Estimate) -> str:

@@ -81,14 +81,14 @@ def export_command(
     from bignas_zoo.tasks.export import export_slice
 
     exports = chosen_exports(formats, precisions, normalize_in_graph, io=io, layout=layout, batch=batch)
-    found = export_slice(
+    exported = export_slice(
         name, exports, family=family, output=output, images=images, test_data=test_data, force=force,
         say=silent if as_json else say,
     )  # fmt: skip
     if as_json:
-        print_json("export", {"exports": [e.to_json() for e in found]})
+        print_json("export", {"exports": [e.to_json() for e in exported]})
     else:
-        print_exports(found)
+        print_exports(exported)
 
 
 def chosen_exports(
@@ -127,17 +127,17 @@ def _fits(option: str, export: Export) -> bool:
     return export.format == ("onnx" if option == "layout" else "tflite")
 
 
-def print_exports(found: Sequence[Exported]) -> None:
+def print_exports(exported: Sequence[Exported]) -> None:
     """Print what was exported as a table."""
     print_table(
         ("file", ">bytes", "precision", ">parity", ">same top-1", ">top-1 %", ">loss", "compared on"),
-        [_row(e) for e in found],
+        [_row(e) for e in exported],
     )
-    folder = found[0].path.parent
-    click.echo(f"\nwritten to    {folder.absolute()}{' (were there)' if all(e.cached for e in found) else ''}")
-    if any("random inputs" in e.entry["parity"]["inputs"] for e in found):
+    folder = exported[0].path.parent
+    click.echo(f"\nwritten to    {folder.absolute()}{' (were there)' if all(e.cached for e in exported) else ''}")
+    if any("random inputs" in e.entry["parity"]["inputs"] for e in exported):
         click.echo("Note: give --images (and --test-data) to prove files on real images and measure their accuracy.")
-    elif not all(e.entry["accuracy"] for e in found):
+    elif not all(e.entry["accuracy"] for e in exported):
         click.echo("Note: no labels are known, so accuracy was not measured: name labelled images with --test-data.")
 
 

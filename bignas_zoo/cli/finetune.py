@@ -99,19 +99,20 @@ def finetune_command(
 
 
 def _print(result: FinetuneResult) -> None:
-    chosen, made = result.slice, result.finetuned
-    images = {use: sum(counts.values()) for use, counts in made["data"]["images"].items()}
+    slice_, training = result.slice, result.finetuned
+    images = {use: sum(counts.values()) for use, counts in training["data"]["images"].items()}
     for label, value in (
-        ("slice", f"{chosen.name} (from {made['parent']['name']})"),
-        ("classes", f"{made['data']['classes']}"),
+        ("slice", f"{slice_.name} (from {training['parent']['name']})"),
+        ("classes", f"{training['data']['classes']}"),
         ("images", ", ".join(f"{count:,} {WORDS[use]}" for use, count in images.items())),
-        ("epochs", f"{made['epochs']} trained, the weights of epoch {made['best_epoch']} kept"),
+        ("epochs", f"{training['epochs']} trained, the weights of epoch {training['best_epoch']} kept"),
         (
             "held-out",
-            f"top-1 {made['holdout_top1_before']:.2f} % with an untrained classifier, {made['holdout_top1']:.2f} % now",
+            f"top-1 {training['holdout_top1_before']:.2f} % with an untrained classifier, "
+            f"{training['holdout_top1']:.2f} % now",
         ),
-        ("top-1", f"{chosen.top1:.2f} % on {chosen.top1_source}"),
-        ("model.tflite", f"{chosen.bytes:,} bytes, float32"),
+        ("top-1", f"{slice_.top1:.2f} % on {slice_.top1_source}"),
+        ("model.tflite", f"{slice_.bytes:,} bytes, float32"),
         ("parity", f"log-probabilities differ from Keras by at most {result.description['parity']['max_abs']:.1e}"),
         ("written to", f"{result.path}"),
     ):

@@ -33,24 +33,24 @@ def latency_command(name: str, device: str, family: str | None, as_json: bool, p
     The sum has a bar meant to hold 95 % of networks: the table's error on whole networks, the spread of its rows, and
     what interpolated blocks may be off by.
     """
-    chosen, table = find(name, family), find_device(device)
-    estimate = predict(table, chosen.spec)
+    slice_, table = find(name, family), find_device(device)
+    estimate = predict(table, slice_.spec)
     if plot:
         from bignas_zoo.hub_cards.latency_plots import plot_breakdown
 
-        plot_breakdown(estimate, table, chosen.name, plot)
+        plot_breakdown(estimate, table, slice_.name, plot)
         say(f"drawn: {plot}")
     if as_json:
-        print_json("latency", {"name": chosen.name, **estimate.to_json(), "protocol": table.protocol.to_json()})
+        print_json("latency", {"name": slice_.name, **estimate.to_json(), "protocol": table.protocol.to_json()})
         return
-    click.echo(f"{chosen.name} on {table.name}: {bar(estimate)} ms predicted")
+    click.echo(f"{slice_.name} on {table.name}: {bar(estimate)} ms predicted")
     click.echo(f"{table.protocol}\n")
-    print_table(("block", ">ms", ">%", "source", "what"), _rows(estimate))
+    print_table(("block", ">ms", ">%", "source", "what"), _block_lines(estimate))
     for note in estimate.notes:
         click.echo(f"\nNote: {note}.")
 
 
-def _rows(estimate: Estimate) -> list[tuple[str, ...]]:
+def _block_lines(estimate: Estimate) -> list[tuple[str, ...]]:
     def line(name: str, ms: float, source: str, what: str) -> tuple[str, ...]:
         return name, milliseconds(ms), f"{100 * ms / estimate.latency_ms:.1f}", source, what
 

@@ -43,12 +43,12 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
         print_hub(hub, as_json)
         return
     slices = list_slices(family)
-    found, problem = estimates(device, slices)
+    predicted, problem = estimates(device, slices)
     if plot:
         _draw(get_family(family or DEFAULT_FAMILY), device, plot)
         say(f"drawn: {plot}")
     if as_json:
-        extra = [{} if device is None else {"latency": e and e.to_json()} for e in found]
+        extra = [{} if device is None else {"latency": e and e.to_json()} for e in predicted]
         print_json("list", {"slices": [{**s.to_json(), **more} for s, more in zip(slices, extra, strict=True)]})
         return
     latency = () if device is None else (">ms (95 %)",)
@@ -66,11 +66,11 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
                 accuracy(s),
                 s.top1_source if s.statistics else "(the paper's figure; no weights)",
             )
-            for s, e in zip(slices, found, strict=True)
+            for s, e in zip(slices, predicted, strict=True)
         ],
     )
     if problem:
-        without = sum(e is None for e in found)
+        without = sum(e is None for e in predicted)
         several = f" The same, with other blocks, of {without - 1} more." if without > 1 else ""
         say(f"No prediction (-) for {problem}{several}")
     click.echo(f"\n{MACS_NOTE}")

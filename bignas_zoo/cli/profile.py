@@ -90,7 +90,7 @@ def profile_command(
 
     if not NAME.fullmatch(name):
         raise UsageError(f"profile: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
-    chosen = _space(space)
+    search_space = _space(space)
     meter: AdbMeter | LocalMeter
     protocol: Protocol
     if serial is None:
@@ -104,21 +104,21 @@ def profile_command(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LocalIOError(f"{folder}: cannot be created ({error.strerror}).") from error
-    plan = Plan(chosen, blocks, fit, networks)
+    plan = Plan(search_space, blocks, fit, networks)
     if (least := len(plan.blocks())) > blocks:
-        say(f"--blocks {blocks}: the fewest that cover the space '{chosen.name}' are {least}; those are measured")
+        say(f"--blocks {blocks}: the fewest that cover the space '{search_space.name}' are {least}; those are measured")
     with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
         if problem:
             say(problem)
         INTERRUPT.resumable = True
-        parallel = ParallelBuilder(TFLiteBuilder(chosen, precision), workers or default_workers())
+        parallel = ParallelBuilder(TFLiteBuilder(search_space, precision), workers or default_workers())
         with parallel as builder, file_progress("measuring") as report:
             table = profile(plan, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)
         table = dataclasses.replace(
             table,
             source="`bignas-zoo profile`, on the device",
             license="Apache-2.0",
-            coverage=coverage_text(chosen, len(table.rows)),
+            coverage=coverage_text(search_space, len(table.rows)),
             note=f"Fitted to {fit} children, half of them random, half near the smallest and the biggest. A block's "
             "time is that of the fastest round, less that of a file that computes almost nothing, and more or less by "
             "what it was found to take in a network.",

@@ -97,10 +97,10 @@ def _print_plans(plans: Sequence[Plan]) -> None:
     for plan in plans:
         if plan.is_empty:
             continue
-        made = f"new {'private' if plan.private else 'public'} repository" if plan.makes_repo else (
+        repository = f"new {'private' if plan.private else 'public'} repository" if plan.makes_repo else (
             "private repository" if plan.private else "public repository"
         )  # fmt: skip
-        click.echo(f"{plan.slice} -> {plan.url} ({made}), {'new ' * plan.makes_branch}branch {plan.branch}")
+        click.echo(f"{plan.slice} -> {plan.url} ({repository}), {'new ' * plan.makes_branch}branch {plan.branch}")
         width = max(len(c.path) for c in plan.changes)
         for change in plan.changes:
             click.echo(f"  {MARKS[change.kind]} {change.path:<{width}}  {change.bytes:>12,} bytes  {change.kind}")
@@ -149,11 +149,11 @@ def print_hub(owner: str, as_json: bool) -> None:
 
     if not as_json and sys.stderr.isatty():  # the client tries for half a minute to reach a host
         say(f"asking the Hub for the slices of {owner}")
-    found = list_hub(owner)
+    slices = list_hub(owner)
     if as_json:
-        print_json("hub-list", {"owner": owner, "slices": [row.to_json() for row in found]})
+        print_json("hub-list", {"owner": owner, "slices": [row.to_json() for row in slices]})
         return
-    if not found:
+    if not slices:
         say(f"'{owner}' has no slices that you may see on the Hub.")
         return
     print_table(
@@ -169,7 +169,7 @@ def print_hub(owner: str, as_json: bool) -> None:
                 "-" if row.top1 is None else f"{row.top1:.2f}",
                 row.modified[:10],
             )
-            for row in found
+            for row in slices
         ],
     )
     click.echo("\nFigures are those of the cards, as their owners wrote them.")

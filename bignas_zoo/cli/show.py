@@ -35,30 +35,30 @@ from bignas_zoo.tasks.load import find
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the architecture into a .png or .svg file.")
 def show_command(name: str, family: str | None, device: str | None, as_json: bool, plot: Path | None) -> None:
     """Show one slice (or slice folder): cost, accuracy, and its blocks."""
-    chosen = find(name, family)
-    blocks = plan(chosen.spec)
-    (estimate,), problem = estimates(device, [chosen])
+    slice_ = find(name, family)
+    blocks = plan(slice_.spec)
+    (estimate,), problem = estimates(device, [slice_])
     if plot:
         from bignas_zoo.hub_cards.plots import plot_architectures
 
-        plot_architectures([chosen], plot)
+        plot_architectures([slice_], plot)
         say(f"drawn: {plot}")
     if as_json:
         rows = [{**asdict(b), "macs": b.macs} for b in blocks]
         extra: dict[str, Any] = {} if device is None else {"latency": estimate and estimate.to_json()}
-        extra |= {"peak_activation_bytes": cost.peak_activation_bytes(chosen.spec)}
-        print_json("show", {**chosen.to_json(), **extra, "child": chosen.spec.to_json(), "blocks": rows})
+        extra |= {"peak_activation_bytes": cost.peak_activation_bytes(slice_.spec)}
+        print_json("show", {**slice_.to_json(), **extra, "child": slice_.spec.to_json(), "blocks": rows})
         return
-    click.echo(f"{chosen.name}: {millions(chosen.macs)} MMACs, {millions(chosen.parameters)} M parameters, ", nl=False)
-    click.echo(f"{chosen.spec.resolution} px, top-1 {accuracy(chosen)} %")
-    click.echo(f"measured on: {chosen.top1_source}")
-    if chosen.statistics is None:
+    click.echo(f"{slice_.name}: {millions(slice_.macs)} MMACs, {millions(slice_.parameters)} M parameters, ", nl=False)
+    click.echo(f"{slice_.spec.resolution} px, top-1 {accuracy(slice_)} %")
+    click.echo(f"measured on: {slice_.top1_source}")
+    if slice_.statistics is None:
         click.echo("weights: none published; train the space to have them")
     if estimate:
         click.echo(f"on {estimate.device}: {bar(estimate)} ms predicted; `bignas-zoo latency` has it block by block")
     if problem:
         say(problem)
-    click.echo(f"peak activation memory: {cost.peak_activation_bytes(chosen.spec) / 1e6:.2f} MB float32, batch 1\n")
+    click.echo(f"peak activation memory: {cost.peak_activation_bytes(slice_.spec) / 1e6:.2f} MB float32, batch 1\n")
     print_table(
         ("block", ">input px", ">channels", ">kernel", ">stride", "shortcut", ">MMACs", ">M params"),
         [

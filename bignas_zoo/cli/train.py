@@ -82,11 +82,11 @@ def _images(data: str, test_data: str | None) -> str:
 
 def _compile_only(recipe: str, topology: str, as_json: bool) -> None:
     with elapsed_progress(f"compiling for {topology}") as report:
-        found = zoo.compile_only(recipe, topology, report=report)
+        compiled = zoo.compile_only(recipe, topology, report=report)
     if as_json:
-        print_json("compile", found.to_json())
+        print_json("compile", compiled.to_json())
     else:
-        print_table(("what", ">value", "note"), found.table())
+        print_table(("what", ">value", "note"), compiled.table())
 
 
 @click.command("family")

@@ -33,11 +33,11 @@ def space_blocks(space: SearchSpace, resolutions: Iterable[int] | None = None) -
     Returns:
         Keys, and a block for each.
     """
-    found: dict[BlockKey, Block] = {}
+    blocks: dict[BlockKey, Block] = {}
     for spec in _covering(space, tuple(resolutions or space.resolutions)):
         for block in plan(spec):
-            found.setdefault(BlockKey.of(block), block)
-    return found
+            blocks.setdefault(BlockKey.of(block), block)
+    return blocks
 
 
 def _covering(space: SearchSpace, resolutions: tuple[int, ...]) -> Iterator[ChildSpec]:
@@ -47,9 +47,9 @@ def _covering(space: SearchSpace, resolutions: tuple[int, ...]) -> Iterator[Chil
     kernels = range(max(len(stage.kernels) for stage in space.stages))
     expansions = range(max(len(stage.expansions) for stage in space.stages))
     for even, odd in product(range(most[0]), range(most[1])):
-        chosen = [widths[(even, odd)[i % 2] % len(widths)] for i, widths in enumerate(places)]
+        chain = [widths[(even, odd)[i % 2] % len(widths)] for i, widths in enumerate(places)]
         for resolution, kernel, expansion in product(resolutions, kernels, expansions):
-            yield _child(space, resolution, chosen, kernel, expansion)
+            yield _child(space, resolution, chain, kernel, expansion)
 
 
 def _width_choices(space: SearchSpace) -> list[tuple[int, ...]]:
@@ -107,12 +107,12 @@ def thinned_blocks(space: SearchSpace, most: int) -> dict[BlockKey, Block]:
     ends = (sizes[0], sizes[len(sizes) // 2], sizes[-1])
     narrow = _ends_of_widths(space)
     choices = ((space, (*space.resolutions, sizes[0], sizes[-1])), (space, ends), (narrow, ends))
-    found: dict[BlockKey, Block] = {}
-    for chosen, resolutions in choices:
-        found = space_blocks(chosen, dict.fromkeys(sorted(resolutions)))
-        if len(found) <= most:
+    blocks: dict[BlockKey, Block] = {}
+    for part, resolutions in choices:
+        blocks = space_blocks(part, dict.fromkeys(sorted(resolutions)))
+        if len(blocks) <= most:
             break
-    return found
+    return blocks
 
 
 def _ends_of_widths(space: SearchSpace) -> SearchSpace:

@@ -27,8 +27,8 @@ def own_folder() -> Path:
 
 def list_devices() -> dict[str, Path]:
     """Return the names of all devices and their files; one's own table hides a shipped one of the same name."""
-    found = {path.stem: path for folder in (SHIPPED, own_folder()) for path in sorted(folder.glob(f"*{SUFFIX}"))}
-    return dict(sorted(found.items()))
+    tables = {path.stem: path for folder in (SHIPPED, own_folder()) for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    return dict(sorted(tables.items()))
 
 
 def find_device(name: str | Path) -> DeviceTable:

@@ -113,7 +113,7 @@ def from_json(data: Mapping[str, Any]) -> DeviceTable:
     return DeviceTable(
         name=name(data["name"]),
         protocol=_protocol(data["protocol"]),
-        rows=_rows(data["rows"]),
+        rows=_rows_from_json(data["rows"]),
         overhead_ms=number(data["overhead_ms"], "overhead_ms", 0, MOST_MS),
         scale=number(data["scale"], "scale", 1e-6, 1e6),
         in_overhead=frozenset(BlockKey.from_json(key) for key in _list(data["in_overhead"], "in_overhead")),
@@ -152,7 +152,7 @@ def _protocol(data: Mapping[str, Any]) -> Protocol:
     return Protocol(**data)
 
 
-def _rows(data: Any) -> dict[BlockKey, Measurement]:
+def _rows_from_json(data: Any) -> dict[BlockKey, Measurement]:
     rows: dict[BlockKey, Measurement] = {}
     for i, row in enumerate(_list(data, "rows")):
         if not isinstance(row, list) or len(row) != len(COLUMNS):

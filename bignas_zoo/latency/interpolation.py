@@ -123,12 +123,12 @@ class Index:
     def __init__(self, rows: Mapping[BlockKey, Measurement]) -> None:
         self.rows = rows
         self._coordinates: dict[tuple[object, ...], list[list[int]]] = {}
-        found: dict[tuple[object, ...], list[set[int]]] = {}
+        coordinates: dict[tuple[object, ...], list[set[int]]] = {}
         for key in rows:
-            per_axis = found.setdefault(_family(key), [set() for _ in AXES])
+            per_axis = coordinates.setdefault(_family(key), [set() for _ in AXES])
             for values, axis in zip(per_axis, AXES, strict=True):
                 values.add(axis.at(key))
-        for family, per_axis in found.items():
+        for family, per_axis in coordinates.items():
             self._coordinates[family] = [sorted(values) for values in per_axis]
 
     def value(self, key: BlockKey, *, without: BlockKey | None = None) -> Value | None:

@@ -92,10 +92,10 @@ def predict(table: DeviceTable, network: Measurable) -> Estimate:
     """
     blocks = blocks_of(network)
     keys = [BlockKey.of(block) for block in blocks]
-    found = [Value(0.0, 0.0) if key in table.in_overhead else table.index.value(key) for key in keys]
-    values = [value for value in found if value is not None]
-    if len(values) < len(found):
-        missing = [f"{b.name} ({k})" for b, k, v in zip(blocks, keys, found, strict=True) if v is None]
+    looked_up = [Value(0.0, 0.0) if key in table.in_overhead else table.index.value(key) for key in keys]
+    values = [value for value in looked_up if value is not None]
+    if len(values) < len(looked_up):
+        missing = [f"{b.name} ({k})" for b, k, v in zip(blocks, keys, looked_up, strict=True) if v is None]
         raise NotFoundError(_missing(table, missing, len(blocks)))
     times = [
         BlockTime(block.name, key, table.scale * value.ms, _source(table, key, value))

@@ -81,15 +81,15 @@ def fit(measured: Sequence[Measured]) -> Predictor:
     return Predictor(len(y), spearman(left_out, y), kendall(left_out, y), mean, scale, weights, offset)
 
 
-def order(measured: Sequence[Measured], found: Sequence[Candidate]) -> Sequence[float]:
+def order(measured: Sequence[Measured], candidates: Sequence[Candidate]) -> Sequence[float]:
     """Rank candidates (see `search.rounds.Order`): by predicted accuracy for a budget; else by predicted gain.
 
     The gain is over the most accurate measured child with no more MACs.
     """
     if len(measured) < LEAST_CHILDREN:
-        return [0.0] * len(found)
-    predicted = fit(measured).top1([c.spec for c in found])
-    return [float(p) - (0.0 if c.budget else _reached(measured, c)) for p, c in zip(predicted, found, strict=True)]
+        return [0.0] * len(candidates)
+    predicted = fit(measured).top1([c.spec for c in candidates])
+    return [float(p) - (0.0 if c.budget else _reached(measured, c)) for p, c in zip(predicted, candidates, strict=True)]
 
 
 def _reached(measured: Sequence[Measured], candidate: Candidate) -> float:

@@ -88,8 +88,8 @@ class Evaluator:
         return 100.0 * right / len(images)
 
     def _statistics(self, child: CutChild, resolution: int) -> Statistics:
-        found = [child.moments(chunk, i) for i, chunk in enumerate(self._inputs(resolution))]
-        return found[0] if len(found) == 1 else _average(found)
+        by_chunk = [child.moments(chunk, i) for i, chunk in enumerate(self._inputs(resolution))]
+        return by_chunk[0] if len(by_chunk) == 1 else _average(by_chunk)
 
     def _inputs(self, resolution: int) -> list[Any]:
         """Return the calibration images at a resolution, in chunks of one size, none smaller than the least."""
@@ -110,12 +110,12 @@ def batch_for(resolution: int) -> int:
     return int(max(25, min(BATCH, CALIBRATION_PIXELS // resolution**2)))
 
 
-def _average(found: list[Statistics]) -> Statistics:
+def _average(chunks: list[Statistics]) -> Statistics:
     """Merge the moments of equal chunks: the mean of means; variances with what the means differ by."""
     merged: Statistics = {}
-    for name in found[0]:
+    for name in chunks[0]:
         means, variances = (
-            np.stack([np.asarray(ops.convert_to_numpy(part[name][i]), np.float64) for part in found]) for i in (0, 1)
+            np.stack([np.asarray(ops.convert_to_numpy(part[name][i]), np.float64) for part in chunks]) for i in (0, 1)
         )
         variance = variances.mean(0) + means.var(0)
         merged[name] = (means.mean(0).astype(np.float32), variance.astype(np.float32))

@@ -63,11 +63,11 @@ def parse(output: str) -> Measurement:
     Raises:
         BigNASError: there is none.
     """
-    found = list(SERIES.finditer(output[-MOST_OUTPUT:]))
-    if not found:
+    series = list(SERIES.finditer(output[-MOST_OUTPUT:]))
+    if not series:
         words = " ".join(output.split())[-300:]
         raise BigNASError(f"adb: benchmark_model printed no timings. Its last words: {words or 'none'}")
-    last = found[-1]
+    last = series[-1]
     try:
         ms, std = float(last["median"] or last["avg"]) / 1000, float(last["std"]) / 1000
     except ValueError:

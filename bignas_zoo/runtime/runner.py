@@ -328,9 +328,9 @@ def file_format(path: Path) -> str:
         IntegrityError: it is empty or too big.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise LocalIOError(f"{path}: is {kind}; a .tflite or .onnx file is expected.")
         with path.open("rb") as file:
             start = file.read(8)
@@ -343,8 +343,8 @@ def file_format(path: Path) -> str:
         ) from error
     if not start:
         raise IntegrityError(f"{path}: is empty. {REMAKE}")
-    if found.st_size > LARGEST_FILE:
-        raise IntegrityError(f"{path}: has {found.st_size:,} bytes; more than {LARGEST_FILE:,} are not taken.")
+    if status.st_size > LARGEST_FILE:
+        raise IntegrityError(f"{path}: has {status.st_size:,} bytes; more than {LARGEST_FILE:,} are not taken.")
     return "tflite" if start[4:8] == b"TFL3" else "onnx"
 
 

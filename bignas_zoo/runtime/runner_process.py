@@ -133,8 +133,8 @@ def refuse_external_data(path: str) -> None:
     The content of tensors is not touched, so that it does not count as memory of the model.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        found = [number for number, *_ in fields(data, 0, len(data))]
-        if not {1, 7} <= set(found):  # ir_version and graph
+        numbers = [number for number, *_ in fields(data, 0, len(data))]
+        if not {1, 7} <= set(numbers):  # ir_version and graph
             raise FileError("foreign", "it has no version or no graph")
         waiting = [("model", 0, len(data), 0)]
         while waiting:

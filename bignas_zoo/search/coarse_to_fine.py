@@ -68,14 +68,14 @@ class Grid:
         Raises:
             SpaceError: a resolution is not one of the space's.
         """
-        made = (
+        children = (
             skeleton(space, resolution, depth, width, kernels)
             for resolution in self.resolutions
             for depth in self.depths
             for width in self.widths
             for kernels in self.kernels
         )
-        return tuple(dict.fromkeys(made))
+        return tuple(dict.fromkeys(children))
 
 
 def default_grid(space: SearchSpace, most: int | None = None) -> Grid:
@@ -170,4 +170,4 @@ class CoarseToFine:
                 break
             key = (self.seed, "fine", number, i)
             new.offer(mutant(parents, key, rate_of(self.rate, i, draws), along), "mutation")
-        return new.found
+        return new.candidates

@@ -65,9 +65,9 @@ class Evolution:
         new = new_round(measured, budget, self.figures, count)
         if sum(budget is None or not misses(budget.upper, m.figures) for m in measured) < self.population:
             fill(new, self.space, (self.seed, "population", number), self.figures)
-        if not new.found:  # grown, or hardly anything fits
+        if not new.candidates:  # grown, or hardly anything fits
             self._breed(new, self._best(measured, budget), number)
-        return new.found
+        return new.candidates
 
     def _breed(self, new: Round, best: Sequence[Measured], number: int) -> None:
         draws = DRAWS * new.count

@@ -102,8 +102,10 @@ def nearest_on(front: Sequence[Measured], position: float, figure: str = "macs")
     return min(front, key=lambda m: abs(place(m) - target))
 
 
-def not_worse(earlier: Iterable[Measured], chosen: Iterable[Measured], measured: Iterable[Measured]) -> list[Measured]:
-    """Return children to add to `chosen`, so that whatever the budget it holds one as good as any of `earlier`.
+def not_worse(
+    earlier: Iterable[Measured], selected: Iterable[Measured], measured: Iterable[Measured]
+) -> list[Measured]:
+    """Return children to add to `selected`, so that whatever the budget it holds one as good as any of `earlier`.
 
     Thinning drops gains within noise, and a front over MACs does not look at parameters; so a slice of before might be
     missed somewhere. Each one that no chosen child replaces (no figure worse) is replaced by the most accurate child
@@ -111,10 +113,10 @@ def not_worse(earlier: Iterable[Measured], chosen: Iterable[Measured], measured:
 
     Args:
         earlier: children that were chosen before, measured like all others.
-        chosen: those chosen now.
+        selected: those chosen now.
         measured: all of them, `earlier` included.
     """
-    everything, added, kept = list(measured), list[Measured](), list(chosen)
+    everything, added, kept = list(measured), list[Measured](), list(selected)
     for old in sorted(earlier, key=lambda m: (-m.top1, m.macs)):
         if not any(_replaces(m, old) for m in kept):
             new = min((m for m in everything if _replaces(m, old)), key=lambda m: (-m.top1, m.macs))
@@ -149,17 +151,17 @@ def name_members(
     by_spec: Mapping[ChildSpec, Measured] = {m.spec: m for m in measured}
     names = {short: by_spec[spec] for short, spec in corners.items()}
     inner = [m for m in front if m.spec not in corners.values()]
-    chosen: list[Measured] = []
+    sized: list[Measured] = []
     for i, short in enumerate(("s", "m", "l", "xl")):
-        rest = [m for m in inner if m not in chosen and (not chosen or m.macs > chosen[-1].macs)]
+        rest = [m for m in inner if m not in sized and (not sized or m.macs > sized[-1].macs)]
         if rest:
             low, high = math.log(inner[0].macs), math.log(inner[-1].macs)
             target = low + (high - low) * i / 3
             still_needed = 3 - i  # leave enough larger members for the names to come
             usable = rest[: len(rest) - still_needed] or rest[:1]
             member = min(usable, key=lambda m: abs(math.log(m.macs) - target))
-            chosen.append(member)
+            sized.append(member)
             names[short] = member
-    others = [m for m in inner if m not in chosen]
+    others = [m for m in inner if m not in sized]
     names |= {f"f{i:02d}": m for i, m in enumerate(others, start=1)}
     return {f"{family}-{short}": member for short, member in names.items()}

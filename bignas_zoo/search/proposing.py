@@ -73,7 +73,7 @@ class Round:
     Attributes:
         budget: what they are for.
         count: how many are wanted.
-        found: those there are.
+        candidates: those there are.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Round:
     ) -> None:
         self._seen = {m.spec for m in measured}
         self.budget, self._figures, self.count, self._cheapest = budget, figures, count, cheapest
-        self.found: list[Candidate] = []
+        self.candidates: list[Candidate] = []
 
     @property
     def full(self) -> bool:
         """Whether no more candidates are wanted."""
-        return len(self.found) >= self.count
+        return len(self.candidates) >= self.count
 
     def offer(self, spec: ChildSpec, origin: str) -> None:
         """Take a child if it is new and fits."""
@@ -98,7 +98,7 @@ class Round:
         if self._cheapest is not None and figures["macs"] >= self._cheapest:
             return
         self._seen.add(spec)
-        self.found.append(Candidate(spec, origin, self.budget))
+        self.candidates.append(Candidate(spec, origin, self.budget))
 
 
 def new_round(measured: Sequence[Measured], budget: Budget | None, figures: Figures, count: int) -> Round:

@@ -36,4 +36,4 @@ class RandomSearch:
     ) -> Sequence[Candidate]:
         new = new_round(measured, budget, self.figures, count)
         fill(new, self.space, (self.seed, "random", number), self.figures)
-        return new.found
+        return new.candidates

@@ -134,22 +134,22 @@ def _batches(
     dry = 0
     for number in itertools.count():
         before = len(measured)
-        found = method.propose(measured, number, size * (RANKED if order else 1))
-        yield _ranked(found, measured, order, min(size, children - len(measured)))
+        candidates = method.propose(measured, number, size * (RANKED if order else 1))
+        yield _ranked(candidates, measured, order, min(size, children - len(measured)))
         dry = 0 if len(measured) > before else dry + 1
         if dry >= DRY:
             return
 
 
 def _ranked(
-    found: Sequence[Candidate], measured: Sequence[Measured], order: Order | None, size: int
+    candidates: Sequence[Candidate], measured: Sequence[Measured], order: Order | None, size: int
 ) -> Sequence[Candidate]:
-    fixed = [c for c in found if c.origin == "grid"]
-    if fixed or order is None or len(found) <= size:
-        return (fixed or found)[:size]
-    scores = order(measured, found)
-    ranks = sorted(range(len(found)), key=lambda i: (-scores[i], i))
-    return [found[i] for i in ranks[:size]]
+    fixed = [c for c in candidates if c.origin == "grid"]
+    if fixed or order is None or len(candidates) <= size:
+        return (fixed or candidates)[:size]
+    scores = order(measured, candidates)
+    ranks = sorted(range(len(candidates)), key=lambda i: (-scores[i], i))
+    return [candidates[i] for i in ranks[:size]]
 
 
 def _measure(
@@ -160,10 +160,10 @@ def _measure(
     for candidate in batch:
         fresh = candidate.spec not in known
         top1 = _checked(candidate.spec, next(accuracies)) if fresh else known[candidate.spec]
-        found = Measured(candidate.spec, top1, candidate.origin, figures(candidate.spec))
+        child = Measured(candidate.spec, top1, candidate.origin, figures(candidate.spec))
         if fresh and log:
-            log.add(found)
-        yield found, fresh
+            log.add(child)
+        yield child, fresh
 
 
 def _checked(spec: ChildSpec, top1: float) -> float:

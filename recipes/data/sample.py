@@ -114,8 +114,8 @@ def _training(
     if _is_tfrecords(place):
         from bignas_zoo.recipes.data.tfrecords import tfrecord_images
 
-        found = tfrecord_images(str(place), side, count)
-        return found.pixels, f"images of {found.source}", None
+        images = tfrecord_images(str(place), side, count)
+        return images.pixels, f"images of {images.source}", None
     folder = Path(place)
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. Name a folder of images, or TFRecord files.")
@@ -143,10 +143,10 @@ def _labelled(place: str | Path, side: int, names: tuple[str, ...], count: int) 
         return tfrecord_images(str(place), side, count, class_names=names)
     folder = Path(place)
     if is_cifar10(folder):
-        found = cifar10(folder, "test")
-        if found.class_names != names:
+        images = cifar10(folder, "test")
+        if images.class_names != names:
             raise IntegrityError(f"{folder}: holds CIFAR-10, but the model knows other classes.")
-        return found
+        return images
     part = _part(folder, TEST_PARTS)
     return image_folder(part or folder, side, names, count)
 
@@ -157,8 +157,8 @@ def _part(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 def _has_classes(folder: Path, names: tuple[str, ...]) -> bool:
     """Return whether the sub-folders are classes of the model."""
-    found = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    return bool(found) and found <= set(names)
+    folders = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    return bool(folders) and folders <= set(names)
 
 
 def _take(images: LabelledImages, count: int) -> LabelledImages:

@@ -38,15 +38,15 @@ class Log:
             store.atomic_write(path, b"".join(line + b"\n" for line in lines))
         try:
             first, *entries = (json.loads(line) for line in lines)
-            found = {**first, "protocol": {**first["protocol"], "date": None}}
+            written = {**first, "protocol": {**first["protocol"], "date": None}}
             wanted = {**header, "protocol": {**header["protocol"], "date": None}}
             for entry in entries:
                 times = {key: _time(entry, key) for key in TIMES}
                 self.entries.append({**entry, **times, "name": str(entry["name"]), "group": int(entry["group"])})
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{path}: not a log of `profile` ({error}). Remove it to measure again.") from error
-        if found != wanted:
-            differing = [k for k in wanted if found.get(k) != wanted[k]]
+        if written != wanted:
+            differing = [k for k in wanted if written.get(k) != wanted[k]]
             raise UsageError(
                 f"{path}: was measured with another {', '.join(differing)}; times of another protocol are never mixed. "
                 "Choose another name, or remove it to measure again."
@@ -98,7 +98,7 @@ class Log:
         times = defaultdict[str, list[float]](list)
         for entry in self.entries:
             times[entry["name"]].append(max(entry["ms"], TINY_MS) * self._drift(entry))
-        return {name for name, found in times.items() if max(found) > (1 + most) * min(found)}
+        return {name for name, taken in times.items() if max(taken) > (1 + most) * min(taken)}
 
     @functools.cached_property
     def floor_ms(self) -> float:
@@ -122,7 +122,7 @@ class Log:
             by_group[group].append(name)
         groups = _centred({group: times[group, ANCHOR] for group in by_group})
         for _ in range(POLISHES):
-            names = {n: statistics.median(times[g, n] - groups[g] for g in found) for n, found in by_name.items()}
+            names = {n: statistics.median(times[g, n] - groups[g] for g in members) for n, members in by_name.items()}
             groups = _centred({g: statistics.median(times[g, n] - names[n] for n in f) for g, f in by_group.items()})
         return names, groups
 

@@ -100,14 +100,14 @@ class Plan:
     def _different(
         self, draw: Callable[[int], ChildSpec], count: int, without: Collection[ChildSpec] = ()
     ) -> list[ChildSpec]:
-        found: dict[ChildSpec, None] = {}
+        children: dict[ChildSpec, None] = {}
         for turn in range(50 * count):
-            if len(found) == count:
+            if len(children) == count:
                 break
             child = draw(turn)
             if child not in without:
-                found.setdefault(child)
-        return list(found)
+                children.setdefault(child)
+        return list(children)
 
     def _near_an_end(self, turn: int) -> ChildSpec:
         end = self.space.biggest if turn % 2 else self.space.smallest
@@ -201,7 +201,7 @@ class _Bench:
     def __init__(self, folder: Path, meter: Meter, builder: Builder, log: Log) -> None:
         self.folder, self.meter, self.builder, self.log = folder, meter, builder, log
         self.ends: list[Path] = []
-        self.made: dict[str, Path] = {}
+        self.files: dict[str, Path] = {}
         self.number = 0
 
     def prepare(self, child: ChildSpec) -> None:
@@ -214,19 +214,19 @@ class _Bench:
         """Measure a group with the child that every group has; keep its files for the next pass, or not."""
         if not self.ends:
             self.prepare(anchor)
-        missing = [job for job in jobs if job[0] not in self.made]
+        missing = [job for job in jobs if job[0] not in self.files]
         paths = {name: self.folder / f"{self.number + i}.tflite" for i, (name, _) in enumerate(missing)}
         self.number += len(missing)
         self.builder.make([(part, paths[name]) for name, part in missing])
-        self.made |= paths
-        files = [self.made[name] for name, _ in jobs]
-        whole, floor, *found = _steadiest([*self.ends, *files], self.meter, self.log.brisk)
+        self.files |= paths
+        files = [self.files[name] for name, _ in jobs]
+        whole, floor, *times = _steadiest([*self.ends, *files], self.meter, self.log.brisk)
         group = self.log.next_group
-        for (name, _), measured in zip(jobs, found, strict=True):
+        for (name, _), measured in zip(jobs, times, strict=True):
             self.log.add(name, group, measured, floor.mean_ms, whole.mean_ms)
         if not keep or sum(path.stat().st_size for path in self.folder.iterdir()) > KEPT_BYTES:
             for name, _ in jobs:
-                self.made.pop(name).unlink()
+                self.files.pop(name).unlink()
 
 
 def _steadiest(paths: Sequence[Path], meter: Meter, brisk: float) -> list[Measurement]:
@@ -235,7 +235,7 @@ def _steadiest(paths: Sequence[Path], meter: Meter, brisk: float) -> list[Measur
     for _ in range(TRIES - 1):
         if best[0].mean_ms <= SLOW * brisk:
             break
-        best = min(best, meter.measure(paths), key=lambda found: found[0].mean_ms)
+        best = min(best, meter.measure(paths), key=lambda times: times[0].mean_ms)
     return best
 
 
