@@ -31,6 +31,7 @@ from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages, batches
+from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.finetune_settings import LABEL_SMOOTHING, WEIGHT_DECAY, FinetuneSettings
 from bignas_zoo.recipes.methods.losses import cross_entropy, smooth_labels
 from bignas_zoo.recipes.randomness import philox
@@ -231,7 +232,7 @@ class _Network:
         self.pad = self.side // 8
         border = (self.pad, self.pad)
         self.padded = np.pad(train.pixels, ((0, 0), border, border, (0, 0)), mode="reflect")
-        self.calibration = self._inputs(_spread(train.pixels, CALIBRATION_IMAGES))
+        self.calibration = self._inputs(train.pixels[evenly(len(train), CALIBRATION_IMAGES)])
         self.holdout = self._inputs(holdout.pixels)
         self.infer = tf.function(
             lambda x: child(x, training=False), jit_compile=False, autograph=False, reduce_retracing=True
@@ -289,9 +290,3 @@ class _Classifier:
 
     def held_out(self) -> np.ndarray:
         return np.asarray(self.layer(self.holdout))
-
-
-def _spread(pixels: np.ndarray, limit: int) -> np.ndarray:
-    """Return up to `limit` images spread evenly over all, so that no class is left out."""
-    index = np.linspace(0, len(pixels) - 1, min(limit, len(pixels))).round().astype(int)
-    return np.asarray(pixels[index])

@@ -36,7 +36,7 @@ from bignas_zoo.latency import (
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import MOST_ROWS, from_json, text, to_json
 from bignas_zoo.latency.interpolation import HeldOut
-from bignas_zoo.latency.profiling.profile import Plan
+from bignas_zoo.latency.profiling.workload import Workload
 from bignas_zoo.zoo.family import DEFAULT_FAMILY
 from bignas_zoo.zoo.registry import get_family
 
@@ -230,7 +230,7 @@ def test_tables_measured_here_predict_networks_that_nothing_was_fitted_to(name: 
     assert text(table) == list_devices()[name].read_text("utf-8")
     assert table.protocol.precision == OWN[name]
     assert table.validation is not None
-    checked = Plan(family.space).children()[30:]
+    checked = Workload(family.space).children()[30:]
     predicted, measured = np.array(table.validation.pairs).T
     assert len(checked) == len(measured) == 100
     np.testing.assert_allclose([predict(table, spec).latency_ms for spec in checked], predicted, rtol=1e-6)

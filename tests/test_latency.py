@@ -230,6 +230,15 @@ def test_tables_of_another_protocol_are_never_mixed() -> None:
         one.merged(dataclasses.replace(other, scale=2.0))
 
 
+def test_a_key_has_the_operations_of_its_block() -> None:
+    for seed in range(20):
+        for space in (TINY, SPACES["bignas"]):
+            for b in plan(uniform_child(space, ("operations", seed))):
+                expected = [(op.kind, op.role, op.cin, op.cout, op.macs, op.parameters) for op in b.ops]
+                ops = [(op.kind, op.role, op.cin, op.cout, op.macs, op.parameters) for op in BlockKey.of(b).ops]
+                assert ops == expected
+
+
 def test_validation_agrees_with_numpy() -> None:
     generator = np.random.default_rng(0)
     measured = generator.uniform(5, 50, 40)

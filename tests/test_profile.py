@@ -1,4 +1,4 @@
-"""Profiling a device: the plan, the log, the fit, on times made by hand; a phone's answers as recorded; a real run."""
+"""Profiling a device: workload, log, fit, on times made by hand; a phone's answers as recorded; a real run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from bignas_zoo.architecture.spaces import SPACES
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, predict
 from bignas_zoo.latency.coverage import coverage, space_blocks, thinned_blocks
-from bignas_zoo.latency.profiling.profile import GROUP, PASSES, TRIES, Plan, profile
+from bignas_zoo.latency.profiling.profile import GROUP, PASSES, TRIES, profile
+from bignas_zoo.latency.profiling.workload import Workload
 from bignas_zoo.runtime import adb
 
 FLOOR_MS, OVERHEAD, SCALE = 0.5, 3.0, 1.25
@@ -54,20 +55,20 @@ class Clock:
         return [Measurement(factor * float(f.read_text()), 0.0, 5) for f in files]
 
 
-PLAN = Plan(TINY, most_blocks=10_000, fit=10, networks=20)
-FILES = len(PLAN.blocks()) + 30
+WORKLOAD = Workload(TINY, most_blocks=10_000, fit=10, networks=20)
+FILES = len(WORKLOAD.blocks()) + 30
 GROUPS = PASSES * -(-FILES // GROUP)
 
 
-def measured(folder: Path, clock: Clock, plan: Plan = PLAN) -> DeviceTable:
-    return profile(plan, "phone", PHONE, folder, meter=clock, builder=Written())
+def measured(folder: Path, clock: Clock, workload: Workload = WORKLOAD) -> DeviceTable:
+    return profile(workload, "phone", PHONE, folder, meter=clock, builder=Written())
 
 
 def test_overhead_and_scale_are_found_and_checked(tmp_path: Path) -> None:
     table = measured(tmp_path, Clock())
     assert table.overhead_ms == pytest.approx(OVERHEAD)
     assert table.scale == pytest.approx(SCALE)
-    assert set(table.rows) == set(PLAN.blocks())
+    assert set(table.rows) == set(WORKLOAD.blocks())
     for key, row in table.rows.items():
         assert row.mean_ms == pytest.approx(time_of(key))
     assert table.validation is not None
@@ -167,9 +168,9 @@ def test_a_log_of_another_protocol_is_never_continued(tmp_path: Path) -> None:
         measured(tmp_path, Clock([1.0]))
     other = dataclasses.replace(PHONE, precision="int8")
     with pytest.raises(UsageError, match="another protocol; times of another protocol are never mixed"):
-        profile(PLAN, "phone", other, tmp_path, meter=Clock(), builder=Written())
+        profile(WORKLOAD, "phone", other, tmp_path, meter=Clock(), builder=Written())
     later = dataclasses.replace(PHONE, date="2030-01-01")
-    assert profile(PLAN, "phone", later, tmp_path, meter=Clock(), builder=Written()).scale == pytest.approx(SCALE)
+    assert profile(WORKLOAD, "phone", later, tmp_path, meter=Clock(), builder=Written()).scale == pytest.approx(SCALE)
 
 
 @pytest.mark.parametrize("content", ["", "null\n", "{}\n", "[\n", '{"protocol": {}}\n{"name": "x"}\n'])
@@ -191,9 +192,9 @@ def test_times_that_cannot_be_are_refused(key: str, value: object, tmp_path: Pat
 
 
 def test_fit_and_check_have_different_networks() -> None:
-    children = PLAN.children()
+    children = WORKLOAD.children()
     assert len(set(children)) == len(children) == 30
-    assert Plan(TINY, fit=10, networks=20, seed=1).children() != children
+    assert Workload(TINY, fit=10, networks=20, seed=1).children() != children
 
 
 def test_few_blocks_are_measured_and_the_rest_lies_between() -> None:
@@ -326,9 +327,9 @@ def test_real_files_are_made_and_measured(precision: str, tmp_path: Path, monkey
 
     monkeypatch.setattr("bignas_zoo.latency.profiling.profile.TRIES", 1)
     meter = LocalMeter(rounds=2)
-    plan = Plan(ONE, fit=1, networks=1)
+    workload = Workload(ONE, fit=1, networks=1)
     table = profile(
-        plan, "here", meter.protocol(precision), tmp_path, meter=meter, builder=TFLiteBuilder(ONE, precision)
+        workload, "here", meter.protocol(precision), tmp_path, meter=meter, builder=TFLiteBuilder(ONE, precision)
     )  # fmt: skip
     assert {key.kind for key in table.rows} == {"stem", "mbconv", "head", "classifier"}
     assert all(0 <= row.mean_ms < 1000 for row in table.rows.values())

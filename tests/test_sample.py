@@ -11,6 +11,7 @@ from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.data.sample import read_sample
 
 CONTRACT = Preprocess(8, (0.0,) * 3, (1.0,) * 3)
@@ -136,3 +137,9 @@ def test_without_labels_a_fifth_is_held_back_to_compare_on(tmp_path: Path) -> No
     assert colours(np.concatenate([found.training, found.compared])) == list(range(100))
     few = read_sample(pictures(tmp_path / "few", 79), None, CONTRACT, NAMES)
     assert len(few.training) == len(few.compared) == 79
+
+
+def test_some_of_many_are_evenly_spread() -> None:
+    assert evenly(9, 3).tolist() == [0, 4, 8]
+    assert evenly(4, 10).tolist() == [0, 1, 2, 3]
+    assert evenly(1, 1).tolist() == [0]

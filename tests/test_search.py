@@ -197,7 +197,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(name: str, tmp_path
         with path.open("ab") as file:  # a kill in the middle of the next line
             file.write(b'{"spec": {"spa')
         said: list[str] = []
-        told: list[rounds.Progress] = []
+        told: list[rounds.ChildProgress] = []
         again = run(
             name,
             space=SMALL,

@@ -85,7 +85,8 @@ def profile_command(
     from bignas_zoo.files import store
     from bignas_zoo.latency import write_table
     from bignas_zoo.latency.profiling.files import AdbMeter, LocalMeter, ParallelBuilder, TFLiteBuilder
-    from bignas_zoo.latency.profiling.profile import PASSES, Plan, coverage_text, profile
+    from bignas_zoo.latency.profiling.profile import PASSES, profile
+    from bignas_zoo.latency.profiling.workload import Workload, coverage_text
     from bignas_zoo.runtime.workers import default_workers
 
     if not NAME.fullmatch(name):
@@ -104,8 +105,8 @@ def profile_command(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LocalIOError(f"{folder}: cannot be created ({error.strerror}).") from error
-    plan = Plan(search_space, blocks, fit, networks)
-    if (least := len(plan.blocks())) > blocks:
+    workload = Workload(search_space, blocks, fit, networks)
+    if (least := len(workload.blocks())) > blocks:
         say(f"--blocks {blocks}: the fewest that cover the space '{search_space.name}' are {least}; those are measured")
     with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
         if problem:
@@ -113,7 +114,7 @@ def profile_command(
         INTERRUPT.resumable = True
         parallel = ParallelBuilder(TFLiteBuilder(search_space, precision), workers or default_workers())
         with parallel as builder, file_progress("measuring") as report:
-            table = profile(plan, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)
+            table = profile(workload, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)
         table = dataclasses.replace(
             table,
             source="`bignas-zoo profile`, on the device",

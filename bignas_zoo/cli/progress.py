@@ -117,7 +117,7 @@ def _lines() -> Callable[[Any], None]:
 
 @contextmanager
 def search_progress(*, silent: bool = False) -> Iterator[Callable[[Any], None]]:
-    """Yield a callback for `search.rounds.Progress`: children done, children a minute, time left, the last child."""
+    """Yield a callback for `search.rounds.ChildProgress`: children done and a minute, time left, the last child."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

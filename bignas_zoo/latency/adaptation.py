@@ -29,7 +29,7 @@ OVERHEAD = "overhead"
 #: Fewer networks than this say nothing of the table's error.
 FEWEST_TO_VALIDATE = 5
 
-Measured = tuple[Measurable, float]
+TimedNetwork = tuple[Measurable, float]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Fit:
 
 
 def adapt(
-    table: DeviceTable, measured: Sequence[Measured], *, name: str | None = None, protocol: Protocol | None = None
+    table: DeviceTable, measured: Sequence[TimedNetwork], *, name: str | None = None, protocol: Protocol | None = None
 ) -> DeviceTable:
     """Fit a table to a new device.
 
@@ -111,8 +111,8 @@ def adapt(
 
 
 def group(key: BlockKey) -> str:
-    """Return the kind that shares a factor: MBConv blocks by kernel, the others each their own."""
-    return f"mbconv k{key.kernel}" if key.kind == "mbconv" else key.kind
+    """Return the name of the blocks that share a factor: those of one kind with one kernel size."""
+    return f"{key.kind} k{key.kernel}"
 
 
 def fit(parts: Sequence[Parts], times: Sequence[float]) -> Fit:

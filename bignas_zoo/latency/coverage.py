@@ -118,13 +118,13 @@ def thinned_blocks(space: SearchSpace, most: int) -> dict[BlockKey, Block]:
 def _ends_of_widths(space: SearchSpace) -> SearchSpace:
     return replace(
         space,
-        stem_widths=_spread(space.stem_widths),
-        head_widths=_spread(space.head_widths),
-        stages=tuple(replace(stage, widths=_spread(stage.widths)) for stage in space.stages),
+        stem_widths=_to_interpolate(space.stem_widths),
+        head_widths=_to_interpolate(space.head_widths),
+        stages=tuple(replace(stage, widths=_to_interpolate(stage.widths)) for stage in space.stages),
     )
 
 
-def _spread(widths: tuple[int, ...]) -> tuple[int, ...]:
+def _to_interpolate(widths: tuple[int, ...]) -> tuple[int, ...]:
     """Return the first and the last width, and as few between them as interpolation needs."""
     kept = [widths[0]]
     for width, after in pairwise(widths):

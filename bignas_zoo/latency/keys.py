@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bignas_zoo.architecture.blocks import KINDS, SHORTCUTS, Block
-from bignas_zoo.architecture.forms import ACTIVATIONS, GATES
+from bignas_zoo.architecture.blocks import KINDS, SHORTCUTS, Block, Op
+from bignas_zoo.architecture.forms import ACTIVATIONS, GATES, SqueezeExcite
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.plan import plan
 
@@ -15,11 +15,22 @@ LARGEST = 1 << 16
 
 
 @dataclass(frozen=True)
+class _Hidden(SqueezeExcite):
+    """A squeeze-excite of which the hidden channels are known, and not what they were counted from."""
+
+    channels: int = 0
+
+    def hidden(self, cin: Any, mid: Any) -> Any:
+        """Return the hidden channels."""
+        return self.channels
+
+
+@dataclass(frozen=True)
 class BlockKey:
     """A block as its time depends on it; its precision is the table's, see `table.Protocol`.
 
     Attributes:
-        kind: "stem", "mbconv", "head" or "classifier".
+        kind: of `architecture.blocks.KINDS`.
         size_in, size_out: side of the input and output map in pixels.
         cin, mid, cout: channels in, expanded, out.
         kernel, stride: of the stem's or the depthwise convolution.
@@ -79,6 +90,18 @@ class BlockKey:
             if getattr(key, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(key, name)!r:.40}")
         return key
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The weighted operations of such a block, in the order they run."""
+        form = None
+        if self.se_hidden:
+            form = _Hidden(activation=self.se_activation, gate=self.se_gate, channels=self.se_hidden)
+        return Block(
+            self.kind, "block", self.size_in, self.size_out, self.cin, self.mid, self.cout, self.kernel, self.stride,
+            expands=self.expands, shortcut=self.shortcut, activation=self.activation,
+            squeeze_excite=form,
+        ).ops  # fmt: skip
 
     def to_json(self) -> list[Any]:
         """Return the values in the order of `FIELDS`."""

@@ -36,7 +36,7 @@ def features(spec: ChildSpec) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Predictor:
+class AccuracyPredictor:
     """A fitted predictor.
 
     Attributes:
@@ -62,7 +62,7 @@ class Predictor:
         return {"children": self.children, "spearman": round(self.spearman, 4), "kendall": round(self.kendall, 4)}
 
 
-def fit(measured: Sequence[Measured]) -> Predictor:
+def fit(measured: Sequence[Measured]) -> AccuracyPredictor:
     """Fit a predictor to measured children, at least three."""
     raw = np.stack([features(m.spec) for m in measured])
     y = np.array([m.top1 for m in measured])
@@ -78,7 +78,7 @@ def fit(measured: Sequence[Measured]) -> Predictor:
         guesses.append((float(((left_out - y) ** 2).mean()), penalty, left_out))
     _, penalty, left_out = min(guesses, key=lambda guess: guess[:2])
     weights = vt.T @ (s / (s**2 + penalty) * projected)
-    return Predictor(len(y), spearman(left_out, y), kendall(left_out, y), mean, scale, weights, offset)
+    return AccuracyPredictor(len(y), spearman(left_out, y), kendall(left_out, y), mean, scale, weights, offset)
 
 
 def order(measured: Sequence[Measured], candidates: Sequence[Candidate]) -> Sequence[float]:

@@ -25,7 +25,7 @@ from bignas_zoo.measure.trained import Trained
 from bignas_zoo.runtime.dask_workers import DaskWorkers
 from bignas_zoo.runtime.workers import LocalWorkers
 from bignas_zoo.search import rounds
-from bignas_zoo.search.children import Candidate, Figures, Measured
+from bignas_zoo.search.children import Candidate, CostOf, Measured
 from bignas_zoo.search.log import Log
 from bignas_zoo.search.outcome import Outcome, best_for_each, budget_to_json, worth_a_slice
 from bignas_zoo.search.settings import Settings, fits_any, method_of
@@ -38,11 +38,11 @@ def find_children(
     run: Trained,
     family: Family,
     settings: Settings,
-    costs: Figures,
+    costs: CostOf,
     output: Path,
     *,
     say: Say,
-    report: Callable[[rounds.Progress], None],
+    report: Callable[[rounds.ChildProgress], None],
 ) -> Outcome:
     """Search a family for children worth having; every one measured goes to a log in `output`.
 
@@ -64,7 +64,7 @@ def find_children(
         say(f"{len(log.known)} children are measured already ({log.path})")
     began, fresh = time.monotonic(), 0
 
-    def tell(progress: rounds.Progress) -> None:
+    def tell(progress: rounds.ChildProgress) -> None:
         nonlocal fresh
         fresh += progress.fresh
         report(progress)
@@ -103,7 +103,7 @@ def _record(settings: Settings, measured: Sequence[Measured], fresh: int, second
     }
 
 
-def _start(family: Family, settings: Settings, costs: Figures) -> list[Candidate]:
+def _start(family: Family, settings: Settings, costs: CostOf) -> list[Candidate]:
     """Return both ends of the space, and the family's slices: of a search within budgets those that fit."""
     ends = corners(family.space)
     slices = () if settings.from_scratch else family.slices

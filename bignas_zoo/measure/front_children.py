@@ -40,7 +40,7 @@ def measure_front(run: Trained, log: Path, say: Say) -> tuple[Measured, ...]:
     if kept.known:
         say(f"{len(kept.known)} children are measured already")
 
-    def tell(p: rounds.Progress) -> None:
+    def tell(p: rounds.ChildProgress) -> None:
         say(f"child {p.done}/{p.children}: {p.child.macs / 1e6:.2f} MMACs, {p.child.top1:.2f} % held out")
 
     return rounds.search(

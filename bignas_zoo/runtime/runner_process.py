@@ -237,7 +237,7 @@ def run(model: Any, told: dict[str, Any], request: dict[str, Any]) -> dict[str, 
     return {}
 
 
-def measure(model: Any, told: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+def time_calls(model: Any, told: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     """Time calls on random input; return nanoseconds of the wall clock, of this thread and of this process."""
     import numpy as np
 
@@ -296,7 +296,7 @@ def limit(memory_limit: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
 
 
-def load(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def open_file(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Load the file; return it and what there is to say of it."""
     limit(request["memory"])
     model = {"tflite": TFLite, "onnx": ONNX}[request["format"]](request["path"], request["threads"])
@@ -311,12 +311,12 @@ def answers(requests: Any) -> Iterator[dict[str, Any]]:
         request = json.loads(line)
         try:
             if model is None:
-                model, told = load(request)
+                model, told = open_file(request)
                 yield {"ok": told}
             elif request["do"] == "memory":
                 yield {"ok": {"bytes": memory() - MARK[0]}}
             else:
-                yield {"ok": {"run": run, "time": measure}[request["do"]](model, told, request)}
+                yield {"ok": {"run": run, "time": time_calls}[request["do"]](model, told, request)}
         except FileError as error:
             yield {"error": error.args[0], "message": error.args[1]}
             return

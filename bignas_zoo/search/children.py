@@ -11,7 +11,7 @@ from bignas_zoo.budget import Budget, Limit
 
 #: What a child costs, without its accuracy: "macs", "parameters", "bytes", "latency_ms@DEVICE" to value;
 #: infinite where a device is not known to run it.
-Figures = Callable[[ChildSpec], Mapping[str, float]]
+CostOf = Callable[[ChildSpec], Mapping[str, float]]
 
 #: Where children come from: both ends of the space, slices that a family has already, the coarse grid, a uniform draw,
 #: a change of one parent, a mixture of two.
@@ -41,7 +41,7 @@ class Measured:
         spec: the child.
         top1: accuracy in percent on the held-out images.
         origin: one of `ORIGINS`.
-        costs: its other figures, see `Figures`.
+        costs: its other figures, see `CostOf`.
     """
 
     spec: ChildSpec

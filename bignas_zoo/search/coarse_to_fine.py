@@ -15,7 +15,7 @@ from bignas_zoo.architecture.choices import Choice
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import UsageError
-from bignas_zoo.search.children import Candidate, Figures, Measured
+from bignas_zoo.search.children import Candidate, CostOf, Measured
 from bignas_zoo.search.front import leaders, pareto
 from bignas_zoo.search.proposing import DRAWS, fill, in_turn, mutant, new_round, rate_of
 
@@ -87,16 +87,16 @@ def default_grid(space: SearchSpace, most: int | None = None) -> Grid:
     """
     low, high = space.resolutions[0], space.resolutions[-1]
     sizes = [r for r in space.all_resolutions if low <= r <= high]
-    axes: list[Sequence[Any]] = [_spread(sizes, RESOLUTIONS), DEPTH_MULTIPLIERS, WIDTH_MULTIPLIERS, KERNELS]
+    axes: list[Sequence[Any]] = [_evenly(sizes, RESOLUTIONS), DEPTH_MULTIPLIERS, WIDTH_MULTIPLIERS, KERNELS]
     counts = [len(axis) for axis in axes]
     while True:
-        grid = Grid(*(_spread(axis, count) for axis, count in zip(axes, counts, strict=True)))
+        grid = Grid(*(_evenly(axis, count) for axis, count in zip(axes, counts, strict=True)))
         if most is None or max(counts) == 1 or len(grid.members(space)) <= most:
             return grid
         counts[counts.index(max(counts))] -= 1
 
 
-def _spread(values: Sequence[Any], count: int) -> tuple[Any, ...]:
+def _evenly(values: Sequence[Any], count: int) -> tuple[Any, ...]:
     """Return `count` of the values, evenly spread, both ends among them; of one value asked for, the last."""
     if len(values) <= count:
         return tuple(values)
@@ -144,7 +144,7 @@ class CoarseToFine:
     space: SearchSpace
     grid: tuple[ChildSpec, ...]
     budgets: tuple[Budget, ...]
-    figures: Figures
+    figures: CostOf
     seed: int
     skeletons: int = SKELETONS
     rate: float = MUTATION_RATE

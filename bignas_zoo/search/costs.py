@@ -17,7 +17,7 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget, Limit, amount
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
-from bignas_zoo.search.children import Figures, misses
+from bignas_zoo.search.children import CostOf, misses
 from bignas_zoo.zoo.selection import Predictor
 from bignas_zoo.zoo.slice import Slice
 
@@ -92,7 +92,7 @@ def predictor_for(
     return Predictor.of(Budget(tuple(limits)), risk=risk, tables=tables)
 
 
-def costs_for(space: SearchSpace, budgets: Sequence[Budget], predictor: Predictor, slices: Iterable[Slice]) -> Figures:
+def costs_for(space: SearchSpace, budgets: Sequence[Budget], predictor: Predictor, slices: Iterable[Slice]) -> CostOf:
     """Return what tells a child's figures: MACs, parameters, bytes, latencies.
 
     Args:

@@ -16,7 +16,7 @@ from bignas_zoo.architecture.sampling import Key, crossover, uniform
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import UsageError
-from bignas_zoo.search.children import Candidate, Figures, Measured, misses
+from bignas_zoo.search.children import Candidate, CostOf, Measured, misses
 from bignas_zoo.search.front import leaders, pareto
 from bignas_zoo.search.proposing import DRAWS, Round, fill, in_turn, mutant, new_round, rate_of
 
@@ -40,7 +40,7 @@ class Evolution:
 
     space: SearchSpace
     budgets: tuple[Budget, ...]
-    figures: Figures
+    figures: CostOf
     seed: int
     population: int = 100
     parents: float = 0.25

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bignas_zoo.architecture.sampling import Key, crossover, mutate, uniform, uniform_child
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
-from bignas_zoo.search.children import Candidate, Figures, Measured, misses
+from bignas_zoo.search.children import Candidate, CostOf, Measured, misses
 from bignas_zoo.search.front import nearest_on
 
 #: Draws for each candidate that is wanted; what does not fit or is known already is drawn again.
@@ -18,7 +18,7 @@ WHOLE_DRAWS = 4
 PLAIN_DRAWS, ALL_DRAWS = 16, 48
 
 
-def fits(spec: ChildSpec, budget: Budget | None, figures: Figures) -> bool:
+def fits(spec: ChildSpec, budget: Budget | None, figures: CostOf) -> bool:
     """Return whether a child meets a budget's limits on cost."""
     return budget is None or not misses(budget.upper, figures(spec))
 
@@ -33,7 +33,7 @@ def in_turn(
     return next(filter(None, map(propose, turns)), ())
 
 
-def draw_within(space: SearchSpace, key: Key, budget: Budget | None, figures: Figures) -> ChildSpec | None:
+def draw_within(space: SearchSpace, key: Key, budget: Budget | None, figures: CostOf) -> ChildSpec | None:
     """Draw a child that meets a budget: uniformly, and where that fails for long, ever nearer to the smallest child.
 
     Args:
@@ -77,7 +77,7 @@ class Round:
     """
 
     def __init__(
-        self, measured: Iterable[Measured], budget: Budget | None, figures: Figures, count: int, cheapest: int | None
+        self, measured: Iterable[Measured], budget: Budget | None, figures: CostOf, count: int, cheapest: int | None
     ) -> None:
         self._seen = {m.spec for m in measured}
         self.budget, self._figures, self.count, self._cheapest = budget, figures, count, cheapest
@@ -101,7 +101,7 @@ class Round:
         self.candidates.append(Candidate(spec, origin, self.budget))
 
 
-def new_round(measured: Sequence[Measured], budget: Budget | None, figures: Figures, count: int) -> Round:
+def new_round(measured: Sequence[Measured], budget: Budget | None, figures: CostOf, count: int) -> Round:
     """Begin a round.
 
     A budget of a least accuracy alone is met by the child with the fewest MACs. Once one reaches the accuracy, only
@@ -114,7 +114,7 @@ def new_round(measured: Sequence[Measured], budget: Budget | None, figures: Figu
     return Round(measured, budget, figures, count, cheapest)
 
 
-def fill(new: Round, space: SearchSpace, key: Key, figures: Figures) -> None:
+def fill(new: Round, space: SearchSpace, key: Key, figures: CostOf) -> None:
     """Fill a round with random children."""
     for i in range(WHOLE_DRAWS * new.count):
         spec = None if new.full else draw_within(space, (*key, i), new.budget, figures)

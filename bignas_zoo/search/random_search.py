@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.budget import Budget
-from bignas_zoo.search.children import Candidate, Figures, Measured
+from bignas_zoo.search.children import Candidate, CostOf, Measured
 from bignas_zoo.search.proposing import fill, in_turn, new_round
 
 
@@ -24,7 +24,7 @@ class RandomSearch:
 
     space: SearchSpace
     budgets: tuple[Budget, ...]
-    figures: Figures
+    figures: CostOf
     seed: int
 
     def propose(self, measured: Sequence[Measured], number: int, count: int) -> Sequence[Candidate]:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
-from bignas_zoo.search.children import Candidate, Figures, Measured
+from bignas_zoo.search.children import Candidate, CostOf, Measured
 from bignas_zoo.search.log import Log
 
 ROUND = 8
@@ -45,7 +45,7 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
-class Progress:
+class ChildProgress:
     """A child that was just measured, or read from the log.
 
     Attributes:
@@ -69,13 +69,13 @@ def each(evaluate: Callable[[ChildSpec], float]) -> Evaluate:
 def search(
     method: Method,
     evaluate: Evaluate,
-    figures: Figures,
+    figures: CostOf,
     *,
     children: int,
     start: Iterable[Candidate] = (),
     log: Log | None = None,
     order: Order | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[ChildProgress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
     round_size: int = ROUND,
 ) -> tuple[Measured, ...]:
@@ -112,7 +112,7 @@ def search(
         for m, fresh in _measure(wanted, evaluate, figures, log):
             measured.append(m)
             seen.add(m.spec)
-            report(Progress(m, len(measured), children, fresh))
+            report(ChildProgress(m, len(measured), children, fresh))
             if stop():
                 return tuple(measured)
         if len(measured) >= children:
@@ -153,7 +153,7 @@ def _ranked(
 
 
 def _measure(
-    batch: Sequence[Candidate], evaluate: Evaluate, figures: Figures, log: Log | None
+    batch: Sequence[Candidate], evaluate: Evaluate, figures: CostOf, log: Log | None
 ) -> Iterator[tuple[Measured, bool]]:
     known = log.known if log else {}
     accuracies = iter(evaluate([c.spec for c in batch if c.spec not in known]))

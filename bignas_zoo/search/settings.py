@@ -11,7 +11,7 @@ from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, UsageError
 from bignas_zoo.files import store
-from bignas_zoo.search.children import Figures, misses
+from bignas_zoo.search.children import CostOf, misses
 from bignas_zoo.search.coarse_to_fine import CoarseToFine, default_grid
 from bignas_zoo.search.costs import DEFAULT_FRONT
 from bignas_zoo.search.evolution import Evolution
@@ -96,7 +96,7 @@ def claim(folder: Path, settings: Settings, *, reuse: bool) -> None:
     store.write_json(path, wanted)
 
 
-def method_of(settings: Settings, space: SearchSpace, costs: Figures) -> Method:
+def method_of(settings: Settings, space: SearchSpace, costs: CostOf) -> Method:
     """Return the method that settings name, sized to the number of children."""
     budgets, children, seed, front = settings.budgets, settings.children, settings.seed, settings.front
     if settings.method == "random":

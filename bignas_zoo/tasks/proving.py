@@ -15,6 +15,7 @@ from bignas_zoo.export.parity import Parity, compare
 from bignas_zoo.files import store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.models.preprocess import Preprocess, resize
+from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.data.sample import Sample, read_sample
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.zoo import slice_folder
@@ -176,9 +177,8 @@ def prove(subject: Subject, option: Export, path: Path) -> Proof:
 def _compared(subject: Subject, option: Export) -> np.ndarray:
     """Return the pixel values to compare on, ``[n, resolution, resolution, 3]`` float32."""
     if subject.sample:
-        found = subject.sample.compared
-        some = found[np.linspace(0, len(found) - 1, min(COMPARED, len(found))).round().astype(int)]
-        return _pixels(some, subject.resolution, option)
+        crops = subject.sample.compared
+        return _pixels(crops[evenly(len(crops), COMPARED)], subject.resolution, option)
     shape = (RANDOM, subject.resolution, subject.resolution, 3)
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
 

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
     from bignas_zoo.search.children import Measured
     from bignas_zoo.search.outcome import Outcome
-    from bignas_zoo.search.rounds import Progress
+    from bignas_zoo.search.rounds import ChildProgress
     from bignas_zoo.search.settings import Settings
 
 REPORT_FILE, DRAWINGS = "search.json", ("search.png", "search.svg")
 #: Children that a search for one budget measures, unless told otherwise.
 ON_DEMAND_CHILDREN = 64
-Report = Callable[["Progress"], None]
+Report = Callable[["ChildProgress"], None]
 
 
-def _quiet(progress: Progress) -> None:
+def _quiet(progress: ChildProgress) -> None:
     """Report nothing."""
 
 

@@ -332,10 +332,11 @@ def _pictures(subject: Subject, folder: Path) -> tuple[list[Path], np.ndarray]:
     from PIL import Image
 
     from bignas_zoo.models.preprocess import resize
+    from bignas_zoo.recipes.data.evenly import evenly
 
     assert subject.sample
     crops = subject.sample.test.pixels if subject.sample.test else subject.sample.training
-    some = crops[np.linspace(0, len(crops) - 1, min(JUDGED, len(crops))).round().astype(int)]
+    some = crops[evenly(len(crops), JUDGED)]
     pixels = np.clip(np.round(np.asarray(resize(some.astype(np.float32), subject.resolution))), 0, 255)
     paths = []
     for i, image in enumerate(pixels.astype(np.uint8)):

@@ -20,6 +20,7 @@ from PIL import Image
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError
 from bignas_zoo.models.preprocess import SUFFIXES, read_image
 from bignas_zoo.recipes.data import augment
+from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -171,7 +172,7 @@ def image_folder(
         )
     files = [(path, label) for label, name in enumerate(names) if name in found for path in image_files(folder / name)]
     if limit is not None and len(files) > limit:
-        files = [files[i] for i in np.linspace(0, len(files) - 1, limit).round().astype(int)]
+        files = [files[i] for i in evenly(len(files), limit)]
     if not files:
         raise LocalIOError(f"{folder}: no images found. Expected {folder.name}/CLASS/*{{{','.join(SUFFIXES)}}}.")
     labels = np.array([label for _, label in files], np.int32)
@@ -221,8 +222,7 @@ def unlabelled_images(folder: Path, crop_size: int, limit: int) -> np.ndarray:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise LocalIOError(f"{folder}: no images found (looked for {', '.join(SUFFIXES)}).")
-    chosen = np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int)
-    return _read_all([files[i] for i in chosen], crop_size)
+    return _read_all([files[i] for i in evenly(len(files), limit)], crop_size)
 
 
 def split_holdout(data: LabelledImages, count: int, seed: int) -> tuple[LabelledImages, LabelledImages]:

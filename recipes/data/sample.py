@@ -14,6 +14,7 @@ from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages, cifar10, image_folder, is_cifar10, unlabelled_images
 from bignas_zoo.recipes.data.class_folders import stratified
+from bignas_zoo.recipes.data.evenly import evenly
 
 #: More than this changes int8 ranges little; the paper calibrates batch norms on as many.
 TRAINING = 1_000
@@ -165,7 +166,7 @@ def _take(images: LabelledImages, count: int) -> LabelledImages:
     """Return at most `count` images, spread evenly."""
     if len(images) <= count:
         return images
-    return images.take(np.linspace(0, len(images) - 1, count).round().astype(int))
+    return images.take(evenly(len(images), count))
 
 
 def _is_tfrecords(place: str | Path) -> bool:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError
 from bignas_zoo.recipes.data.autoaugment import autoaugment
+from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.data.tfrecords import (
     ENCODED,
     LABEL,
@@ -268,7 +269,7 @@ def _number_of_images(pattern: str, files: tuple[str, ...], stated: int | None) 
     """Count the images of all files, or check a stated number against a few of them."""
     if stated is None:
         return sum(count_records(file) for file in files)
-    some = np.linspace(0, len(files) - 1, min(COUNTED, len(files))).round().astype(int)
+    some = evenly(len(files), COUNTED)
     found = sum(count_records(files[i]) for i in some) * len(files) // len(some)
     wrong = stated != found if len(some) == len(files) else not found / 2 <= stated <= found * 2
     if wrong:

@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from bignas_zoo.latency.adaptation import Measured
+from bignas_zoo.latency.adaptation import TimedNetwork
 from bignas_zoo.latency.keys import BlockKey
 from bignas_zoo.latency.least_squares import least_squares
 from bignas_zoo.latency.measurement import Measurement
@@ -36,7 +36,7 @@ Columns = Mapping[str, Sequence[float]]
 Coefficients = Mapping[str, float]
 
 
-def fit(table: DeviceTable, measured: Sequence[Measured]) -> DeviceTable:
+def fit(table: DeviceTable, measured: Sequence[TimedNetwork]) -> DeviceTable:
     """Fit a table of blocks that were measured alone to whole networks, by least squares of relative errors.
 
     Args:
@@ -69,11 +69,7 @@ def _in_network(key: BlockKey, alone: Measurement, factors: Coefficients) -> Mea
 
 def thousand_weights(key: BlockKey) -> float:
     """Return the weights of a block's convolutions and dense layers, in thousands."""
-    if key.kind != "mbconv":
-        return key.kernel**2 * key.cin * key.cout / 1000
-    expand = key.cin * key.mid if key.expands else 0
-    shortcut = key.cin * key.cout if key.shortcut == "project" else 0
-    return (expand + key.kernel**2 * key.mid + 2 * key.mid * key.se_hidden + key.mid * key.cout + shortcut) / 1000
+    return sum(op.kernel_parameters for op in key.ops) / 1000
 
 
 def _terms(table: DeviceTable) -> dict[str, dict[BlockKey, Measurement]]:
@@ -84,7 +80,7 @@ def _terms(table: DeviceTable) -> dict[str, dict[BlockKey, Measurement]]:
     }
 
 
-def _sum(table: DeviceTable, rows: Mapping[BlockKey, Measurement], measured: Measured) -> float:
+def _sum(table: DeviceTable, rows: Mapping[BlockKey, Measurement], measured: TimedNetwork) -> float:
     """Return a network's sum as the table will predict it, interpolation included."""
     return sum(b.ms for b in predict(dataclasses.replace(table, rows=rows), measured[0]).blocks)
 

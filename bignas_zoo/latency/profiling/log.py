@@ -25,7 +25,7 @@ POLISHES = 50
 Entry = dict[str, Any]
 
 
-class Log:
+class ProfileLog:
     """What has been measured, one JSON object a line."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:

@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from bignas_zoo.architecture.blocks import Block
-from bignas_zoo.architecture.sampling import choose, mutate, uniform, uniform_child
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.architecture.sampling import uniform
+from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.files import store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Validation, predict
 from bignas_zoo.latency import Protocol as TableProtocol
-from bignas_zoo.latency.coverage import thinned_blocks
 from bignas_zoo.latency.interpolation import held_out
 from bignas_zoo.latency.profiling.fitting import fit
-from bignas_zoo.latency.profiling.log import ANCHOR, FLOOR, LOG_SCHEMA, Log
+from bignas_zoo.latency.profiling.log import ANCHOR, FLOOR, LOG_SCHEMA, ProfileLog
+from bignas_zoo.latency.profiling.workload import Workload
 
 #: Files measured together. Each is a process of its own.
 GROUP = 8
@@ -40,8 +39,6 @@ PASSES = 2
 DIFFER = 0.03
 #: Files are kept from one pass to the next as long as they take no more together.
 KEPT_BYTES = 4 << 30
-#: Part of the choices in which a child near the smallest or biggest one differs from it.
-NEAR = 0.2
 
 
 class Meter(Protocol):
@@ -61,69 +58,8 @@ class Builder(Protocol):
         """Write a file that computes almost nothing."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        space: whose blocks.
-        most_blocks: measure no more than about so many; the others are interpolated.
-        fit: networks that overhead and scale are fitted to.
-        networks: other networks that the table is checked on.
-        seed: of the random networks.
-    """
-
-    space: SearchSpace
-    most_blocks: int = 300
-    fit: int = 30
-    networks: int = 100
-    seed: int = 0
-
-    def blocks(self) -> dict[BlockKey, Block]:
-        """Return the blocks to measure."""
-        return thinned_blocks(self.space, self.most_blocks)
-
-    def children(self) -> tuple[ChildSpec, ...]:
-        """Return different children: those to fit, then those to check, which are uniformly random.
-
-        Half of those to fit are random too. The others are the smallest and the biggest child and some near them:
-        uniform draws are of middle size, so a fit to them alone was 3 to 7 % off at the ends, where slices are.
-        """
-        random = self._different(
-            lambda turn: uniform_child(self.space, ("profile", self.seed, turn)), self.fit + self.networks
-        )
-        known = set(random)
-        near = self._different(self._near_an_end, self.fit - self.fit // 2, known)
-        fitted = [*near, *random[self.networks :]][: self.fit]
-        return (*fitted, *random[: self.networks])
-
-    def _different(
-        self, draw: Callable[[int], ChildSpec], count: int, without: Collection[ChildSpec] = ()
-    ) -> list[ChildSpec]:
-        children: dict[ChildSpec, None] = {}
-        for turn in range(50 * count):
-            if len(children) == count:
-                break
-            child = draw(turn)
-            if child not in without:
-                children.setdefault(child)
-        return list(children)
-
-    def _near_an_end(self, turn: int) -> ChildSpec:
-        end = self.space.biggest if turn % 2 else self.space.smallest
-        if turn < 2:
-            return end
-        key = ("profile end", self.seed, turn)
-        child = mutate(end, key, NEAR)
-        return dataclasses.replace(child, resolution=choose(self.space.resolutions, (*key, "size")))
-
-    def anchor(self) -> ChildSpec:
-        """Return the child that is measured again with every group."""
-        return uniform_child(self.space, ("profile anchor", self.seed))
-
-
 def profile(
-    plan: Plan,
+    workload: Workload,
     name: str,
     protocol: TableProtocol,
     folder: Path,
@@ -136,7 +72,7 @@ def profile(
     """Measure what is not in the log yet, and return the table.
 
     Args:
-        plan: what to measure.
+        workload: what to measure.
         name: of the device.
         protocol: how it is measured.
         folder: for ``NAME.log.jsonl``; the table is not written.
@@ -145,44 +81,59 @@ def profile(
         report: told how many of all files are measured.
 
     Raises:
-        UsageError: the log is of another protocol or plan.
+        UsageError: the log is of another protocol or workload.
         LocalIOError, IntegrityError: files or the log cannot be used.
     """
-    header = {"schema": LOG_SCHEMA, "space": plan.space.to_json(), "seed": plan.seed, "protocol": protocol.to_json()}
-    log = Log(folder / f"{name}.log.jsonl", header)
-    blocks, children = plan.blocks(), plan.children()
+    log = _open_log(folder / f"{name}.log.jsonl", workload, protocol)
+    blocks, children = workload.blocks(), workload.children()
     jobs: list[Job] = [(_block_name(key), block) for key, block in blocks.items()]
     jobs += [(_network_name(spec), spec) for spec in children]
-    total = PASSES * len(jobs)
-    done = total - sum(len(_left(jobs, log, number, plan.seed)) for number in range(PASSES))
     say(
         f"{len(blocks)} blocks and {len(children)} networks, each measured {PASSES} times; "
-        f"{total - done} measurements are still to be made"
+        f"{_count_left(jobs, log, workload.seed)} measurements are still to be made"
     )
     with store.working_folder(folder) as temporary:
-        bench = _Bench(temporary, meter, builder, log)
-        for number in range(PASSES + 1):
-            pending = _left(jobs, log, number, plan.seed)
-            if number == PASSES and pending:
-                total += len(pending)
-                say(f"{len(pending)} files took {DIFFER:.0%} longer one time than the other: once more")
-            for start in range(0, len(pending), GROUP):
-                report(done, total)
-                group = pending[start : start + GROUP]
-                bench.measure(group, plan.anchor(), keep=number < PASSES)
-                done += len(group)
-    report(total, total)
+        _measure_all(jobs, workload, _Groups(temporary, meter, builder, log), say, report)
     rows = {key: _above(log.steady(_block_name(key)), log.floor_ms) for key in blocks}
-    raw = DeviceTable(name, protocol, rows, overhead_ms=log.floor_ms, interpolation=held_out(rows))
+    alone = DeviceTable(name, protocol, rows, overhead_ms=log.floor_ms, interpolation=held_out(rows))
     times = [log.steady(_network_name(spec)).mean_ms for spec in children]
-    measured = list(zip(children, times, strict=True))
-    return check(fit(raw, measured[: plan.fit]), measured[plan.fit :])
+    timed = list(zip(children, times, strict=True))
+    return check(fit(alone, timed[: workload.fit]), timed[workload.fit :])
+
+
+def _open_log(path: Path, workload: Workload, protocol: TableProtocol) -> ProfileLog:
+    space, seed = workload.space.to_json(), workload.seed
+    return ProfileLog(path, {"schema": LOG_SCHEMA, "space": space, "seed": seed, "protocol": protocol.to_json()})
+
+
+def _measure_all(
+    jobs: Sequence[Job], workload: Workload, groups: _Groups, say: Say, report: Callable[[int, int], None]
+) -> None:
+    """Measure what every pass has still to measure, in groups, and once more what differs from pass to pass."""
+    total = PASSES * len(jobs)
+    done = total - _count_left(jobs, groups.log, workload.seed)
+    anchor = workload.anchor()
+    for number in range(PASSES + 1):
+        pending = _left(jobs, groups.log, number, workload.seed)
+        if number == PASSES and pending:
+            total += len(pending)
+            say(f"{len(pending)} files took {DIFFER:.0%} longer one time than the other: once more")
+        for start in range(0, len(pending), GROUP):
+            report(done, total)
+            group = pending[start : start + GROUP]
+            groups.measure(group, anchor, keep=number < PASSES)
+            done += len(group)
+    report(total, total)
 
 
 Job = tuple[str, Block | ChildSpec]
 
 
-def _left(jobs: Sequence[Job], log: Log, number: int, seed: int) -> list[Job]:
+def _count_left(jobs: Sequence[Job], log: ProfileLog, seed: int) -> int:
+    return sum(len(_left(jobs, log, number, seed)) for number in range(PASSES))
+
+
+def _left(jobs: Sequence[Job], log: ProfileLog, number: int, seed: int) -> list[Job]:
     """Return what a pass has still to measure, in its own random order; of the last one, what the others differ in.
 
     A machine differs by some percent from minute to minute: in any order of kinds, one kind would get the slow ones.
@@ -195,10 +146,10 @@ def _left(jobs: Sequence[Job], log: Log, number: int, seed: int) -> list[Job]:
     return sorted(left, key=lambda job: uniform(("profile order", seed, number, job[0])))
 
 
-class _Bench:
+class _Groups:
     """Makes files and measures them in groups."""
 
-    def __init__(self, folder: Path, meter: Meter, builder: Builder, log: Log) -> None:
+    def __init__(self, folder: Path, meter: Meter, builder: Builder, log: ProfileLog) -> None:
         self.folder, self.meter, self.builder, self.log = folder, meter, builder, log
         self.ends: list[Path] = []
         self.files: dict[str, Path] = {}
@@ -258,9 +209,3 @@ def check(table: DeviceTable, measured: Sequence[tuple[ChildSpec, float]]) -> De
         return table
     pairs = [(predict(table, spec).latency_ms, ms) for spec, ms in measured]
     return dataclasses.replace(table, validation=Validation.of(pairs, "random children, none used in the fit"))
-
-
-def coverage_text(space: SearchSpace, blocks: int) -> str:
-    """Return a table's coverage in words."""
-    sizes = ", ".join(map(str, space.resolutions))
-    return f"Children of '{space.name}' at {sizes} px: {blocks} blocks measured, the others interpolated."
