@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import NothingFitsError
+from bignas_zoo.files.say import Say
 from bignas_zoo.search.children import Measured
 from bignas_zoo.search.costs import DEFAULT_FRONT
 from bignas_zoo.search.front import best, not_worse, pareto, thin
@@ -30,9 +31,7 @@ class Outcome:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
-def best_for_each(
-    measured: Sequence[Measured], budgets: Sequence[Budget], say: Callable[[str], None]
-) -> dict[str, Measured]:
+def best_for_each(measured: Sequence[Measured], budgets: Sequence[Budget], say: Say) -> dict[str, Measured]:
     """Return the best child for each budget that any meets, by the budget as written.
 
     Raises:
