@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 
 from bignas_zoo.errors import QualityError
-from bignas_zoo.export.onnx import canonical, finish
+from bignas_zoo.export.onnx_graph import canonical, finish
 from bignas_zoo.export.ranges import COVER, Ranges, Tell, check_images, covered_ranges
 from bignas_zoo.runtime.quiet import quiet_native
 

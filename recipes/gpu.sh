@@ -111,7 +111,7 @@ train() {
     data=$(data_of "$name")
     # SIGTERM lets the step in progress end and saves a checkpoint. The time spent up to here counts.
     timeout --foreground --preserve-status --signal=TERM --kill-after=25 "$((limit > SECONDS ? limit - SECONDS : 1))" \
-        "$python" -m bignas_zoo.cli.main train "$recipe" --engine jax --data "$data" --output "$work/run-$name" "$@" &
+        "$python" -m bignas_zoo.cli train "$recipe" --engine jax --data "$data" --output "$work/run-$name" "$@" &
     local runner=$!
     trap 'kill -TERM "$runner" 2>/dev/null || true' TERM INT
     wait "$runner" || status=$?

@@ -210,7 +210,7 @@ def test_packed_trained_stopped_resumed_brought_home_and_made_a_family(place: Pa
 
     code, said = finish(script(place, "here", "restore", str(place / "out"), str(place / "home")))
     assert code == 0, said
-    family = [sys.executable, "-m", "bignas_zoo.cli.main", "family", str(place / "home"), "--data"]
+    family = [sys.executable, "-m", "bignas_zoo.cli", "family", str(place / "home"), "--data"]
     wrong = subprocess.run(
         [*family, str(data / "mini.npz")], env=environment, capture_output=True, text=True, check=False
     )

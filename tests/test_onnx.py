@@ -15,7 +15,8 @@ from conftest import LAYERWISE_CHILD, TINY
 import bignas_zoo as bz
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import fold_batch_norms
-from bignas_zoo.export.onnx import convert, finish, to_onnx
+from bignas_zoo.export.onnx import convert, to_onnx
+from bignas_zoo.export.onnx_graph import finish
 from bignas_zoo.models.child import build_child
 from bignas_zoo.models.preprocess import Preprocess
 

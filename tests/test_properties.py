@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
-from bignas_zoo.export.onnx import finish
+from bignas_zoo.export.onnx_graph import finish
 from bignas_zoo.export.properties import properties, read_properties
 from bignas_zoo.models.preprocess import Preprocess
 

@@ -146,7 +146,5 @@ def main(debug: bool) -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
 
-if __name__ == "__main__":  # how `zoo.train` starts a process of its own
-    from bignas_zoo.cli.start import main as begin
-
-    begin()
+if __name__ == "__main__":
+    main()
