@@ -103,8 +103,9 @@ def train(name: str, seed: int, images, test) -> dict[str, object]:
     from bignas_zoo.measure.evaluate import Evaluator
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import TrainingBatches
+    from bignas_zoo.recipes.engines.engine import StepInput
     from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
-    from bignas_zoo.recipes.methods.sandwich import control
+    from bignas_zoo.recipes.methods import method_of
     from bignas_zoo.recipes.schedule import learning_rate
 
     changes = dict(RUNS[name])
@@ -112,21 +113,23 @@ def train(name: str, seed: int, images, test) -> dict[str, object]:
     alone = changes.pop("alone", None)
     if alone:
         space = one_child(alone, children(recipe.search_space)[str(alone)])
-        recipe = dataclasses.replace(recipe, space=space.name, biggest_only_steps=STEPS)
+        recipe = recipe.with_fields(space=space.name, biggest_only_steps=STEPS)
     if "learning_rate" in changes:
         changes["learning_rate"] = recipe.learning_rate * float(changes["learning_rate"])
     if "biggest_only_steps" in changes:
         changes["biggest_only_steps"] = int(STEPS * float(changes["biggest_only_steps"]))
-    recipe = dataclasses.replace(recipe, **changes)
+    recipe = recipe.with_fields(**changes)
     measured = {str(alone): recipe.search_space.biggest} if alone else children(recipe.search_space)
     preprocess = Preprocess(recipe.crop_size, recipe.mean, recipe.std)
     engine = TensorFlowEngine(recipe, preprocess, "single")
     stream = TrainingBatches(images, recipe)
+    method = method_of(recipe)
+    state = method.init(recipe)
     began, cpu = time.monotonic(), time.process_time()
     for step in range(STEPS):
-        only = step < recipe.biggest_only_steps
-        found = engine.step(stream.at(step), control(recipe, step), learning_rate(recipe, step), alone=only)
-        values = {name: float(value) for name, value in found.items()}
+        control = method.control(recipe, step, state)
+        running = engine.step(StepInput(stream.at(step), control, learning_rate(recipe, step)))
+        values = {name: float(value) for name, value in running.items()}
         if not np.isfinite(values["loss"]):
             break
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu

@@ -9,7 +9,6 @@ program on stdout, then one of the sums. Needs libtpu (pip install 'bignas-zoo[t
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 
@@ -47,7 +46,8 @@ def main() -> None:
     os.environ.update(compiler.ENVIRONMENT)
     recipe = read_recipe(find_recipe(arguments.recipe))
     pairs = (field.split("=", 1) for field in arguments.fields)
-    recipe = dataclasses.replace(recipe, **{k: type(getattr(recipe, k))(v) for k, v in pairs})
+    fields = {**vars(recipe.method), **vars(recipe)}
+    recipe = recipe.with_fields(**{k: type(fields[k])(v) for k, v in pairs})
     found = compiler.compile_here(recipe, arguments.topology, arguments.only, program_row)
     show(
         "sum",

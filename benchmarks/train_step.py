@@ -92,7 +92,7 @@ class Form:
     def __init__(self, name: str, recipe: Any, images: Any) -> None:
         from bignas_zoo.models.preprocess import Preprocess
         from bignas_zoo.recipes.data.dataset import open_batches
-        from bignas_zoo.recipes.engines.engine import make_engine
+        from bignas_zoo.recipes.engines.choosing import make_engine
 
         self.recipe, self.done = recipe, 0
         self.engine = make_engine(name, recipe, Preprocess(recipe.crop_size, recipe.mean, recipe.std))
@@ -106,10 +106,11 @@ class Form:
         self.operations: list[int] = []
 
     def step(self) -> None:
+        from bignas_zoo.recipes.engines.engine import StepInput
         from bignas_zoo.recipes.methods.sandwich import control
 
-        batch, steering = self.stream.at(self.done), control(self.recipe, self.done)
-        float(self.engine.step(batch, steering, 0.01, alone=False)["loss"])  # waits until the step is over
+        given = StepInput(self.stream.at(self.done), control(self.recipe, self.done, {}), 0.01)
+        float(self.engine.step(given)["loss"])  # waits until the step is over
         self.done += 1
 
     def measure(self, steps: int) -> None:
@@ -142,6 +143,7 @@ def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
 
     from bignas_zoo.architecture.spaces import SPACES, get_space
     from bignas_zoo.recipes.data import LabelledImages
+    from bignas_zoo.recipes.methods.sandwich import Sandwich
     from bignas_zoo.recipes.recipe import Recipe
 
     began = time.monotonic()
@@ -150,7 +152,7 @@ def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     side = space.resolutions[-1]
     recipe = Recipe(
         name="step", space=chosen.space, crop_size=side, mean=(128.0,) * 3, std=(64.0,) * 3, steps=1_000_000, holdout=1,
-        batch_size=chosen.batch, random_children=chosen.random_children,
+        batch_size=chosen.batch, method=Sandwich(random_children=chosen.random_children),
     )  # fmt: skip
     generator = np.random.default_rng(0)
     count = max(2 * chosen.batch, 512)

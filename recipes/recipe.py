@@ -6,14 +6,12 @@ and appendix). The resolved recipe, defaults included, is stored with every chec
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
 import re
-import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,13 @@ from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.architecture.spaces import get_space, variant
 from bignas_zoo.errors import LocalIOError, NotFoundError, RecipeError, SpaceError, nearest
 from bignas_zoo.recipes import strict_yaml
+from bignas_zoo.recipes.methods import METHODS
+from bignas_zoo.recipes.methods.method import Settings
+from bignas_zoo.recipes.methods.sandwich import Sandwich
+from bignas_zoo.recipes.rules import Rule, above, among, check, short, typed, whole, within
+
+#: The method of a recipe that names none: the paper's, and all there was in version 0.1.0.
+UNNAMED = Sandwich()
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,9 @@ class Recipe:
             take the engine's own.
         program: what JAX compiles as one program, the whole "step" or each "child"; "auto" takes a
             child on TPUs and CPUs, whose compilers need too long for a step of a large space.
-        biggest_only_steps: how many steps, from the start, train the biggest child alone (0 in the
-            paper; Delayed eps-Shrinking, arXiv 2407.06167, argues for more).
-        random_children: random children a step between biggest and smallest.
-        smallest_child: whether each step trains the smallest child (the sandwich rule); if not, one
-            more random child takes its place.
-        distillation: whether all children but the biggest learn from its soft labels (inplace
-            distillation); if not, from the labels themselves.
-        distillation_temperature: both logits are divided by it in the distillation loss, which is
-            multiplied by its square (Hinton et al. 2015).
-        regularise: whom dropout and weight decay act on, "biggest" (paper) or "all" children.
-        loss_reduction: "sum" (paper) or "mean" over the children of a step.
+        method: how a step trains, with the method's own fields: the section ``method:`` of a recipe,
+            ``name`` among them (see `bignas_zoo.recipes.methods`). Fields of the sandwich that stand beside
+            the others are read as well: so wrote version 0.1.0, and so `to_json` stores that method.
         label_smoothing: of the labels.
         weight_decay: L2 factor on kernels.
         dropout: before the classifier.
@@ -105,13 +102,7 @@ class Recipe:
     branch: str = "auto"
     pack: int = 0
     program: str = "auto"
-    biggest_only_steps: int = 0
-    random_children: int = 2
-    smallest_child: bool = True
-    distillation: bool = True
-    distillation_temperature: float = 1.0
-    regularise: str = "biggest"
-    loss_reduction: str = "sum"
+    method: Settings = UNNAMED
     label_smoothing: float = 0.1
     weight_decay: float = 1e-5
     dropout: float = 0.2
@@ -150,12 +141,10 @@ class Recipe:
             get_space(self.space)
         except NotFoundError as error:
             raise RecipeError(f"recipe '{self.name}': space: {error}") from error
-        for key, (good, allowed) in RULES.items():
-            value = getattr(self, key)
-            if not good(value):
-                raise RecipeError(f"recipe '{self.name}': {key}: must be {allowed}, got {_short(value)}.")
-        if self.biggest_only_steps > self.steps:
-            raise RecipeError(f"recipe '{self.name}': biggest_only_steps: more than steps ({self.steps}).")
+        check(f"recipe '{self.name}': ", self, RULES)
+        check(f"recipe '{self.name}': ", self.method, self.method.rules)
+        if problem := self.method.problem(self.steps):
+            raise RecipeError(f"recipe '{self.name}': {problem}")
         try:
             space = self.search_space
         except SpaceError as error:
@@ -175,9 +164,21 @@ class Recipe:
         """Return how many of `count` training images are held out."""
         return max(1, round(self.holdout * count)) if self.holdout < 1 else int(self.holdout)
 
+    def with_fields(self, **changes: Any) -> Recipe:
+        """Return the recipe with other values of its own or its method's fields, by their names."""
+        own = {f.name for f in dataclasses.fields(self.method)}
+        method = dataclasses.replace(self.method, **{k: v for k, v in changes.items() if k in own})
+        return dataclasses.replace(self, **{"method": method, **{k: v for k, v in changes.items() if k not in own}})
+
     def to_json(self) -> dict[str, Any]:
-        """Return every field, defaults included, as JSON data."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        """Return every field, defaults included, as JSON data; those of the sandwich as 0.1.0 wrote them."""
+        data: dict[str, Any] = {}
+        for key, value in dataclasses.asdict(self).items():
+            if key == "method":
+                data |= value if self.method.name == UNNAMED.name else {key: {"name": self.method.name, **value}}
+            else:
+                data[key] = list(value) if isinstance(value, tuple) else value
+        return data
 
 
 @functools.lru_cache(maxsize=64)
@@ -191,71 +192,48 @@ def _space(name: str, layerwise: bool, squeeze_excite: bool, activation: str, cl
     )
 
 
-def _above(least: float, *, inclusive: bool = False) -> tuple[Callable[[Any], bool], str]:
-    if inclusive:
-        return (lambda v: v >= least), f"at least {least}"
-    return (lambda v: v > least), f"above {least}"
-
-
-def _whole(low: int, high: int) -> tuple[Callable[[Any], bool], str]:
-    return (lambda v: low <= v <= high), f"a whole number within {low:,} and {high:,}"
-
-
-def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
-    return (lambda v: low <= v <= high), f"within {low} and {high}"
-
-
-def _among(*options: Any) -> tuple[Callable[[Any], bool], str]:
-    return (lambda v: v in options), f"one of {', '.join(map(str, options))}"
-
-
-#: No count, step or seed of a recipe is beyond this.
-MOST_WHOLE = 10**30
 #: For each field that needs it: a test and its description.
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+RULES: dict[str, Rule] = {
     "name": ((lambda v: re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", v) is not None), "lower-case letters, digits and '-'"),
-    "loss_reduction": _among("sum", "mean"),
-    "engine": _among("auto", "tensorflow", "jax"),
-    "precision": _among("float32", "bfloat16"),
-    "batch_norm": _among("auto", "fused", "two_pass", "one_pass", "lean"),
-    "pack": _among(0, 1, 2, 4, 8, 16),
-    "depthwise": _among("auto", "native", "shifted"),
-    "branch": _among("auto", "cond", "where"),
-    "program": _among("auto", "step", "child"),
-    "regularise": _among("biggest", "all"),
-    "optimizer": _among("rmsprop", "sgd"),
-    "decay": _among("staircase", "exponential", "cosine", "linear"),
-    "activation": _among("space", *ACTIVATIONS),
-    "augment": _among("none", "autoaugment"),
+    "engine": among("auto", "tensorflow", "jax"),
+    "precision": among("float32", "bfloat16"),
+    "batch_norm": among("auto", "fused", "two_pass", "one_pass", "lean"),
+    "pack": among(0, 1, 2, 4, 8, 16),
+    "depthwise": among("auto", "native", "shifted"),
+    "branch": among("auto", "cond", "where"),
+    "program": among("auto", "step", "child"),
+    "optimizer": among("rmsprop", "sgd"),
+    "decay": among("staircase", "exponential", "cosine", "linear"),
+    "activation": among("space", *ACTIVATIONS),
+    "augment": among("none", "autoaugment"),
     "mean": ((lambda v: all(-1000 <= x <= 1000 for x in v)), "three values within -1000 and 1000"),
     "std": ((lambda v: all(1e-6 <= x <= 1000 for x in v)), "three values within 1e-06 and 1000"),
     **{
-        key: _above(0)
+        key: above(0)
         for key in (
             "learning_rate", "learning_rate_batch", "epsilon", "evaluate_every", "checkpoint_every",
-            "distillation_temperature", "decay_every", "keep_checkpoints",
+            "decay_every", "keep_checkpoints",
         )
     },
     # Upper ends keep a slip of the finger from taking the machine's memory; real recipes are far below.
-    "crop_size": _whole(4, 4096),
-    "batch_size": _whole(1, 1 << 20),
-    "steps": _whole(1, 10**9),
-    "random_children": _whole(0, 64),
-    "crop_padding": _whole(0, 1024),
-    "calibration_images": _whole(64, 1_000_000),
-    "front_children": _whole(8, 1_000_000),
+    "crop_size": whole(4, 4096),
+    "batch_size": whole(1, 1 << 20),
+    "steps": whole(1, 10**9),
+    "crop_padding": whole(0, 1024),
+    "calibration_images": whole(64, 1_000_000),
+    "front_children": whole(8, 1_000_000),
     "holdout": (lambda v: 0 < v < 1 or (v >= 1 and v == int(v)), "a whole number, or a part between 0 and 1"),
     **{
-        key: _above(0, inclusive=True)
+        key: above(0, inclusive=True)
         for key in (
-            "biggest_only_steps", "weight_decay", "warmup_steps", "seed", "classes", "label_offset",
+            "weight_decay", "warmup_steps", "seed", "classes", "label_offset",
         )
     },
-    **{key: _within(0, 0.999) for key in ("label_smoothing", "dropout", "momentum", "rho")},
-    **{key: _within(0, 1) for key in ("ending", "last_gamma")},
-    "decay_until": _within(0.01, 1),
-    "crop_area": _within(0.01, 1),
-    "decay_rate": _within(0.01, 1),
+    **{key: within(0, 0.999) for key in ("label_smoothing", "dropout", "momentum", "rho")},
+    **{key: within(0, 1) for key in ("ending", "last_gamma")},
+    "decay_until": within(0.01, 1),
+    "crop_area": within(0.01, 1),
+    "decay_rate": within(0.01, 1),
 }  # fmt: skip
 
 
@@ -300,49 +278,60 @@ def read_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a text file.") from error
-    return dataclasses.replace(parse_recipe(text, str(path)), **(changes or {}))
+    return parse_recipe(text, str(path)).with_fields(**(changes or {}))
 
 
 def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     """Parse recipe text; see `read_recipe`."""
     data = strict_yaml.loads(text, where)
-    fields = {f.name: f for f in dataclasses.fields(Recipe)}
-    for key in data:
-        if key not in fields:
-            raise RecipeError(f"{where}: unknown key '{str(key)[:80]}'. {nearest(str(key)[:80], fields)}")
-    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in data]
+    general, method = _sections(data, where)
+    missing = [n for n, f in FIELDS.items() if f.default is dataclasses.MISSING and n not in general]
     if missing:
         raise RecipeError(f"{where}: missing key(s) {', '.join(missing)}.")
     hints = typing.get_type_hints(Recipe)
-    return Recipe(**{k: _typed(where, k, v, hints[k]) for k, v in data.items()})
+    return Recipe(method=method, **{k: typed(where, k, v, hints[k]) for k, v in general.items()})
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+def _sections(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Settings]:
+    """Part the fields of a recipe from its method's, which may stand beside them if they are the sandwich's."""
+    own = {f.name for f in dataclasses.fields(UNNAMED)}
+    known = {*FIELDS, *own}
+    for key in data:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key '{str(key)[:80]}'. {nearest(str(key)[:80], known)}")
+    beside = {k: v for k, v in data.items() if k in own}
+    general = {k: v for k, v in data.items() if k not in own and k != "method"}
+    if "method" not in data:
+        return general, _settings(UNNAMED.name, beside, where, "")
+    if beside:
+        raise RecipeError(
+            f"{where}: {', '.join(beside)}: stand beside a section 'method'. Put fields of '{UNNAMED.name}' into it."
+        )
+    return general, _method(data["method"], where)
 
 
-def _typed(where: str, key: str, value: Any, hint: Any) -> Any:
-    """Check one value against its field's type; ints pass as floats, lists become tuples."""
-    if typing.get_origin(hint) is tuple:
-        count = len(typing.get_args(hint))
-        if isinstance(value, list) and len(value) == count:
-            return tuple(_typed(where, key, v, float) for v in value)
-        raise RecipeError(f"{where}: {key}: must be a list of {count} numbers, got {_short(value)}.")
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    accepted: Any = int | float if hint is float else hint
-    if isinstance(value, bool) != (hint is bool) or not isinstance(value, accepted):
-        name = hint.__name__ if not isinstance(hint, types.UnionType) else str(hint)
-        raise RecipeError(f"{where}: {key}: must be of type {name}, got {_short(value)}.")
-    if isinstance(value, int) and hint is not float and not -MOST_WHOLE <= value <= MOST_WHOLE:
-        raise RecipeError(f"{where}: {key}: must be within {MOST_WHOLE:.0e}, got {_short(value)}.")
-    if hint is float:
-        try:
-            value = float(value)
-        except OverflowError:  # a whole number beyond the largest float
-            value = float("inf")
-        if value != value or value in (float("inf"), float("-inf")):
-            raise RecipeError(f"{where}: {key}: must be a finite number, got {_short(value)}.")
-    return value
+def _method(section: Any, where: str) -> Settings:
+    """Read the section ``method:``: a name alone, or a mapping with a name and fields of that method."""
+    fields = {"name": section} if isinstance(section, str) else section
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        raise RecipeError(f"{where}: method: must be a name, or a mapping with a name, got {short(section)}.")
+    name = fields["name"]
+    if name not in METHODS:
+        raise RecipeError(f"{where}: method: unknown method '{name[:80]}'. {nearest(name[:80], METHODS)}")
+    return _settings(name, {k: v for k, v in fields.items() if k != "name"}, where, "method.")
+
+
+def _settings(name: str, fields: Mapping[str, Any], where: str, prefix: str) -> Settings:
+    """Return a method's settings; a field that it does not have is an error."""
+    settings = METHODS[name].settings
+    hints = typing.get_type_hints(settings)
+    known = [f.name for f in dataclasses.fields(settings)]
+    for key in fields:
+        if key not in known:
+            raise RecipeError(
+                f"{where}: method: '{name}' has no field '{str(key)[:80]}'. {nearest(str(key)[:80], known)}"
+            )
+    return settings(**{k: typed(where, f"{prefix}{k}", v, hints[k]) for k, v in fields.items()})
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}

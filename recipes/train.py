@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,20 @@ from bignas_zoo.files.say import Say, silent
 from bignas_zoo.files.store import write_json
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Batches, TrainingImages, open_batches
-from bignas_zoo.recipes.engines.engine import STOP, Engine, choose_engine, host_index, make_engine
-from bignas_zoo.recipes.methods.sandwich import control
+from bignas_zoo.recipes.engines.choosing import choose_engine, host_index, make_engine
+from bignas_zoo.recipes.engines.engine import STOP, Engine, StepInput
+from bignas_zoo.recipes.methods import method_of
+from bignas_zoo.recipes.methods.method import Method, State
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold
 from bignas_zoo.recipes.runs.images import remember_images
 from bignas_zoo.recipes.runs.log import RunLog
 from bignas_zoo.recipes.runs.start import starting_state
-from bignas_zoo.recipes.runs.stopping import stop_requests
+from bignas_zoo.recipes.runs.stopping import StopRequest, stop_requests
 from bignas_zoo.recipes.schedule import learning_rate
 
+Evaluate = Callable[[dict[str, np.ndarray]], dict[str, float]]
 LOG_EVERY = 20
 
 
@@ -53,11 +56,73 @@ class Progress:
     phase: str
 
 
+@dataclass(frozen=True)
+class _Host:
+    """What takes part in the steps of a run on this host: the same for all of them.
+
+    Attributes:
+        recipe, method: how it is trained.
+        workdir: the run's folder.
+        engine, stream: what computes the steps, and the batches it is fed.
+        stop: whether somebody asked this process to stop.
+    """
+
+    recipe: Recipe
+    method: Method
+    workdir: Path
+    engine: Engine
+    stream: Batches
+    stop: StopRequest
+
+    def given(self, step: int, state: State) -> StepInput | None:
+        """Return what the engine is given for a step; nothing after the last one."""
+        if step == self.recipe.steps:
+            return None
+        control = self.method.control(self.recipe, step, state)
+        return StepInput(self.stream.at(step), control, learning_rate(self.recipe, step))
+
+    def stopped(self, step: int) -> BaseException:
+        """Return what to raise where the run ends early."""
+        return self.stop.error(f" after step {step:,} of {self.recipe.steps:,}")
+
+
+@dataclass(frozen=True)
+class _Position:
+    """How far a run is.
+
+    Attributes:
+        step: steps done.
+        state: the method's own.
+        best: the best evaluation so far.
+    """
+
+    step: int
+    state: State
+    best: checkpoint.Best | None = None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the host that writes keeps of a run, and whom it tells.
+
+    Attributes:
+        log: the run's.
+        evaluate, report, say: see `train`.
+        began: seconds of the monotonic clock.
+    """
+
+    log: RunLog
+    evaluate: Evaluate
+    report: Callable[[Progress], None]
+    say: Say
+    began: float
+
+
 def train(
     recipe: Recipe,
     images: TrainingImages,
     workdir: Path,
-    evaluate: Callable[[dict[str, np.ndarray]], dict[str, float]],
+    evaluate: Evaluate,
     report: Callable[[Progress], None] = lambda progress: None,
     say: Say = silent,
 ) -> dict[str, np.ndarray]:
@@ -90,109 +155,158 @@ def train(
         return _follow(recipe, images, workdir, make_engine(name, recipe, preprocess))
     with hold(workdir, say):  # before any device is claimed
         engine = make_engine(name, recipe, preprocess)
-        return _train(recipe, images, workdir, evaluate, report, say, engine)
+        position = _open_run(recipe, images, workdir, engine, say)
+        log = RunLog(workdir, position.step, say)
+        with closing(log), stop_requests() as stop:
+            host = _Host(recipe, method_of(recipe), workdir, engine, open_batches(images, recipe, engine), stop)
+            _lead(host, _Record(log, evaluate, report, say, time.monotonic()), position)
+        return engine.weights()
+
+
+def _open_run(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engine, say: Say) -> _Position:
+    """Put an engine where a run stands, and write down what the run is."""
+    position = _starting_position(recipe, workdir, engine, say)
+    remember_images(workdir, images, resumed=position.step > 0)
+    write_json(workdir / "recipe.json", recipe.to_json())
+    if position.step < recipe.steps:
+        say(f"training from step {position.step:,} on {engine.devices}; the first step compiles, which takes longest")
+    else:
+        say(f"{workdir}: trained already, all {position.step:,} steps")
+    return position
+
+
+def _starting_position(recipe: Recipe, workdir: Path, engine: Engine, say: Say) -> _Position:
+    """Restore an engine from the run's checkpoint, or from the family that the recipe names; return the position."""
+    own = method_of(recipe).init(recipe)
+    last = checkpoint.newest(workdir, recipe, say)
+    if last:
+        checkpoint.check_state(last.state, checkpoint.joined(engine.state(), own), workdir)
+        engine.restore(last.state)
+        return _Position(last.step, last.method, last.best)
+    if recipe.start_from:
+        engine.restore(starting_state(recipe, engine.state(), say))
+    return _Position(0, own)
 
 
 def _follow(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Engine) -> dict[str, np.ndarray]:
     """Take part in the steps of a run whose files another host writes; it needs the same run folder to resume."""
-    done = checkpoint.load(workdir, recipe, silent)
-    if done:
-        engine.restore(done.state)
-    elif recipe.start_from:
-        engine.restore(starting_state(recipe, engine.state()))
-    stream = open_batches(images, recipe, engine)
+    position = _starting_position(recipe, workdir, engine, silent)
     with stop_requests() as stop:
-        for step in range(done.step if done else 0, recipe.steps):
-            alone, rate = step < recipe.biggest_only_steps, learning_rate(recipe, step)
-            running = engine.step(stream.at(step), control(recipe, step), rate, alone=alone, stop=stop.requested)
-            if _figures(running, step, workdir).get(STOP):
-                raise stop.error(f" after step {step + 1:,} of {recipe.steps:,}")
+        host = _Host(recipe, method_of(recipe), workdir, engine, open_batches(images, recipe, engine), stop)
+        given = host.given(position.step, position.state)
+        while given:
+            position, figures, given = _take_step(host, position, given)
+            if figures.get(STOP):
+                raise host.stopped(position.step)
     return engine.weights()
 
 
-def _train(
-    recipe: Recipe,
-    images: TrainingImages,
-    workdir: Path,
-    evaluate: Callable[[dict[str, np.ndarray]], dict[str, float]],
-    report: Callable[[Progress], None],
-    say: Say,
-    engine: Engine,
-) -> dict[str, np.ndarray]:
-    done = checkpoint.load(workdir, recipe, say)
-    start, best = 0, None
-    if done:
-        checkpoint.check_state(done.state, engine.state(), workdir)
-        start, best = done.step, done.best
-        engine.restore(done.state)
-    elif recipe.start_from:
-        engine.restore(starting_state(recipe, engine.state(), say))
-    remember_images(workdir, images, resumed=start > 0)
-    write_json(workdir / "recipe.json", recipe.to_json())
-    if start < recipe.steps:
-        say(f"training from step {start:,} on {engine.devices}; the first step compiles, which takes longest")
-    else:
-        say(f"{workdir}: trained already, all {start:,} steps")
-    log = RunLog(workdir, start, say)
-    stream = open_batches(images, recipe, engine)
+def _lead(host: _Host, record: _Record, position: _Position) -> None:
+    """Take all steps that are left, and keep the run's files."""
+    position = _missed_evaluation(host, record, position)
+    if host.stop.requested and host.engine.hosts == 1:
+        raise host.stopped(position.step)
+    last, given = record.began, host.given(position.step, position.state)
+    while given:
+        control, rate = given.control, given.learning_rate
+        position, figures, given = _take_step(host, position, given)
+        asked = figures.pop(STOP, 0) > 0
+        now = time.monotonic()
+        speed, last = host.recipe.batch_size / max(now - last, 1e-9), now
+        _tell(host, record, position.step, figures, speed, control.phase, rate)
+        position = _keep(host, record, position, asked=asked)
 
-    def save(step: int) -> None:
-        checkpoint.save(workdir, recipe, step, engine.state(), best, recipe.keep_checkpoints)
 
-    def evaluation(step: int) -> bool:
-        """Log the accuracies of now, unless a request to stop cuts it short; return whether they are the best."""
-        nonlocal best
-        try:
-            with stop.at_once():
-                found = evaluate(engine.weights())
-        except (PreemptedError, KeyboardInterrupt):
-            if not stop.requested:
-                raise
-            return False  # the checkpoint comes first; the resumed run makes up for it
-        log.add({"step": step, "evaluation": found})
-        if "biggest" not in found or (best and found["biggest"] <= best.accuracy):
-            return False
-        best = checkpoint.Best(step, found["biggest"])
-        return True
+def _take_step(
+    host: _Host, position: _Position, given: StepInput
+) -> tuple[_Position, dict[str, float], StepInput | None]:
+    """Take one step.
 
-    began = last = time.monotonic()
-    with closing(log), stop_requests() as stop:
-        if start and _evaluates(recipe, start) and not log.evaluated(start) and evaluation(start):
-            save(start)
-        if stop.requested and engine.hosts == 1:
-            raise stop.error(f" after step {start:,} of {recipe.steps:,}")
-        upcoming = _prepared(stream, recipe, start)
-        for step in range(start, recipe.steps):
-            alone = step < recipe.biggest_only_steps
-            # Ctrl-C in here may leave a step half applied; the last checkpoint is what counts then.
-            running = engine.step(*upcoming, learning_rate(recipe, step), alone=alone, stop=stop.requested)
-            upcoming = _prepared(stream, recipe, step + 1)  # while an accelerator computes
-            values = _figures(running, step, workdir)
-            agreed = values.pop(STOP, 0) > 0
-            now = time.monotonic()
-            speed, last = recipe.batch_size / max(now - last, 1e-9), now
-            phase = "biggest" if alone else "sandwich"
-            report(Progress(step + 1, recipe.steps, values["loss"], values["accuracy"], speed, phase))
-            ended = step + 1 == recipe.steps
-            if (step + 1) % LOG_EVERY == 0 or ended:
-                log.add(
-                    {
-                        "step": step + 1,
-                        "seconds": round(now - began, 1),
-                        "learning_rate": learning_rate(recipe, step),
-                        "images_per_second": round(speed, 1),
-                        "phase": phase,
-                        **{k: round(v, 5) for k, v in values.items()},
-                    }
-                )
-            is_best = not stop.requested and _evaluates(recipe, step + 1) and evaluation(step + 1)
-            ends = agreed if engine.hosts > 1 else stop.requested  # many hosts stop after the same step
-            if is_best or ended or ends or (step + 1) % recipe.checkpoint_every == 0:
-                save(step + 1)
-            if ends:
-                say(f"checkpoint of step {step + 1:,} written")
-                raise stop.error(f" after step {step + 1:,} of {recipe.steps:,}")
-    return engine.weights()
+    Returns:
+        The position after it, its figures, and what the next step is given.
+    """
+    step, state = position.step, position.state
+    # Ctrl-C in here may leave a step half applied; the last checkpoint is what counts then.
+    running = host.engine.step(replace(given, stop=host.stop.requested))
+    # While an accelerator computes; a method with a state of its own waits for it.
+    upcoming = None if state else host.given(step + 1, state)
+    figures = _figures(running, step, host.workdir)
+    state = host.method.update(host.recipe, step, state, given.control, figures)
+    return replace(position, step=step + 1, state=state), figures, upcoming or host.given(step + 1, state)
+
+
+def _tell(
+    host: _Host, record: _Record, step: int, figures: Mapping[str, float], speed: float, phase: str, rate: float
+) -> None:
+    """Report a step, and log every `LOG_EVERY`-th and the last."""
+    recipe = host.recipe
+    record.report(Progress(step, recipe.steps, figures["loss"], figures["accuracy"], speed, phase))
+    if step % LOG_EVERY == 0 or step == recipe.steps:
+        record.log.add(
+            {
+                "step": step,
+                "seconds": round(time.monotonic() - record.began, 1),
+                "learning_rate": rate,
+                "images_per_second": round(speed, 1),
+                "phase": phase,
+                **{k: round(v, 5) for k, v in figures.items()},
+            }
+        )
+
+
+def _keep(host: _Host, record: _Record, position: _Position, *, asked: bool) -> _Position:
+    """Evaluate and save after a step, where the recipe or a request to stop says so.
+
+    Args:
+        asked: whether any of many hosts was asked to stop when the step began.
+
+    Returns:
+        The position, with what may be a new best evaluation.
+    """
+    recipe, step, before = host.recipe, position.step, position.best
+    if not host.stop.requested and _evaluates(recipe, step):
+        position = _evaluated(host, record, position)
+    ends = asked if host.engine.hosts > 1 else host.stop.requested  # many hosts stop after the same step
+    ended = step == recipe.steps
+    if position.best != before or ended or ends or step % recipe.checkpoint_every == 0:
+        _save(host, position)
+    if ends:
+        record.say(f"checkpoint of step {step:,} written")
+        raise host.stopped(step)
+    return position
+
+
+def _missed_evaluation(host: _Host, record: _Record, position: _Position) -> _Position:
+    """Make the evaluation that an interrupted run was to make after its last step."""
+    step = position.step
+    if not step or not _evaluates(host.recipe, step) or record.log.evaluated(step):
+        return position
+    after = _evaluated(host, record, position)
+    if after.best != position.best:
+        _save(host, after)
+    return after
+
+
+def _evaluated(host: _Host, record: _Record, position: _Position) -> _Position:
+    """Log the accuracies of now, unless a request to stop cuts it short; return the position with the best of all."""
+    try:
+        with host.stop.at_once():
+            accuracies = record.evaluate(host.engine.weights())
+    except (PreemptedError, KeyboardInterrupt):
+        if not host.stop.requested:
+            raise
+        return position  # the checkpoint comes first; the resumed run makes up for it
+    record.log.add({"step": position.step, "evaluation": accuracies})
+    biggest, best = accuracies.get("biggest"), position.best
+    if biggest is None or (best and biggest <= best.accuracy):
+        return position
+    return replace(position, best=checkpoint.Best(position.step, biggest))
+
+
+def _save(host: _Host, position: _Position) -> None:
+    state = checkpoint.joined(host.engine.state(), position.state)
+    recipe = host.recipe
+    checkpoint.save(host.workdir, recipe, position.step, state, position.best, recipe.keep_checkpoints)
 
 
 def _figures(running: Mapping[str, Any], step: int, workdir: Path) -> dict[str, float]:
@@ -211,11 +325,6 @@ def _figures(running: Mapping[str, Any], step: int, workdir: Path) -> dict[str, 
             "run in another --output."
         )
     return values
-
-
-def _prepared(stream: Batches, recipe: Recipe, step: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return a step's batch and what steers it; nothing after the last step."""
-    return (stream.at(step), control(recipe, step)) if step < recipe.steps else ({}, {})
 
 
 def _evaluates(recipe: Recipe, step: int) -> bool:

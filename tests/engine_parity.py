@@ -61,15 +61,15 @@ def make_recipe(**changes):
         "holdout": 1, "batch_size": BATCH, "learning_rate": 0.02, "learning_rate_batch": BATCH, "crop_padding": 2,
         "weight_decay": 1e-3, "decay": "linear",
     }  # fmt: skip
-    return Recipe(**{**fields, **changes})
+    return Recipe(**fields).with_fields(**changes)
 
 
 def run(mode: str, recipe):
     """Return the state after the steps, and the last step's figures."""
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import LabelledImages, TrainingBatches
-    from bignas_zoo.recipes.engines.engine import STOP
-    from bignas_zoo.recipes.methods.sandwich import control
+    from bignas_zoo.recipes.engines.engine import STOP, StepInput
+    from bignas_zoo.recipes.methods import method_of
     from bignas_zoo.recipes.schedule import learning_rate
 
     generator = np.random.default_rng(0)
@@ -96,12 +96,12 @@ def run(mode: str, recipe):
     stream = TrainingBatches(images, recipe, host=engine.host, hosts=engine.hosts, resident=engine.holds_images)
     if stream.resident:
         engine.hold(stream.held())
+    method = method_of(recipe)
     for step in range(STEPS):
-        alone = step < recipe.biggest_only_steps
         # Between hosts: the second one is asked to stop before the last step, and both get to know.
         asked = engine.host > 0 and step == STEPS - 1
-        rate = learning_rate(recipe, step)
-        values = engine.step(stream.at(step), control(recipe, step), rate, alone=alone, stop=asked)
+        control = method.control(recipe, step, method.init(recipe))
+        values = engine.step(StepInput(stream.at(step), control, learning_rate(recipe, step), asked))
         assert (float(values.get(STOP, 0)) > 0) == (engine.hosts > 1 and step == STEPS - 1)
     return state, engine.state(), {name: float(value) for name, value in values.items()}
 

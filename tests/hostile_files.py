@@ -186,7 +186,7 @@ def model_cases() -> list[Case]:
         return verify(path)
 
     def packed(path: Path) -> object:
-        from bignas_zoo.recipes.data.packed import read_packed
+        from bignas_zoo.recipes.data.packing import read_packed
 
         return read_packed(path)
 

@@ -47,9 +47,9 @@ def steps(workdir: Path) -> list[str]:
 
 
 def test_what_is_read_is_what_was_written_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
-    assert checkpoint.load(tmp_path, recipe) is None
+    assert checkpoint.newest(tmp_path, recipe) is None
     checkpoint.save(tmp_path, recipe, 3, STATE, Best(2, 71.25))
-    read = checkpoint.load(tmp_path, recipe)
+    read = checkpoint.newest(tmp_path, recipe)
     assert read is not None
     assert (read.step, read.best) == (3, Best(2, 71.25))
     assert read.state.keys() == STATE.keys()
@@ -90,7 +90,7 @@ def test_the_last_ones_and_the_best_are_kept(recipe: Recipe, tmp_path: Path) -> 
 def test_steps_beyond_a_million_are_ordered_as_numbers(recipe: Recipe, tmp_path: Path) -> None:
     for step in (999_999, 1_000_000):
         checkpoint.save(tmp_path, recipe, step, state(step))
-    read = checkpoint.load(tmp_path, recipe)
+    read = checkpoint.newest(tmp_path, recipe)
     assert read is not None
     assert read.step == 1_000_000
 
@@ -102,7 +102,7 @@ def test_an_unfinished_one_is_never_taken_and_is_cleared_away(recipe: Recipe, tm
     (folder / "manifest.json").unlink()
     (folder / ".bignas-tmp-x").write_bytes(b"half")
     said: list[str] = []
-    read = checkpoint.load(tmp_path, recipe, said.append)
+    read = checkpoint.newest(tmp_path, recipe, said.append)
     assert read is not None
     assert read.step == 2
     assert said == [f"{folder}: never finished; passed over"]
@@ -122,7 +122,7 @@ def test_a_damaged_one_is_passed_over_loudly(recipe: Recipe, tmp_path: Path, fil
         changed["cut"] = good[:-2]  # without the newline alone it is the same JSON
     path.write_bytes(changed[damage])
     said: list[str] = []
-    read = checkpoint.load(tmp_path, recipe, said.append)
+    read = checkpoint.newest(tmp_path, recipe, said.append)
     assert read is not None
     assert (read.step, read.best) == (2, Best(1, 50.0))
     (line,) = said
@@ -138,7 +138,7 @@ def test_a_damaged_one_is_replaced_at_its_own_step(recipe: Recipe, tmp_path: Pat
     checkpoint.save(tmp_path, recipe, 4, state(4))
     (tmp_path / "checkpoints" / "step-000004" / "state.safetensors").write_bytes(b"")
     checkpoint.save(tmp_path, recipe, 4, state(5))
-    read = checkpoint.load(tmp_path, recipe)
+    read = checkpoint.newest(tmp_path, recipe)
     assert read is not None
     assert read.state["a"].tolist() == [5.0] * 3
 
@@ -148,7 +148,7 @@ def test_if_all_are_damaged_nothing_starts_over_silently(recipe: Recipe, tmp_pat
         checkpoint.save(tmp_path, recipe, step, state(step))
         (tmp_path / "checkpoints" / f"step-00000{step}" / "state.safetensors").write_bytes(b"")
     with pytest.raises(IntegrityError) as caught:
-        checkpoint.load(tmp_path, recipe)
+        checkpoint.newest(tmp_path, recipe)
     assert str(caught.value) == (
         f"{tmp_path}/checkpoints: no good checkpoint is left; damaged: step-000004, step-000002. "
         "Choose another --output, or delete that folder to start from the beginning."
@@ -160,7 +160,7 @@ def test_another_recipe_is_refused_by_its_keys(recipe: Recipe, tmp_path: Path) -
     checkpoint.save(tmp_path, recipe, 2, state(2))
     changed = dataclasses.replace(recipe, learning_rate=0.5, dropout=0.0)
     with pytest.raises(RecipeError, match="different keys: dropout, learning_rate. Choose another --output"):
-        checkpoint.load(tmp_path, changed)
+        checkpoint.newest(tmp_path, changed)
 
 
 def test_other_versions_are_said(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_other_versions_are_said(recipe: Recipe, tmp_path: Path, monkeypatch: py
     checkpoint.save(tmp_path, recipe, 2, state(2))
     monkeypatch.setattr(checkpoint, "versions", lambda: {"python": "3.11.7", "keras": "3.15"})
     said: list[str] = []
-    checkpoint.load(tmp_path, recipe, said.append)
+    checkpoint.newest(tmp_path, recipe, said.append)
     (line,) = said
     assert "(keras 3.14 -> 3.15)" in line
     assert "bit for bit" in line
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_the_others(
         patch.setattr(store.os, "replace", full)
         with pytest.raises(LocalIOError, match="No space left on device"):
             checkpoint.save(tmp_path, recipe, 3, state(3))
-    read = checkpoint.load(tmp_path, recipe)
+    read = checkpoint.newest(tmp_path, recipe)
     assert read is not None
     assert read.step == 2
     assert (tmp_path / "checkpoints" / "step-000001" / "manifest.json").is_file()
@@ -251,7 +251,7 @@ while died:
         os._exit(0)
     died = os.waitpid(child, 0)[1] != 0
     said = []
-    read = checkpoint.load(run, recipe, said.append)
+    read = checkpoint.newest(run, recipe, said.append)
     assert read.step in ((3, 4) if died else (4,)), (point, read.step)
     assert read.state["a"].tolist() == [read.step] * 1000, point
     assert not any("damaged" in line for line in said), said
@@ -285,8 +285,8 @@ def test_a_run_from_before_a_recipe_field_existed_goes_on_with_the_fields_defaul
     manifest = json.loads(path.read_text())
     del manifest["recipe"]["start_from"]
     path.write_text(json.dumps(manifest))
-    found = checkpoint.load(tmp_path, recipe)
+    found = checkpoint.newest(tmp_path, recipe)
     assert found
     assert found.step == 3
     with pytest.raises(RecipeError, match="start_from"):
-        checkpoint.load(tmp_path, dataclasses.replace(recipe, start_from="bignas-cifar10"))
+        checkpoint.newest(tmp_path, dataclasses.replace(recipe, start_from="bignas-cifar10"))

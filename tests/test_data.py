@@ -27,7 +27,6 @@ from bignas_zoo.recipes.data import (
     split_holdout,
     unlabelled_images,
 )
-from bignas_zoo.recipes.methods import sandwich
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -388,7 +387,7 @@ def test_resident_images_are_cropped_as_on_the_host() -> None:
     whole, resident = TrainingBatches(data, fields), TrainingBatches(data, fields, resident=True)
     contract = Preprocess(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     for step in range(5):
-        pixels, labels = sandwich.images_of(fields, contract, resident.at(step), resident.held())
+        pixels, labels = augment.images_of(fields, contract, resident.at(step), resident.held())
         np.testing.assert_array_equal(pixels, whole.at(step)["pixels"])
         np.testing.assert_array_equal(labels, whole.at(step)["labels"])
 

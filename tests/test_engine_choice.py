@@ -11,7 +11,7 @@ import pytest
 from engine_parity import make_recipe
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.recipes.engines import engine
+from bignas_zoo.recipes.engines import choosing
 from bignas_zoo.recipes.engines.tensorflow import choose_strategy, execution
 
 
@@ -33,19 +33,19 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_tensorflow_trains_where_jax_sees_no_accelerator(installed: Any) -> None:
     installed("tensorflow", "jax")
-    assert engine.choose_engine("auto") == "tensorflow"
-    assert engine.choose_engine("jax") == "jax"
+    assert choosing.choose_engine("auto") == "tensorflow"
+    assert choosing.choose_engine("jax") == "jax"
 
 
 def test_jax_trains_where_it_is_alone_or_has_an_accelerator(installed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     installed("jax")
-    assert engine.choose_engine("auto") == "jax"
+    assert choosing.choose_engine("auto") == "jax"
     installed("tensorflow", "jax", "jax_plugins")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert engine.choose_engine("auto") == "jax"
+    assert choosing.choose_engine("auto") == "jax"
     monkeypatch.setattr("jax.default_backend", lambda: "cpu")
-    assert engine.choose_engine("auto") == "tensorflow"
+    assert choosing.choose_engine("auto") == "tensorflow"
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_jax_trains_where_it_is_alone_or_has_an_accelerator(installed: Any, monk
 def test_a_missing_library_is_named_with_its_install(installed: Any, wanted: str, there: str, hint: str) -> None:
     installed(there)
     with pytest.raises(UsageError, match=f"engine '{wanted}'.*{hint}"):
-        engine.choose_engine(wanted)
+        choosing.choose_engine(wanted)
 
 
 def test_another_backend_in_the_same_process_is_refused() -> None:
-    engine.use_backend("tensorflow")  # the one the tests run on
+    choosing.use_backend("tensorflow")  # the one the tests run on
     with pytest.raises(UsageError, match="KERAS_BACKEND=jax"):
-        engine.use_backend("jax")
+        choosing.use_backend("jax")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_host_is_known_before_devices_are(
         monkeypatch.delenv(key, raising=False)
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    assert engine.host_index(name) == index
+    assert choosing.host_index(name) == index
 
 
 def test_the_strategy_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +101,8 @@ def test_forms_are_the_recipes_or_the_engines_own() -> None:
     assert vars(execution(recipe, "mirrored")) == {
         "batch_norm": "synchronised", "depthwise": "native", "branch": "where", "pack": 1,
     }  # fmt: skip
-    chosen = dataclasses.replace(recipe, batch_norm="two_pass", depthwise="shifted", branch="where", pack=2)
-    assert vars(execution(chosen, "single")) == {
+    explicit = dataclasses.replace(recipe, batch_norm="two_pass", depthwise="shifted", branch="where", pack=2)
+    assert vars(execution(explicit, "single")) == {
         "batch_norm": "two_pass", "depthwise": "shifted", "branch": "where", "pack": 2,
     }  # fmt: skip
 

@@ -69,7 +69,7 @@ def test_a_finished_run_comes_home_as_its_float16_weights_in_parts(recipe: Recip
     assert len(parts) == len(manifest["files"]) - 2 > size / 300
     assert all(p.stat().st_size <= 300 for p in parts)
     assert restore(tmp_path / "out", tmp_path / "back") == 6
-    found = checkpoint.load(tmp_path / "back", recipe)
+    found = checkpoint.newest(tmp_path / "back", recipe)
     assert found is not None
     assert found.state.keys() == {"stem.kernel"}
     np.testing.assert_array_equal(found.state["stem.kernel"], state()["stem.kernel"].astype("f2").astype("f4"))
@@ -86,7 +86,7 @@ def test_an_unfinished_run_takes_its_optimizer_along_if_that_fits(
     run = run_at(tmp_path / "run", recipe, 4)
     assert collect(run, tmp_path / "out")["whole"] is True
     assert restore(tmp_path / "out", tmp_path / "back") == 4
-    found = checkpoint.load(tmp_path / "back", recipe)
+    found = checkpoint.newest(tmp_path / "back", recipe)
     assert found is not None
     for name, value in state().items():
         np.testing.assert_array_equal(found.state[name], value)

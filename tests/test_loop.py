@@ -17,6 +17,8 @@ from bignas_zoo.architecture import spaces
 from bignas_zoo.errors import IntegrityError, PreemptedError, UsageError
 from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
+from bignas_zoo.recipes.engines.engine import StepInput
+from bignas_zoo.recipes.methods.sandwich import Sandwich
 from bignas_zoo.recipes.recipe import Recipe
 
 
@@ -28,7 +30,7 @@ class Counter:
     def __init__(self, *_: Any) -> None:
         self.count = np.zeros((), np.float32)
 
-    def step(self, *_: Any, alone: bool, stop: bool = False) -> dict[str, float]:
+    def step(self, given: StepInput) -> dict[str, float]:
         self.count = self.count + np.float32(1)
         return {"loss": 1.0, "accuracy": 0.5, "biggest": 1.0}
 
@@ -47,7 +49,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.setitem(spaces.SPACES, "tiny", TINY)
     return Recipe(
         name="tiny", space="tiny", crop_size=20, mean=(128.0,) * 3, std=(64.0,) * 3, steps=12, holdout=10,
-        batch_size=2, biggest_only_steps=12, evaluate_every=3, checkpoint_every=2,
+        batch_size=2, method=Sandwich(biggest_only_steps=12), evaluate_every=3, checkpoint_every=2,
     )  # fmt: skip
 
 
@@ -168,8 +170,8 @@ class OfTwo(Counter):
 
     hosts = 2
 
-    def step(self, *_: Any, alone: bool, stop: bool = False) -> dict[str, float]:
-        return {**super().step(alone=alone), "stop": float(stop or self.count == 5)}
+    def step(self, given: StepInput) -> dict[str, float]:
+        return {**super().step(given), "stop": float(given.stop or self.count == 5)}
 
 
 def test_hosts_stop_after_the_same_step(

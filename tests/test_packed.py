@@ -20,7 +20,7 @@ from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError, UsageEr
 from bignas_zoo.files.say import silent
 from bignas_zoo.recipes.data import LabelledImages, packed
 from bignas_zoo.recipes.data.dataset import open_dataset, training_images
-from bignas_zoo.recipes.data.packed import is_packed, pack, packed_class_names, packed_source, read_packed
+from bignas_zoo.recipes.data.packing import is_packed, pack, packed_class_names, packed_source, read_packed
 from bignas_zoo.recipes.recipe import Recipe
 
 
@@ -153,7 +153,7 @@ def test_a_family_of_packed_images_alone_is_refused(
     (tmp_path / "a.npz").write_bytes(pack(images(20, 90)))
     (tmp_path / "recipe.json").touch()
     monkeypatch.setattr(from_recipe, "read_recipe", lambda path: recipe)
-    monkeypatch.setattr(from_recipe.checkpoint, "load", lambda *_: from_recipe.checkpoint.Checkpoint(1, {}, None))
+    monkeypatch.setattr(from_recipe.checkpoint, "newest", lambda *_: from_recipe.checkpoint.Checkpoint(1, {}, None))
     with pytest.raises(UsageError, match=r"without the test images that a family is measured on\. Name the images"):
         from_recipe.make_family(tmp_path / "a.npz", tmp_path, test_data=None, say=silent)
 

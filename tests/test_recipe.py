@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import yaml
 from conftest import ROOT
 
 from bignas_zoo.errors import LocalIOError, RecipeError
-from bignas_zoo.recipes.methods import losses
+from bignas_zoo.recipes.methods import METHODS, losses
+from bignas_zoo.recipes.methods.sandwich import Sandwich
 from bignas_zoo.recipes.recipe import Recipe, parse_recipe, read_recipe
 from bignas_zoo.recipes.schedule import learning_rate
 from bignas_zoo.recipes.strict_yaml import MAX_BYTES
@@ -54,7 +55,10 @@ def test_a_minimal_recipe_takes_the_papers_values() -> None:
         0.05,
     )
     assert (parsed.weight_decay, parsed.dropout, parsed.label_smoothing) == (1e-5, 0.2, 0.1)
-    assert (parsed.random_children, parsed.biggest_only_steps, parsed.loss_reduction) == (2, 0, "sum")
+    assert vars(parsed.method) == {
+        "biggest_only_steps": 0, "random_children": 2, "smallest_child": True, "distillation": True,
+        "distillation_temperature": 1.0, "regularise": "biggest", "loss_reduction": "sum",
+    }  # fmt: skip
     assert parsed.last_gamma == 0
 
 
@@ -65,8 +69,11 @@ def test_recipes_are_shipped() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_shipped_recipes_parse(path: Path) -> None:
     parsed = read_recipe(path)
-    for key, value in yaml.safe_load(path.read_text("utf-8")).items():
-        got = asdict(parsed)[key]
+    written = yaml.safe_load(path.read_text("utf-8"))
+    section = written.pop("method")
+    assert METHODS[section.pop("name")].settings is type(parsed.method)
+    for key, value in (*written.items(), *section.items()):
+        got = {**asdict(parsed), **asdict(parsed.method)}[key]
         assert (list(got) if isinstance(got, tuple) else got) == value
     rates = [learning_rate(parsed, step) for step in range(0, parsed.steps, max(1, parsed.steps // 500))]
     assert min(rates) > 0
@@ -76,7 +83,9 @@ def test_shipped_recipes_parse(path: Path) -> None:
 def test_to_json_goes_back_to_the_same_recipe() -> None:
     parsed = recipe(flip=False, learning_rate=0.5, decay="linear")
     assert parse_recipe(yaml.safe_dump(parsed.to_json())) == parsed
-    assert list(parsed.to_json()) == list(Recipe.__dataclass_fields__)
+    names = [f.name for f in fields(Recipe)]
+    place = names.index("method")
+    assert list(parsed.to_json()) == [*names[:place], *(f.name for f in fields(Sandwich)), *names[place + 1 :]]
 
 
 @pytest.mark.parametrize(

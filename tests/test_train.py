@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
 from bignas_zoo.recipes.methods import losses
-from bignas_zoo.recipes.methods.sandwich import children, control, step_loss
-from bignas_zoo.recipes.randomness import uniform
+from bignas_zoo.recipes.methods.bits import uniform
+from bignas_zoo.recipes.methods.method import Examples, total
+from bignas_zoo.recipes.methods.sandwich import Sandwich, children, control, loss
 from bignas_zoo.recipes.recipe import Recipe, find_recipe
 from bignas_zoo.recipes.runs import checkpoint
 
@@ -33,8 +33,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     monkeypatch.setitem(spaces.SPACES, "tiny", TINY)
     return Recipe(
         name="tiny", space="tiny", crop_size=20, mean=(128.0, 128.0, 128.0), std=(64.0, 64.0, 64.0),
-        steps=6, holdout=10, batch_size=8, learning_rate=0.01, learning_rate_batch=8, biggest_only_steps=2,
+        steps=6, holdout=10, batch_size=8, learning_rate=0.01, learning_rate_batch=8,
         crop_padding=2, evaluate_every=3, checkpoint_every=2, warmup_steps=2, dropout=0.2, decay="exponential",
+        method=Sandwich(biggest_only_steps=2),
     )  # fmt: skip
 
 
@@ -65,27 +66,26 @@ def _loss_gradients(recipe: Recipe, images: LabelledImages, labels: np.ndarray, 
         k: tf.Variable(v + rng.normal(size=v.shape).astype("f4") * 0.3 * ("gamma" in k))
         for k, v in engine.weights().items()
     }
-    steering = {k: tf.constant(v) for k, v in control(recipe, step).items()}
+    given = control(recipe, step, {})
+    steering = {k: tf.constant(v) for k, v in given.steering.items()}
+    pixels = contract(recipe).normalise(images.pixels[:8])
 
     @tf.function(autograph=False)
     def run(labels):
-        batch = {"pixels": images.pixels[:8], "labels": labels, "row": tf.range(8)}
         with tf.GradientTape() as tape:
-            loss, parts = step_loss(
-                recipe, contract(recipe), weights, batch, steering,
-                alone=step < recipe.biggest_only_steps, how=Execution(branch="cond"),
-            )  # fmt: skip
-        return loss, parts, tape.gradient(loss, weights, unconnected_gradients="zero")
+            examples = Examples(pixels, labels, tf.range(8))
+            value, figures = total(loss(recipe, given.phase), weights, examples, steering, Execution(branch="cond"))
+        return value, figures, tape.gradient(value, weights, unconnected_gradients="zero")
 
-    loss, parts, gradients = run(tf.constant(labels))
+    value, figures, gradients = run(tf.constant(labels))
     dense = {k: np.asarray(tf.convert_to_tensor(g)) for k, g in gradients.items()}
-    return float(loss), {k: float(v) for k, v in parts.items()}, dense
+    return float(value), {k: float(v) for k, v in figures.items()}, dense
 
 
 def test_children_never_see_the_labels(recipe: Recipe, images: LabelledImages) -> None:
     # The smallest child's loss depends on the biggest one's predictions only: other labels change
     # nothing in it, though they change the biggest one's loss.
-    recipe = dataclasses.replace(recipe, biggest_only_steps=0)
+    recipe = recipe.with_fields(biggest_only_steps=0)
     labels = images.labels[:8]
     _, one, _ = _loss_gradients(recipe, images, labels)
     _, other, _ = _loss_gradients(recipe, images, (labels + 1) % 5)
@@ -96,10 +96,10 @@ def test_children_never_see_the_labels(recipe: Recipe, images: LabelledImages) -
 def test_no_gradient_flows_through_the_soft_labels(recipe: Recipe, images: LabelledImages) -> None:
     # With one child besides the biggest and no label loss left (its gradient subtracted), a weight that
     # only the biggest has must get no gradient.
-    alone = dataclasses.replace(recipe, random_children=0, weight_decay=0.0, dropout=0.0, biggest_only_steps=0)
+    alone = recipe.with_fields(random_children=0, weight_decay=0.0, dropout=0.0, biggest_only_steps=0)
     labels = images.labels[:8]
     _, _, both = _loss_gradients(alone, images, labels)
-    _, _, biggest = _loss_gradients(dataclasses.replace(alone, biggest_only_steps=1), images, labels)
+    _, _, biggest = _loss_gradients(alone.with_fields(biggest_only_steps=1), images, labels)
     only_biggest = [k for k in both if k.startswith("stage2.layer3")]
     assert only_biggest
     for name in only_biggest:
@@ -110,8 +110,8 @@ def test_no_gradient_flows_through_the_soft_labels(recipe: Recipe, images: Label
 
 def test_weight_decay_is_half_the_squares_of_kernels_once(recipe: Recipe, images: LabelledImages) -> None:
     labels = images.labels[:8]
-    plain = dataclasses.replace(recipe, weight_decay=0.0)
-    decayed = dataclasses.replace(recipe, weight_decay=0.1)
+    plain = recipe.with_fields(weight_decay=0.0)
+    decayed = recipe.with_fields(weight_decay=0.1)
     loss, _, _ = _loss_gradients(plain, images, labels)
     more, _, _ = _loss_gradients(decayed, images, labels)
     kernels = [v for k, v in TensorFlowEngine(recipe, contract(recipe)).weights().items() if k.endswith("kernel")]
@@ -121,8 +121,8 @@ def test_weight_decay_is_half_the_squares_of_kernels_once(recipe: Recipe, images
 
 @pytest.mark.parametrize("index", range(4))
 def test_a_childs_weight_decay_is_that_of_its_own_kernels(recipe: Recipe, index: int) -> None:
-    everyone = dataclasses.replace(recipe, regularise="all", biggest_only_steps=0)
-    steering, spec = control(everyone, 3), children(everyone, 3)[index]
+    everyone = recipe.with_fields(regularise="all", biggest_only_steps=0)
+    steering, spec = control(everyone, 3, {}).steering, children(everyone, 3)[index]
     generator = np.random.default_rng(0)
     weights = {k: generator.normal(size=v.shape).astype("f4") for k, v in initial_weights(TINY, 0).items()}
     kernels = [v for k, v in slice_weights(weights, spec).items() if k.endswith("kernel")]
@@ -172,7 +172,7 @@ def test_rmsprop_against_numpy(recipe: Recipe) -> None:
 
 @pytest.mark.slow
 def test_a_run_learns(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
-    longer = dataclasses.replace(recipe, steps=60, biggest_only_steps=10, dropout=0.0, warmup_steps=5)
+    longer = recipe.with_fields(steps=60, biggest_only_steps=10, dropout=0.0, warmup_steps=5)
     loop.train(longer, images, tmp_path, no_evaluation)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [r["biggest"] for r in records if "biggest" in r]
@@ -204,7 +204,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(recipe: Recipe, images: Label
 
 def test_a_changed_recipe_is_refused_by_name(recipe: Recipe, images: LabelledImages, tmp_path: Path) -> None:
     checkpoint.save(tmp_path, recipe, 2, {"a": np.zeros(3, "f4")})
-    changed = dataclasses.replace(recipe, learning_rate=0.5, dropout=0.0)
+    changed = recipe.with_fields(learning_rate=0.5, dropout=0.0)
     with pytest.raises(RecipeError, match="dropout, learning_rate"):
         loop.train(changed, images, tmp_path, no_evaluation)
 
@@ -212,11 +212,11 @@ def test_a_changed_recipe_is_refused_by_name(recipe: Recipe, images: LabelledIma
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
     recipe: Recipe, images: LabelledImages, tmp_path: Path
 ) -> None:
-    wild = dataclasses.replace(recipe, learning_rate=1e30, warmup_steps=0, biggest_only_steps=6, steps=6)
+    wild = recipe.with_fields(learning_rate=1e30, warmup_steps=0, biggest_only_steps=6, steps=6)
     with pytest.raises(TrainingStoppedError, match="the loss is") as caught:
         loop.train(wild, images, tmp_path, no_evaluation)
     assert caught.value.exit_code == 8
-    done = checkpoint.load(tmp_path, wild)
+    done = checkpoint.newest(tmp_path, wild)
     if done:
         assert all(np.isfinite(v).all() for v in done.state.values())
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".bignas-tmp")]

@@ -73,7 +73,7 @@ def train_command(
 
 def _images(data: str, test_data: str | None) -> str:
     """Return the options that name the images a family is measured on."""
-    from bignas_zoo.recipes.data.packed import is_packed
+    from bignas_zoo.recipes.data.packing import is_packed
 
     if is_packed(data) and not test_data:
         return f"--data DATA (the images that {data} was packed of)"

@@ -18,7 +18,7 @@ from bignas_zoo.measure.trained import Trained
 from bignas_zoo.models.calibration import MIN_IMAGES
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Dataset, open_dataset
-from bignas_zoo.recipes.engines.engine import OPTIMIZER, choose_engine, host_index
+from bignas_zoo.recipes.engines.choosing import choose_engine, host_index
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import check_output, hold
@@ -135,13 +135,13 @@ def _finished(output: Path, say: Say) -> tuple[Recipe, dict[str, np.ndarray]]:
             f"{output}: holds no training run (no {RECIPE_FILE}). Name the folder given to train --output."
         )
     recipe = read_recipe(output / RECIPE_FILE)
-    last = checkpoint.load(output, recipe, say)
+    last = checkpoint.newest(output, recipe, say)
     if last is None or last.step < recipe.steps:
         step = last.step if last else 0
         raise NotFoundError(
             f"{output}: the run is at step {step:,} of {recipe.steps:,}. Finish it with the command that began it."
         )
-    return recipe, {name: value for name, value in last.state.items() if not name.startswith(OPTIMIZER)}
+    return recipe, last.weights
 
 
 def _finish(recipe: Recipe, dataset: Dataset, weights: Mapping[str, np.ndarray], output: Path, say: Say) -> Path:

@@ -280,7 +280,7 @@ def train(
         TrainingStoppedError: the loss or a weight is not a number.
         PreemptedError: stopped by SIGTERM; run again to go on.
     """
-    from bignas_zoo.recipes.engines.engine import choose_engine, use_backend
+    from bignas_zoo.recipes.engines.choosing import choose_engine, use_backend
     from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 
     settings = read_recipe(find_recipe(recipe), {"engine": engine} if engine else None)
@@ -288,7 +288,7 @@ def train(
     if classes_from_folders:
         from bignas_zoo.recipes.data.class_folders import class_names
         from bignas_zoo.recipes.data.dataset import is_tfrecords
-        from bignas_zoo.recipes.data.packed import is_packed, packed_class_names
+        from bignas_zoo.recipes.data.packing import is_packed, packed_class_names
 
         if not is_packed(data) and is_tfrecords(data):
             raise UsageError(
@@ -309,7 +309,7 @@ def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | No
     import subprocess
     import sys
 
-    from bignas_zoo.recipes.data.packed import is_packed
+    from bignas_zoo.recipes.data.packing import is_packed
 
     if importlib.util.find_spec("tensorflow") is None or (is_packed(data) and test_data is None):
         return None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -67,6 +68,30 @@ def apply(pixels: Tensor, drawn: Mapping[str, Tensor], recipe: Recipe) -> Tensor
         images = _resample(images, drawn["box"], recipe.crop_size)
     mirrored = ops.cast(drawn["mirrored"], "bool")[:, None, None, None]
     return ops.where(mirrored, ops.flip(images, axis=2), images)
+
+
+def images_of(
+    recipe: Recipe, preprocess: Preprocess, batch: Mapping[str, Tensor], resident: Mapping[str, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Return a batch's normalised images and its labels.
+
+    Args:
+        recipe: gives the crop.
+        preprocess: the input contract.
+        batch: ``pixels`` and ``labels``, or ``index`` into `resident`; with what `draws` drew, unless the
+            pixels are cropped already; and ``row``, the global index of each image.
+        resident: all padded images and their labels, in the device's memory.
+
+    Returns:
+        ``[batch, crop, crop, 3]`` float32 and ``[batch]`` int32.
+    """
+    if resident is None:
+        pixels, labels = batch["pixels"], batch["labels"]
+    else:
+        pixels, labels = (ops.take(resident[key], batch["index"], axis=0) for key in ("pixels", "labels"))
+    if "mirrored" in batch:
+        pixels = apply(pixels, batch, recipe)
+    return preprocess.normalise(pixels), labels
 
 
 def _crop(pixels: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:

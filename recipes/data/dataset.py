@@ -24,7 +24,7 @@ from bignas_zoo.recipes.data.images import (
     read_labelled,
     split_holdout,
 )
-from bignas_zoo.recipes.data.packed import is_packed, read_packed
+from bignas_zoo.recipes.data.packing import is_packed, read_packed
 from bignas_zoo.recipes.engines.engine import Engine
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
@@ -39,7 +39,7 @@ class Batches(Protocol):
     """Training batches as a function of the step."""
 
     def at(self, step: int) -> Mapping[str, np.ndarray]:
-        """Return this host's part of a step's batch, as `sandwich.images_of` takes it."""
+        """Return this host's part of a step's batch, as `augment.images_of` takes it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
         data: a folder with CIFAR-10's files; one with ``train/CLASS`` and ``test/CLASS``, or with
             ``CLASS`` alone, of which a part of each class is then kept for the test; or TFRecord files:
             a folder or bucket with ``train-*`` and ``validation-*``, or a pattern of the training files;
-            or a packed data set (``FILE.npz``, see `recipes.data.packed`), which has no test images.
+            or a packed data set (``FILE.npz``, see `recipes.data.packing`), which has no test images.
         test_data: pattern of the TFRecord test files, where they cannot be told from `data`.
 
     Raises:

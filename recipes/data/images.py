@@ -269,7 +269,7 @@ class TrainingBatches:
         return {"pixels": self.padded, "labels": self.labels}
 
     def at(self, step: int) -> dict[str, np.ndarray]:
-        """Return this host's part of a step's batch, as `sandwich.images_of` takes it."""
+        """Return this host's part of a step's batch, as `augment.images_of` takes it."""
         recipe, total = self.recipe, len(self.labels)
         positions = step * recipe.batch_size + self.rows
         index = np.array([self._order(int(p // total))[p % total] for p in positions], np.int32)

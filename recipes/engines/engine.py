@@ -1,28 +1,37 @@
-"""What an engine is, and which one trains a recipe."""
+"""What an engine is, and what it is given for a step."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-
-from bignas_zoo.errors import UsageError
-from bignas_zoo.runtime.quiet import quiet_native
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bignas_zoo.models.preprocess import Preprocess
-    from bignas_zoo.recipes.recipe import Recipe
+    from bignas_zoo.recipes.methods.method import Control
 
-ENGINES = ("tensorflow", "jax")
 #: Prefix of the optimizer's entries in an engine's state.
 OPTIMIZER = "optimizer."
 #: Among the figures of a step on many hosts: above 0 if any host was asked to stop.
 STOP = "stop"
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What an engine is given for one step.
+
+    Attributes:
+        batch: this host's rows of the batch, see `augment.images_of`.
+        control: what the method does in this step, see `methods.method`.
+        learning_rate: of this step.
+        stop: whether this host was asked to stop; on many hosts all learn of it by the figure `STOP`.
+    """
+
+    batch: Mapping[str, np.ndarray]
+    control: Control
+    learning_rate: float
+    stop: bool = False
 
 
 class Engine(Protocol):
@@ -42,24 +51,8 @@ class Engine(Protocol):
     def hold(self, resident: Mapping[str, np.ndarray]) -> None:
         """Put ``pixels`` and ``labels`` of all training images into the devices' memory."""
 
-    def step(
-        self,
-        batch: Mapping[str, np.ndarray],
-        steering: Mapping[str, np.ndarray],
-        learning_rate: float,
-        *,
-        alone: bool,
-        stop: bool = False,
-    ) -> Mapping[str, Any]:
-        """Run one optimizer step; return the loss and its parts, scalars that may still be computed when it returns.
-
-        Args:
-            batch: this host's rows of the batch, see `sandwich.images_of`.
-            steering: see `sandwich.control`.
-            learning_rate: of this step.
-            alone: train the biggest child alone.
-            stop: whether this host was asked to stop; on many hosts all learn of it by the figure `STOP`.
-        """
+    def step(self, given: StepInput) -> Mapping[str, Any]:
+        """Run one optimizer step; return ``loss`` and the method's figures: scalars that may still be computed."""
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of the supernet's weights."""
@@ -69,69 +62,3 @@ class Engine(Protocol):
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over a `state`."""
-
-
-def choose_engine(wanted: str) -> str:
-    """Resolve "auto": JAX where it sees an accelerator, else TensorFlow, else JAX.
-
-    Raises:
-        UsageError: the engine's library is not installed.
-    """
-    there = [name for name in ENGINES if importlib.util.find_spec(name)]
-    if wanted == "auto":
-        if "jax" in there and (there == ["jax"] or _accelerator()):
-            return "jax"
-        wanted = "tensorflow"
-    if wanted not in there:
-        extra = " (pip install 'bignas-zoo[jax]')" if wanted == "jax" else " (pip install tensorflow)"
-        raise UsageError(f"engine '{wanted}': its library is not installed{extra}.")
-    return wanted
-
-
-def _accelerator() -> bool:
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return False
-    if importlib.util.find_spec("libtpu") is None and importlib.util.find_spec("jax_plugins") is None:
-        return False  # a JAX without plugins knows no accelerator, and need not be loaded to say so
-    import jax
-
-    with quiet_native():  # libtpu on a machine without a TPU says so at length
-        return jax.default_backend() != "cpu"
-
-
-def use_backend(engine: str) -> None:
-    """Make Keras run on an engine's library; must come before Keras is imported.
-
-    Raises:
-        UsageError: Keras runs on another one in this process already.
-    """
-    loaded = sys.modules.get("keras")
-    if loaded is None:
-        os.environ["KERAS_BACKEND"] = engine
-    elif loaded.backend.backend() != engine:
-        raise UsageError(
-            f"engine '{engine}': Keras runs on {loaded.backend.backend()} in this process. "
-            f"Set KERAS_BACKEND={engine} before the first import, or use the command line."
-        )
-
-
-def host_index(name: str) -> int:
-    """Return which of the processes that train together this one is, before any device is claimed."""
-    if name == "tensorflow":
-        return int(json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {}).get("index", 0))
-    if os.environ.get("JAX_COORDINATOR_ADDRESS") == "auto":
-        from bignas_zoo.recipes.engines.jax import join_hosts
-
-        return join_hosts()
-    return int(os.environ.get("JAX_PROCESS_ID", 0)) if os.environ.get("JAX_COORDINATOR_ADDRESS") else 0
-
-
-def make_engine(name: str, recipe: Recipe, preprocess: Preprocess) -> Engine:
-    """Return an engine by name; Keras must run on its library (see `use_backend`)."""
-    if name == "jax":
-        from bignas_zoo.recipes.engines.jax import JaxEngine
-
-        return JaxEngine(recipe, preprocess)
-    from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
-
-    return TensorFlowEngine(recipe, preprocess)

@@ -11,7 +11,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import keras
@@ -22,9 +22,11 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import initial_weights
-from bignas_zoo.recipes.engines.engine import OPTIMIZER, STOP
+from bignas_zoo.recipes.data import augment
+from bignas_zoo.recipes.engines.engine import OPTIMIZER, STOP, StepInput
 from bignas_zoo.recipes.engines.optimizer import make_optimizer
-from bignas_zoo.recipes.methods import sandwich
+from bignas_zoo.recipes.methods import method_of
+from bignas_zoo.recipes.methods.method import Examples, Part
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.runtime.quiet import quiet_native
 
@@ -65,11 +67,28 @@ def platform_of(mesh: Mesh) -> str:
     return str(mesh.devices.flat[0].platform)
 
 
+class Arguments(NamedTuple):
+    """What a compiled step takes besides its state.
+
+    Attributes:
+        batch: rows of a batch, spread over the devices.
+        steering: see `Control`.
+        learning_rate: float32 scalar.
+        resident: all images, in each device's memory; None where a batch brings its own.
+    """
+
+    batch: Mapping[str, Array]
+    steering: Mapping[str, Array]
+    learning_rate: Array
+    resident: Mapping[str, Array] | None
+
+
 class PureStep:
     """A training step as a pure function of its state, ready to be compiled for any devices."""
 
     def __init__(self, recipe: Recipe, preprocess: Preprocess, how: Execution | None = None) -> None:
         self.recipe, self.preprocess, self.how = recipe, preprocess, how or execution(recipe)
+        self.method = method_of(recipe)
         initial = initial_weights(recipe.search_space, recipe.seed, last_gamma=recipe.last_gamma)
         variables = {k: keras.Variable(v, name=k.replace(".", "_")) for k, v in initial.items()}
         self.names = tuple(variables)
@@ -81,71 +100,48 @@ class PureStep:
             **{f"{OPTIMIZER}{i:04d}": np.array(v) for i, v in enumerate(slots)},
         }
 
-    def __call__(
-        self,
-        state: State,
-        batch: Mapping[str, Array],
-        steering: Mapping[str, Array],
-        learning_rate: Array,
-        resident: Mapping[str, Array] | None,
-        *,
-        alone: bool,
-    ) -> tuple[State, dict[str, Array]]:
-        """Return the next state, and the loss with its parts."""
+    def __call__(self, state: State, given: Arguments, *, phase: str) -> tuple[State, dict[str, Array]]:
+        """Return the next state, and the loss with its figures."""
         sums: Sums | None = None
         weights = {name: state[name] for name in self.names}
-        for index in range(sandwich.children_count(self.recipe, alone=alone)):
-            sums = self.child(weights, batch, steering, resident, sums, index=index, alone=alone)
+        for part in self.parts(phase):
+            sums = self.add(weights, given, sums, part=part)
         assert sums is not None
-        return self.apply(state, sums["gradients"], learning_rate), sums["values"]
+        return self.apply(state, sums["gradients"], given.learning_rate), sums["values"]
 
-    def child(
-        self,
-        weights: Mapping[str, Array],
-        batch: Mapping[str, Array],
-        steering: Mapping[str, Array],
-        resident: Mapping[str, Array] | None,
-        before: Sums | None,
-        *,
-        index: int,
-        alone: bool,
-    ) -> Sums:
-        """Differentiate one child's part of the loss: one child's activations are in memory at a time.
+    def parts(self, phase: str) -> tuple[Part, ...]:
+        """Return the parts of the loss of a step."""
+        return tuple(self.method.loss(self.recipe, phase))
+
+    def add(self, weights: Mapping[str, Array], given: Arguments, before: Sums | None, *, part: Part) -> Sums:
+        """Differentiate one part of the loss: one part's activations are in memory at a time.
 
         Args:
-            weights, batch, steering, resident: see `__call__`.
-            before: what the children before this one left; None for the first.
-            index: see `sandwich.child_loss`.
-            alone: whether there are no others.
+            weights: the supernet's.
+            given: to the step.
+            before: what the parts before this one left; None for the first.
+            part: of the method's loss.
 
         Returns:
-            ``gradients`` summed so far, ``values`` to report, and the ``targets`` of further children.
+            ``gradients`` summed so far, ``values`` to report, and what is ``carried`` to further parts.
         """
-        recipe = self.recipe
-        images, labels = sandwich.images_of(recipe, self.preprocess, batch, resident)
-        targets = before["targets"] if before else sandwich.first_targets(recipe, labels)
-        share = sandwich.share_of(recipe, alone=alone)
+        images, labels = augment.images_of(self.recipe, self.preprocess, given.batch, given.resident)
+        examples = Examples(images, labels, given.batch["row"])
 
         def term(w: Any) -> Any:
-            loss, *rest = sandwich.child_loss(
-                recipe, w, images, targets, steering, batch["row"], index, share, self.how
-            )
-            return loss, rest
+            value, *rest = part(w, examples, given.steering, before["carried"] if before else None, self.how)
+            return value, rest
 
-        (value, (loss, logits)), slope = jax.value_and_grad(term, has_aux=True)(weights)
+        (value, (figures, carried)), slope = jax.value_and_grad(term, has_aux=True)(weights)
         if before is None:
-            values = {"loss": value, "biggest": loss, "accuracy": sandwich.accuracy(logits, labels)}
-            if STOP in batch:
-                values[STOP] = batch[STOP].max()
-            return {
-                "gradients": slope,
-                "values": values,
-                "targets": sandwich.further_targets(recipe, targets, logits),
-            }
+            values = {"loss": value, **figures}
+            if STOP in given.batch:
+                values[STOP] = given.batch[STOP].max()
+            return {"gradients": slope, "values": values, "carried": carried}
         return {
             "gradients": {k: before["gradients"][k] + v for k, v in slope.items()},
-            "values": {**before["values"], "loss": before["values"]["loss"] + value, "smallest": loss},
-            "targets": targets,
+            "values": {**before["values"], "loss": before["values"]["loss"] + value, **figures},
+            "carried": carried,
         }
 
     def apply(self, state: State, gradients: Mapping[str, Array], learning_rate: Array) -> State:
@@ -170,69 +166,61 @@ def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
     return NamedSharding(mesh, whole), NamedSharding(mesh, rows)
 
 
-def compile_step(step: PureStep, mesh: Mesh, *, alone: bool) -> Any:
-    """Return the compiled step: state replicated over the mesh and donated, the batch spread over it.
+def compile_step(step: PureStep, mesh: Mesh, phase: str) -> Any:
+    """Return the compiled step of a phase: state replicated over the mesh and donated, the batch spread over it.
 
-    The recipe's `program` says whether it is one program or one a child.
+    The recipe's `program` says whether it is one program or one a part of the loss.
     """
     if step.recipe.program == "child" or (step.recipe.program == "auto" and platform_of(mesh) in ("tpu", "cpu")):
-        return SplitStep(step, mesh, alone=alone)
+        return SplitStep(step, mesh, phase)
     whole, rows = shardings(mesh)
     return jax.jit(
-        functools.partial(step, alone=alone),
-        in_shardings=(whole, rows, whole, whole, whole),
+        functools.partial(step, phase=phase),
+        in_shardings=(whole, Arguments(rows, whole, whole, whole)),  # type: ignore[arg-type]
         out_shardings=whole,
         donate_argnums=0,
     )
 
 
 class SplitStep:
-    """A step as one program a child and one for the optimizer: they compile side by side."""
+    """A step as one program a part of the loss and one for the optimizer: they compile side by side."""
 
-    def __init__(self, step: PureStep, mesh: Mesh, *, alone: bool) -> None:
+    def __init__(self, step: PureStep, mesh: Mesh, phase: str) -> None:
         whole, rows = shardings(mesh)
-        sums = {"gradients": whole, "values": whole, "targets": rows}
+        sums = {"gradients": whole, "values": whole, "carried": rows}
+        given = Arguments(rows, whole, whole, whole)  # type: ignore[arg-type]
         self._names = step.names
-        self._children = [
+        self._parts = [
             jax.jit(
-                functools.partial(step.child, index=index, alone=alone),
-                in_shardings=(whole, rows, whole, whole, sums if index else None),
+                functools.partial(step.add, part=part),
+                in_shardings=(whole, given, sums if index else None),
                 out_shardings=sums,
-                donate_argnums=4 if index else (),
+                donate_argnums=2 if index else (),
             )
-            for index in range(sandwich.children_count(step.recipe, alone=alone))
+            for index, part in enumerate(step.parts(phase))
         ]
         self._apply = jax.jit(step.apply, in_shardings=whole, out_shardings=whole, donate_argnums=0)
 
-    def __call__(
-        self,
-        state: State,
-        batch: Mapping[str, Array],
-        steering: Mapping[str, Array],
-        learning_rate: Array,
-        resident: Mapping[str, Array] | None,
-    ) -> tuple[State, dict[str, Array]]:
+    def __call__(self, state: State, given: Arguments) -> tuple[State, dict[str, Array]]:
         """Run the programs; see `PureStep.__call__`."""
         weights = {name: state[name] for name in self._names}
         sums = None
-        for child in self._children:
-            sums = child(weights, batch, steering, resident, sums)
+        for part in self._parts:
+            sums = part(weights, given, sums)
         assert sums is not None
-        return self._apply(state, sums["gradients"], learning_rate), sums["values"]
+        return self._apply(state, sums["gradients"], given.learning_rate), sums["values"]
 
-    def lower(
-        self, state: State, batch: Any, steering: Any, learning_rate: Any, resident: Any
-    ) -> dict[str, jax.stages.Lowered]:
-        """Trace all programs on arrays or their shapes; return them by name."""
+    def lower(self, state: State, given: Arguments) -> dict[str, jax.stages.Lowered]:
+        """Trace all programs on arrays or their shapes; return them by name: "child 1" and so on, "optimizer"."""
         weights = {name: state[name] for name in self._names}
-        found: dict[str, jax.stages.Lowered] = {}
+        programs: dict[str, jax.stages.Lowered] = {}
         sums = None
-        for index, child in enumerate(self._children):
-            found[f"child {index + 1}"] = lowered = child.lower(weights, batch, steering, resident, sums)
+        for index, part in enumerate(self._parts):
+            programs[f"child {index + 1}"] = lowered = part.lower(weights, given, sums)
             sums = jax.tree.map(lambda like: shape_of(like.shape, like.dtype), lowered.out_info)
         assert sums is not None
-        found["optimizer"] = self._apply.lower(state, sums["gradients"], learning_rate)
-        return found
+        programs["optimizer"] = self._apply.lower(state, sums["gradients"], given.learning_rate)
+        return programs
 
 
 def join_hosts() -> int:
@@ -278,7 +266,7 @@ class JaxEngine:
         self._whole, self._rows = shardings(self.mesh)
         self._step = PureStep(recipe, preprocess, execution(recipe, self.mesh))
         self._resident: dict[str, Array] | None = None
-        self._compiled: dict[bool, Any] = {}
+        self._compiled: dict[str, Any] = {}
         self._state: State = {}
         self.restore(self._step.initial)
 
@@ -286,25 +274,17 @@ class JaxEngine:
         """Put all training images into each device's memory; see `Engine`."""
         self._resident = {k: jax.device_put(v, self._whole) for k, v in resident.items()}
 
-    def step(
-        self,
-        batch: Mapping[str, np.ndarray],
-        steering: Mapping[str, np.ndarray],
-        learning_rate: float,
-        *,
-        alone: bool,
-        stop: bool = False,
-    ) -> Mapping[str, Any]:
+    def step(self, given: StepInput) -> Mapping[str, Any]:
         """Run one optimizer step; see `Engine`."""
+        batch, phase = dict(given.batch), given.control.phase
         if self.hosts > 1:
-            batch = {**batch, STOP: np.full(len(batch["row"]), stop, np.float32)}
-        if alone not in self._compiled:
-            self._compiled[alone] = compile_step(self._step, self.mesh, alone=alone)
+            batch[STOP] = np.full(len(batch["row"]), given.stop, np.float32)
+        if phase not in self._compiled:
+            self._compiled[phase] = compile_step(self._step, self.mesh, phase)
         place: Any = jax.make_array_from_process_local_data
         spread = {k: place(self._rows, v) for k, v in batch.items()}
-        self._state, values = self._compiled[alone](
-            self._state, spread, dict(steering), np.float32(learning_rate), self._resident
-        )
+        arguments = Arguments(spread, dict(given.control.steering), np.float32(given.learning_rate), self._resident)
+        self._state, values = self._compiled[phase](self._state, arguments)
         return dict(values)
 
     def weights(self) -> dict[str, np.ndarray]:

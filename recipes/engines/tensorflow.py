@@ -21,9 +21,11 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import initial_weights
-from bignas_zoo.recipes.engines.engine import OPTIMIZER, STOP
+from bignas_zoo.recipes.data import augment
+from bignas_zoo.recipes.engines.engine import OPTIMIZER, STOP, StepInput
 from bignas_zoo.recipes.engines.optimizer import make_optimizer
-from bignas_zoo.recipes.methods.sandwich import step_loss
+from bignas_zoo.recipes.methods import method_of
+from bignas_zoo.recipes.methods.method import Examples, total
 from bignas_zoo.recipes.recipe import Recipe
 
 STRATEGIES = ("single", "mirrored", "multi_worker", "tpu")
@@ -98,28 +100,27 @@ class TensorFlowEngine:
             self.variables = {k: keras.Variable(v, name=k.replace(".", "_")) for k, v in initial.items()}
             self.optimizer = make_optimizer(recipe, list(self.variables.values()))
         self._resident: dict[str, Any] | None = None
-        self._steps: dict[bool, Any] = {}
+        self._steps: dict[str, Any] = {}
 
     def hold(self, resident: Mapping[str, np.ndarray]) -> None:
         """Put all training images into the device's memory; see `Engine`."""
         self._resident = {k: tf.constant(v) for k, v in resident.items()}
 
-    def _compile(self, alone: bool) -> Any:
+    def _compile(self, phase: str) -> Any:
+        parts = method_of(self.recipe).loss(self.recipe, phase)
         variables = list(self.variables.values())
         replicas = self.strategy.num_replicas_in_sync
 
         def replica(batch: Any, steering: Any) -> Any:
             with tf.GradientTape() as tape:
                 weights = {name: v.value for name, v in self.variables.items()}
-                loss, parts = step_loss(
-                    self.recipe, self.preprocess, weights, batch, steering,
-                    alone=alone, how=self.how, resident=self._resident,
-                )  # fmt: skip
+                images, labels = augment.images_of(self.recipe, self.preprocess, batch, self._resident)
+                loss, figures = total(parts, weights, Examples(images, labels, batch["row"]), steering, self.how)
                 scaled = loss / replicas  # the optimizer sums gradients over replicas
             gradients = tape.gradient(scaled, [v.value for v in variables])
             self.optimizer.apply(gradients, variables)
             asked = {STOP: tf.reduce_max(batch[STOP])} if STOP in batch else {}
-            return {"loss": loss, **parts, **asked}
+            return {"loss": loss, **figures, **asked}
 
         @tf.function(jit_compile=self.compiled, autograph=False)  # type: ignore[untyped-decorator]
         def step(batch: Any, steering: Any) -> Any:
@@ -130,24 +131,16 @@ class TensorFlowEngine:
 
         return step
 
-    def step(
-        self,
-        batch: Mapping[str, np.ndarray],
-        steering: Mapping[str, np.ndarray],
-        learning_rate: float,
-        *,
-        alone: bool,
-        stop: bool = False,
-    ) -> Mapping[str, Any]:
+    def step(self, given: StepInput) -> Mapping[str, Any]:
         """Run one optimizer step; see `Engine`."""
+        batch, phase = dict(given.batch), given.control.phase
         if self.hosts > 1:
-            batch = {**batch, STOP: np.full(len(batch["row"]), stop, np.float32)}
-        self.optimizer.learning_rate.assign(learning_rate)
-        if alone not in self._steps:
-            self._steps[alone] = self._compile(alone)
-        values: Mapping[str, Any] = self._steps[alone](
-            self._spread(batch), {k: tf.constant(v) for k, v in steering.items()}
-        )
+            batch[STOP] = np.full(len(batch["row"]), given.stop, np.float32)
+        self.optimizer.learning_rate.assign(given.learning_rate)
+        if phase not in self._steps:
+            self._steps[phase] = self._compile(phase)
+        steering = {k: tf.constant(v) for k, v in given.control.steering.items()}
+        values: Mapping[str, Any] = self._steps[phase](self._spread(batch), steering)
         return values
 
     def _spread(self, batch: Mapping[str, np.ndarray]) -> Any:

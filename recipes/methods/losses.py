@@ -1,4 +1,4 @@
-"""Losses of the sandwich: labels for the biggest child, its soft predictions for all others."""
+"""Losses, and what is measured of logits: pure functions of `keras.ops`."""
 
 from __future__ import annotations
 
@@ -72,3 +72,8 @@ def l2_of(weights: Mapping[str, Tensor], extents: Tensor) -> Tensor:
         squares = squares * ops.cast(ops.arange(kernel.shape[-2]) < inputs, "float32")[:, None]
         total = total + ops.sum(squares * ops.cast(ops.arange(kernel.shape[-1]) < outputs, "float32"))
     return total / 2
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the part of a batch that is classified right."""
+    return ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), labels), "float32"))

@@ -1,6 +1,6 @@
 """Checkpoints of a run: complete or not taken, checked when read, the last few kept.
 
-``RUN/checkpoints/step-000123/`` holds ``state.safetensors`` (weights and optimizer) and
+``RUN/checkpoints/step-000123/`` holds ``state.safetensors`` (weights, optimizer, a method's own state) and
 ``manifest.json``. The manifest is written last and has the sha256 of the state, so a folder without
 one was never finished, and one that does not match is damaged. Nothing is deleted before the next
 checkpoint is complete.
@@ -24,11 +24,14 @@ from bignas_zoo.files import store
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.models.weights import read_weights, write_weights
-from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.recipes.engines.engine import OPTIMIZER
+from bignas_zoo.recipes.recipe import UNNAMED, Recipe
 
 SCHEMA = "bignas-zoo/checkpoint/1"
 FOLDER, STATE, MANIFEST = "checkpoints", "state.safetensors", "manifest.json"
 KEEP = 2
+#: Prefix of the entries of a method's own state, beside the engine's.
+METHOD = "method."
 #: Recipe fields that a run may change on the way: they change no step beyond rounding.
 FREE = frozenset(
     {"engine", "batch_norm", "depthwise", "branch", "pack", "program", "checkpoint_every", "keep_checkpoints"}
@@ -54,13 +57,28 @@ class Checkpoint:
 
     Attributes:
         step: steps done.
-        state: see the engine's `state`.
+        state: see the engine's `state`; with the method's own, if it keeps any, see `joined`.
         best: the best evaluation up to `step`, if there was any.
     """
 
     step: int
     state: dict[str, np.ndarray]
     best: Best | None
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The supernet's weights alone."""
+        return {k: v for k, v in self.state.items() if not k.startswith((OPTIMIZER, METHOD))}
+
+    @property
+    def method(self) -> dict[str, np.ndarray]:
+        """The method's own state alone."""
+        return {k.removeprefix(METHOD): v for k, v in self.state.items() if k.startswith(METHOD)}
+
+
+def joined(engine: Mapping[str, np.ndarray], method: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return an engine's state and a method's own as a checkpoint holds them."""
+    return {**engine, **{f"{METHOD}{name}": value for name, value in method.items()}}
 
 
 def save(
@@ -80,7 +98,7 @@ def save(
         workdir: the run's folder.
         recipe: stored whole, so that a changed one is noticed.
         step: steps done.
-        state: see the engine's `state`.
+        state: see `joined`.
         best: the best evaluation so far.
         keep: how many, at least 1.
 
@@ -109,7 +127,7 @@ def save(
     _prune(workdir, step, best, max(keep, 1))
 
 
-def load(workdir: Path, recipe: Recipe, say: Say = silent) -> Checkpoint | None:
+def newest(workdir: Path, recipe: Recipe, say: Say = silent) -> Checkpoint | None:
     """Read the newest good checkpoint of a run.
 
     Args:
@@ -184,17 +202,26 @@ def _read(folder: Path, recipe: Recipe, say: Say) -> Checkpoint:
 
 
 def _check_recipe(workdir: Path, recipe: Recipe, stored: Mapping[str, Any]) -> None:
-    current = recipe.to_json()
+    current, before = _flat(recipe.to_json()), _flat(stored)
     # A field that came after the run was begun had its default then.
     defaults = {f.name: f.default for f in dataclasses.fields(recipe)}
-    keys = (current.keys() | stored.keys()) - FREE
-    changed = sorted(k for k in keys if current.get(k) != stored.get(k, defaults.get(k)))
+    section = "" if recipe.method.name == UNNAMED.name else "method."
+    defaults |= {f"{section}{f.name}": f.default for f in dataclasses.fields(recipe.method)}
+    keys = (current.keys() | before.keys()) - FREE
+    changed = sorted(k for k in keys if current.get(k) != before.get(k, defaults.get(k)))
     if changed:
         counted = " (classes are counted in --data with --classes-from-folders)" if "classes" in changed else ""
         raise RecipeError(
             f"{workdir}: holds a run of another recipe; different keys: {', '.join(changed)}{counted}. "
             "Choose another --output, or restore the recipe."
         )
+
+
+def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a stored recipe, those of a section under its name and a dot."""
+    fields = dict(stored)
+    section = fields.pop("method", {})
+    return {**fields, **{f"method.{key}": value for key, value in dict(section).items()}}
 
 
 def _check_finite(step: int, state: Mapping[str, np.ndarray]) -> None:
@@ -210,8 +237,8 @@ def _folders(workdir: Path) -> list[tuple[int, Path]]:
     """Return step and path of every checkpoint, finished or not."""
     parent = workdir / FOLDER
     entries = parent.iterdir() if parent.is_dir() else ()
-    found = ((re.fullmatch(r"step-([0-9]{6,12})", entry.name, re.ASCII), entry) for entry in entries)
-    return [(int(match[1]), entry) for match, entry in found if match]
+    matches = ((re.fullmatch(r"step-([0-9]{6,12})", entry.name, re.ASCII), entry) for entry in entries)
+    return [(int(match[1]), entry) for match, entry in matches if match]
 
 
 def _prune(workdir: Path, step: int, best: Best | None, keep: int) -> None:

@@ -49,8 +49,8 @@ def remember_images(workdir: Path, images: TrainingImages, *, resumed: bool) -> 
 
 
 def _describe(images: TrainingImages) -> dict[str, Any]:
-    found: dict[str, Any] = {"count": len(images), "class_names": list(images.class_names)}
+    record: dict[str, Any] = {"count": len(images), "class_names": list(images.class_names)}
     if isinstance(images, LabelledImages):
-        found["labels_sha256"] = hashlib.sha256(np.ascontiguousarray(images.labels, "<i4").tobytes()).hexdigest()
-        found["pixels_sha256"] = hashlib.sha256(np.ascontiguousarray(images.pixels).data).hexdigest()
-    return found
+        record["labels_sha256"] = hashlib.sha256(np.ascontiguousarray(images.labels, "<i4").tobytes()).hexdigest()
+        record["pixels_sha256"] = hashlib.sha256(np.ascontiguousarray(images.pixels).data).hexdigest()
+    return record

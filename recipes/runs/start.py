@@ -37,12 +37,12 @@ def starting_state(recipe: Recipe, fresh: Mapping[str, np.ndarray], say: Say = s
     where, name = _where(recipe), recipe.start_from.partition("@")[0]
     path = family.path(family.weights)
     verify(path, family.weights.sha256, size=family.weights.bytes, fix="Fetch or make the family again.")
-    found = read_weights(path)
+    theirs = read_weights(path)
     say(f"starting from the weights of {family.name} (sha256 {family.weights.sha256[:12]})")
     _warn(recipe, family, say)
     state = dict(fresh)
     weights = {key: value for key, value in fresh.items() if not key.startswith(OPTIMIZER)}
-    other = sorted(key for key in weights.keys() | found.keys() if _shape(weights, key) != _shape(found, key))
+    other = sorted(key for key in weights.keys() | theirs.keys() if _shape(weights, key) != _shape(theirs, key))
     anew = [key for key in other if key.startswith("classifier.") and key in weights]
     if len(anew) < len(other):
         raise RecipeError(
@@ -52,7 +52,7 @@ def starting_state(recipe: Recipe, fresh: Mapping[str, np.ndarray], say: Say = s
     if anew:
         say(f"the classifier starts at random: {recipe.search_space.classes} classes, not {family.space.classes}")
     for key in weights.keys() - set(anew):
-        state[key] = found[key].astype(weights[key].dtype)
+        state[key] = theirs[key].astype(weights[key].dtype)
     return state
 
 

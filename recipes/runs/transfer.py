@@ -22,8 +22,7 @@ from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, Usage
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.models.weights import read_weights, write_weights
-from bignas_zoo.recipes.data.packed import packed_source
-from bignas_zoo.recipes.engines.engine import OPTIMIZER
+from bignas_zoo.recipes.data.packing import packed_source
 from bignas_zoo.recipes.recipe import read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold
@@ -58,15 +57,15 @@ def collect(run: Path, folder: Path, notes: str = "", part_bytes: int = PART_BYT
         raise NotFoundError(f"{run}: holds no training run (no {RECIPE_FILE}).")
     recipe = read_recipe(run / RECIPE_FILE)
     with hold(run):
-        done = checkpoint.load(run, recipe)
+        last = checkpoint.newest(run, recipe)
         log = (run / METRICS).read_bytes()
-    if done is None:
+    if last is None:
         raise NotFoundError(f"{run}: holds no checkpoint yet.")
-    whole = done.step < recipe.steps and sum(v.nbytes for v in done.state.values()) <= WHOLE_BYTES
-    state = done.state if whole else _rounded(done.state)
+    whole = last.step < recipe.steps and sum(v.nbytes for v in last.state.values()) <= WHOLE_BYTES
+    state = last.state if whole else {k: v.astype(np.float16) for k, v in last.weights.items()}
     own = (run / NOTES_FILE).read_text("utf-8").strip() if (run / NOTES_FILE).is_file() else ""
-    made = ", ".join(f"{name} {version}" for name, version in versions().items())
-    said = " ".join(part for part in (own, notes, f"Trained on {_device()} with {made}.") if part)
+    software = ", ".join(f"{name} {version}" for name, version in versions().items())
+    sentences = (own, notes, f"Trained on {_device()} with {software}.")
     files = _clear(folder)
     store.write_json(folder / RECIPE_FILE, recipe.to_json())
     store.atomic_write(folder / METRICS, log)
@@ -76,11 +75,11 @@ def collect(run: Path, folder: Path, notes: str = "", part_bytes: int = PART_BYT
         store.atomic_write(folder / files[-1], encoded[start : start + part_bytes])
     manifest = {
         "schema": SCHEMA,
-        "step": done.step,
+        "step": last.step,
         "steps": recipe.steps,
         "whole": whole,
-        "best": {"step": done.best.step, "biggest": done.best.accuracy} if done.best else None,
-        "notes": said,
+        "best": {"step": last.best.step, "biggest": last.best.accuracy} if last.best else None,
+        "notes": " ".join(filter(None, sentences)),
         "files": [{"file": name, **store.record(folder / name)} for name in files],
     }
     store.write_json(folder / MANIFEST, manifest)
@@ -146,10 +145,6 @@ def _clear(folder: Path) -> list[str]:
     return [RECIPE_FILE, METRICS]
 
 
-def _rounded(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k: v.astype(np.float16) for k, v in state.items() if not k.startswith(OPTIMIZER)}
-
-
 def _bytes(state: Mapping[str, np.ndarray]) -> bytes:
     with tempfile.TemporaryDirectory() as place:
         write_weights(Path(place) / STATE, state)
@@ -160,8 +155,8 @@ def _state(encoded: bytes) -> dict[str, np.ndarray]:
     """Return the arrays, those in float16 as float32."""
     with tempfile.TemporaryDirectory() as place:
         store.atomic_write(Path(place) / STATE, encoded)
-        found = read_weights(Path(place) / STATE)
-    return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in found.items()}
+        state = read_weights(Path(place) / STATE)
+    return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in state.items()}
 
 
 def _device() -> str:

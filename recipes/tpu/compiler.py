@@ -51,7 +51,7 @@ TAIL = 600  # characters of a dead compiler's last words
 def compile_only(
     recipe: Recipe, topology: str, report: Callable[[float], None] = lambda seconds: None, every: float = 1.0
 ) -> CompileReport:
-    """Compile the whole step of a recipe (the sandwich and the optimizer) for a TPU topology.
+    """Compile the whole step of a recipe (its method's loss and the optimizer) for a TPU topology.
 
     Args:
         recipe: the recipe; its batch is spread over all cores.
@@ -184,7 +184,7 @@ def _mesh(topology: str) -> Any:
 
 
 def _lower(recipe: Recipe, mesh: Any) -> tuple[dict[str, Any], int]:
-    """Trace the step's programs on what a training run gives them: cropped pixels, labels, rows.
+    """Trace the programs of the last step on what a training run gives them: cropped pixels, labels, rows.
 
     Returns:
         The programs by name, and the bytes of optimizer state.
@@ -194,7 +194,6 @@ def _lower(recipe: Recipe, mesh: Any) -> tuple[dict[str, Any], int]:
 
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.engines import jax as engine_jax
-    from bignas_zoo.recipes.methods.sandwich import control
 
     def like(array: Any) -> Any:
         return engine_jax.shape_of(array.shape, array.dtype)
@@ -206,10 +205,11 @@ def _lower(recipe: Recipe, mesh: Any) -> tuple[dict[str, Any], int]:
         "row": engine_jax.shape_of((size,), np.int32),
     }
     step = engine_jax.PureStep(recipe, Preprocess(side, recipe.mean, recipe.std), engine_jax.execution(recipe, mesh))
-    steering = jax.tree.map(like, control(recipe, recipe.biggest_only_steps))
-    split = engine_jax.SplitStep(step, mesh, alone=recipe.biggest_only_steps >= recipe.steps)
-    rate = engine_jax.shape_of((), np.float32)
-    lowered = split.lower(jax.tree.map(like, step.initial), batch, steering, rate, None)
+    last = step.method.control(recipe, recipe.steps - 1, step.method.init(recipe))
+    given = engine_jax.Arguments(
+        batch, jax.tree.map(like, dict(last.steering)), engine_jax.shape_of((), np.float32), None
+    )
+    lowered = engine_jax.SplitStep(step, mesh, last.phase).lower(jax.tree.map(like, step.initial), given)
     return lowered, sum(v.nbytes for k, v in step.initial.items() if k not in step.names)
 
 
@@ -231,13 +231,13 @@ def _cpu_seconds() -> float:
 def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    versions = {}
     for package in ("jax", "jaxlib", "libtpu"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # a copy that is not a package
             continue
-    return found
+    return versions
 
 
 if __name__ == "__main__":
