@@ -131,9 +131,9 @@ def test_values_that_are_no_options(change: dict[Any, Any], message: str) -> Non
 
 
 def test_a_choice_without_a_value() -> None:
-    values = COUNTED.biggest.values
+    values = dict(COUNTED.biggest.values)
     del values["kernel", 0, 1]
-    with pytest.raises(SpaceError, match="needs a value for each choice; stage 1, layer 2: kernel has none"):
+    with pytest.raises(SpaceError, match=r"space 'counted': no value for the choice \('kernel', 0, 1\)"):
         COUNTED.child(values)
 
 
@@ -213,3 +213,12 @@ def test_mutants_and_mixtures_of_layerwise_expansions(space: SearchSpace) -> Non
         mixed = crossover(first, other, ("mix", n))
         assert ChildSpec.from_json(mixed.to_json(), space) == mixed
         assert all(stage in pair for stage, *pair in zip(mixed.stages, first.stages, other.stages, strict=True))
+
+
+def test_a_child_of_a_depth_that_is_not_there_is_told_so_first() -> None:
+    big = COUNTED.biggest
+    for depth in (3, None, True):
+        with pytest.raises(SpaceError, match=f"^stage 1: depth {depth} is not in space 'counted'"):
+            replace(big, stages=(replace(big.stages[0], depth=depth), big.stages[1]))  # type: ignore[arg-type]
+    with pytest.raises(SpaceError, match=r"^stage 1: needs 1 expansions \(one a layer\), got 2"):
+        replace(big, stages=(replace(big.stages[0], depth=1), big.stages[1]))

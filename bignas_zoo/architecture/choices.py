@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from bignas_zoo.architecture.checks import option
+from bignas_zoo.errors import SpaceError
+
 if TYPE_CHECKING:
     from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 
@@ -62,6 +65,10 @@ class Choice:
         layer = f", layer {self.layer + 1}" if self.layer >= 0 else ""
         return f"stage {self.stage + 1}{layer}: {self.name}"
 
+    def acts(self, values: Mapping[Place, int]) -> bool:
+        """Return whether a child of the depths among some values has the layer that this is of."""
+        return self.layer < 0 or self.layer < values["depth", self.stage, -1]
+
     def given(self, spec: ChildSpec) -> tuple[int, ...]:
         """Return what a child says of it: one value; none if it lacks the layer; one a layer if they share it."""
         if self.stage < 0:
@@ -97,6 +104,38 @@ def values_of(spec: ChildSpec) -> dict[Place, int]:
         before = (choice.name, choice.stage, choice.layer - 1)
         values[choice.place] = values[before] if value is None else value
     return values
+
+
+def check_choices(spec: ChildSpec) -> None:
+    """Check what a child of as many stages as its space says of each choice.
+
+    Raises:
+        SpaceError: a value is none of the options, a stage has not one for each of its layers, or layers differ in what
+            they share.
+    """
+    for choice in spec.space.choices:
+        _check(choice, choice.given(spec), spec.space.name)
+        if choice.name == "depth":  # it comes before those of the layers
+            _check_lengths(choice.stage, spec)
+
+
+def _check_lengths(number: int, spec: ChildSpec) -> None:
+    stage = spec.stages[number]
+    for name in LAYERED:
+        if (count := len(getattr(stage, f"{name}s"))) != stage.depth:
+            raise SpaceError(f"stage {number + 1}: needs {stage.depth} {name}s (one a layer), got {count}.")
+
+
+def _check(choice: Choice, values: tuple[int, ...], space: str) -> None:
+    for value in values:
+        if type(value) is not int or value not in choice.allowed:
+            option(choice.label, value, choice.allowed, f"is not in space '{space}'")
+    if len(values) > 1 and len(set(values)) > 1:
+        name = choice.name
+        raise SpaceError(
+            f"stage {choice.stage + 1}: {name}s {list(values)} differ, but space '{space}' has one {name} a stage. "
+            f"Give one number, or take a space with layer-wise {name}s."
+        )
 
 
 def serving(values: Mapping[Place, T], name: str, stage: int, layer: int) -> T:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-from bignas_zoo.architecture.choices import Choice
+from bignas_zoo.architecture.choices import Choice, Place
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import UsageError
 
@@ -43,7 +43,10 @@ def uniform_child(space: SearchSpace, key: Key, resolution: int | None = None) -
     Returns:
         The child.
     """
-    values = {choice.place: choose(choice.options, (*key, *choice.key)) for choice in space.choices}
+    values: dict[Place, int] = {}
+    for choice in space.choices:
+        if choice.acts(values):
+            values[choice.place] = choose(choice.options, (*key, *choice.key))
     if resolution is not None:
         values["resolution", -1, -1] = resolution
     return space.child(values)
@@ -91,8 +94,11 @@ def mutate(spec: ChildSpec, key: Key, rate: float = 0.1, *, unseen_resolutions: 
             return old
         return choose(choice.allowed if unseen_resolutions else choice.options, (*key, *choice.key))
 
-    old = spec.values  # a layer that is new starts from the parent's last one
-    return spec.space.child({choice.place: redraw(choice, old[choice.place]) for choice in spec.space.choices})
+    values: dict[Place, int] = {}
+    for choice in spec.space.choices:
+        if choice.acts(values):  # a layer that is new starts from the parent's last one
+            values[choice.place] = redraw(choice, spec.values[choice.place])
+    return spec.space.child(values)
 
 
 def crossover(first: ChildSpec, second: ChildSpec, key: Key, share: float = 0.5) -> ChildSpec:

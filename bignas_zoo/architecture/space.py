@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bignas_zoo.architecture.checks import MOST_DEPTH, MOST_STAGES, ascending, at_least, multiples, one_of, option
-from bignas_zoo.architecture.choices import LAYERED, Choice, Place, choices_of, serving, values_of
+from bignas_zoo.architecture.choices import LAYERED, Choice, Place, check_choices, choices_of, values_of
 from bignas_zoo.architecture.forms import ACTIVATIONS, SqueezeExcite
 from bignas_zoo.errors import SpaceError
 
@@ -181,22 +181,28 @@ class SearchSpace:
         """Build the child of one value for each choice.
 
         Args:
-            values: place of a choice to its value, for each of `choices`; those of absent layers are not read.
+            values: place of a choice to its value; those of absent layers are not read and may be left out.
 
         Raises:
             SpaceError: a choice has no value or one that is not in the space.
         """
-        if missing := [c.label for c in self.choices if c.place not in values]:
-            raise SpaceError(f"space '{self.name}': needs a value for each choice; {missing[0]} has none.")
+        try:
+            stages = tuple(self._stage(i, values) for i in range(len(self.stages)))
+            resolution, stem, head = (values[name, -1, -1] for name in ("resolution", "stem width", "head width"))
+        except KeyError as error:
+            raise SpaceError(f"space '{self.name}': no value for the choice {error}.") from None
+        return ChildSpec(self, resolution, stem, stages, head)
 
-        def stage(i: int) -> StageSpec:
-            depth = values["depth", i, -1]
-            option(f"stage {i + 1}: depth", depth, self.stages[i].depths, f"is not in space '{self.name}'")
-            layers = {f"{name}s": tuple(serving(values, name, i, j) for j in range(depth)) for name in LAYERED}
-            return StageSpec(depth, **layers)
-
-        resolution, stem, head = (values[name, -1, -1] for name in ("resolution", "stem width", "head width"))
-        return ChildSpec(self, resolution, stem, tuple(map(stage, range(len(self.stages)))), head)
+    def _stage(self, i: int, values: Mapping[Place, int]) -> StageSpec:
+        allowed, depth = self.stages[i], values["depth", i, -1]
+        option(f"stage {i + 1}: depth", depth, allowed.depths, f"is not in space '{self.name}'")
+        layers = {
+            f"{name}s": tuple([values[name, i, j] for j in range(depth)])
+            if allowed.layerwise(name)
+            else (values[name, i, -1],) * depth
+            for name in LAYERED
+        }
+        return StageSpec(depth, **layers)
 
     def _corner(self, end: int) -> ChildSpec:
         return self.child({c.place: c.options[end] for c in self.choices})
@@ -328,15 +334,10 @@ class ChildSpec:
         space = self.space
         if len(self.stages) != len(space.stages):
             raise SpaceError(f"stages: space '{space.name}' has {len(space.stages)}, got {len(self.stages)}.")
-        for i, stage in enumerate(self.stages, start=1):
-            for name in LAYERED:
-                if (count := len(getattr(stage, f"{name}s"))) != stage.depth:
-                    raise SpaceError(f"stage {i}: needs {stage.depth} {name}s (one a layer), got {count}.")
-        for choice in space.choices:
-            _check(choice, choice.given(self), space.name)
+        check_choices(self)
 
-    @property
-    def values(self) -> dict[Place, int]:
+    @functools.cached_property
+    def values(self) -> Mapping[Place, int]:
         """Place of each choice of the space to the value it has here; absent layers repeat the last one's."""
         return values_of(self)
 
@@ -386,15 +387,3 @@ def _tuples(value: Any) -> Any:
 def _layers(value: Any, depth: int) -> tuple[Any, ...]:
     """Return a stage's choice layer by layer: given so, or one for all."""
     return tuple(value) if isinstance(value, Sequence) else (value,) * depth
-
-
-def _check(choice: Choice, values: tuple[int, ...], space: str) -> None:
-    """Refuse values that are not options of a choice, and different ones of layers that share it."""
-    for value in values:
-        option(choice.label, value, choice.allowed, f"is not in space '{space}'")
-    if len(set(values)) > 1:
-        name = choice.name
-        raise SpaceError(
-            f"stage {choice.stage + 1}: {name}s {list(values)} differ, but space '{space}' has one {name} a stage. "
-            f"Give one number, or take a space with layer-wise {name}s."
-        )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise, product
 
 from bignas_zoo.architecture.blocks import Block
+from bignas_zoo.architecture.choices import Choice, Place
 from bignas_zoo.architecture.plan import plan
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.latency.interpolation import STEP, WIDEST
 from bignas_zoo.latency.keys import BlockKey
 from bignas_zoo.latency.table import DeviceTable
+
+#: Choices that go through their options together; every second width is of the first group, the others of the second.
+GROUPS = ("even width", "odd width", "resolution", "kernel", "expansion", "depth")
 
 
 @dataclass(frozen=True)
@@ -33,49 +37,47 @@ def space_blocks(space: SearchSpace, resolutions: Iterable[int] | None = None) -
     Returns:
         Keys, and a block for each.
     """
+    return _blocks(space, _options(space, resolutions or space.resolutions))
+
+
+def _options(
+    space: SearchSpace, resolutions: Iterable[int], *, ends_of_widths: bool = False
+) -> dict[Place, tuple[int, ...]]:
+    """Return what each choice takes in turn; the depth is always full."""
+
+    def of(choice: Choice) -> tuple[int, ...]:
+        if choice.name == "resolution":
+            return tuple(resolutions)
+        if choice.name == "depth":
+            return choice.options[-1:]
+        return _to_interpolate(choice.options) if ends_of_widths and _is_width(choice.place) else choice.options
+
+    return {choice.place: of(choice) for choice in space.choices}
+
+
+def _is_width(place: Place) -> bool:
+    return place[0].endswith("width")
+
+
+def _blocks(space: SearchSpace, options: Mapping[Place, tuple[int, ...]]) -> dict[BlockKey, Block]:
     blocks: dict[BlockKey, Block] = {}
-    for spec in _covering(space, tuple(resolutions or space.resolutions)):
+    for spec in _covering(space, options):
         for block in plan(spec):
             blocks.setdefault(BlockKey.of(block), block)
     return blocks
 
 
-def _covering(space: SearchSpace, resolutions: tuple[int, ...]) -> Iterator[ChildSpec]:
-    """Give children of full depth that together have every pair of neighbouring widths with every other choice."""
-    places = _width_choices(space)
-    most = [max((len(widths) for widths in places[turn::2]), default=1) for turn in (0, 1)]
-    kernels = range(max(len(stage.kernels) for stage in space.stages))
-    expansions = range(max(len(stage.expansions) for stage in space.stages))
-    for even, odd in product(range(most[0]), range(most[1])):
-        chain = [widths[(even, odd)[i % 2] % len(widths)] for i, widths in enumerate(places)]
-        for resolution, kernel, expansion in product(resolutions, kernels, expansions):
-            yield _child(space, resolution, chain, kernel, expansion)
+def _covering(space: SearchSpace, options: Mapping[Place, tuple[int, ...]]) -> Iterator[ChildSpec]:
+    """Give children that together have every pair of neighbouring widths with every other choice.
 
-
-def _width_choices(space: SearchSpace) -> list[tuple[int, ...]]:
-    """Return the allowed widths of stem, stages (or their layers, if each has its own) and head, in order."""
-    inner = [stage.widths for stage in space.stages for _ in range(_widths_of(stage))]
-    return [space.stem_widths, *inner, space.head_widths]
-
-
-def _widths_of(stage: StageSpace) -> int:
-    return stage.depths[-1] if stage.layerwise_widths else 1
-
-
-def _child(space: SearchSpace, resolution: int, widths: list[int], kernel: int, expansion: int) -> ChildSpec:
-    """Return a child of full depth from widths in the order of `_width_choices`."""
-    stem, *inner, head = widths
-    grouped: list[int | list[int]] = []
-    for stage in space.stages:
-        mine, inner = inner[: _widths_of(stage)], inner[_widths_of(stage) :]
-        grouped.append(mine if stage.layerwise_widths else mine[0])
-    return space.spec(
-        resolution=resolution,
-        widths=[stem, *grouped, head],
-        depths=[stage.depths[-1] for stage in space.stages],
-        kernels=[stage.kernels[kernel % len(stage.kernels)] for stage in space.stages],
-        expansions=[stage.expansions[expansion % len(stage.expansions)] for stage in space.stages],
-    )
+    The choices of a group go through their options in step, and each group does so for each option of the others.
+    """
+    widths = filter(_is_width, options)  # neighbours follow each other, from the stem to the head
+    groups = {place: place[0] for place in options} | {place: GROUPS[i % 2] for i, place in enumerate(widths)}
+    counts = [max(len(options[place]) for place in options if groups[place] == group) for group in GROUPS]
+    for numbers in product(*map(range, counts)):
+        number = dict(zip(GROUPS, numbers, strict=True))
+        yield space.child({place: values[number[groups[place]] % len(values)] for place, values in options.items()})
 
 
 def coverage(table: DeviceTable, keys: Iterable[BlockKey]) -> Coverage:
@@ -103,25 +105,18 @@ def thinned_blocks(space: SearchSpace, most: int) -> dict[BlockKey, Block]:
     Returns:
         Keys, and a block for each. Sizes that may be deployed unseen lie between those measured.
     """
-    sizes = sorted({*space.resolutions, *space.unseen_resolutions})
-    ends = (sizes[0], sizes[len(sizes) // 2], sizes[-1])
-    narrow = _ends_of_widths(space)
-    choices = ((space, (*space.resolutions, sizes[0], sizes[-1])), (space, ends), (narrow, ends))
+    sizes = space.all_resolutions
+    ends = dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]))
     blocks: dict[BlockKey, Block] = {}
-    for part, resolutions in choices:
-        blocks = space_blocks(part, dict.fromkeys(sorted(resolutions)))
+    for options in (
+        _options(space, sorted({*space.resolutions, sizes[0], sizes[-1]})),
+        _options(space, ends),
+        _options(space, ends, ends_of_widths=True),
+    ):
+        blocks = _blocks(space, options)
         if len(blocks) <= most:
             break
     return blocks
-
-
-def _ends_of_widths(space: SearchSpace) -> SearchSpace:
-    return replace(
-        space,
-        stem_widths=_to_interpolate(space.stem_widths),
-        head_widths=_to_interpolate(space.head_widths),
-        stages=tuple(replace(stage, widths=_to_interpolate(stage.widths)) for stage in space.stages),
-    )
 
 
 def _to_interpolate(widths: tuple[int, ...]) -> tuple[int, ...]:
