@@ -18,8 +18,8 @@ def file_info(
     *,
     macs: int,
     resolution: int,
+    license: str,
     pixels: bool = False,
-    license: str = "Apache-2.0",
 ) -> FileInfo:
     """Return what a file of a slice says of itself.
 
@@ -29,8 +29,8 @@ def file_info(
         preprocess: the input contract as JSON data.
         macs: multiply-adds of one image.
         resolution: side of the input in pixels.
+        license: of the weights.
         pixels: whether the file takes pixel values 0 to 255 and normalises them itself, so that an app must not.
-        license: SPDX name.
     """
     classes = len(class_names)
     text = (

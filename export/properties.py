@@ -37,7 +37,7 @@ def properties(
     """Make the standard properties of an ONNX file, for `to_onnx(..., properties=...)`.
 
     Args:
-        name, description, version, author, license: free text; the license as SPDX names it.
+        name, description, version, author, license: free text; the licence is that of the weights.
         class_names: one for each score, in order.
         preprocess: the family's input contract.
         resolution: side of the file's input in pixels.

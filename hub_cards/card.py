@@ -12,6 +12,7 @@ from markupsafe import Markup
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import amount
+from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.hub_cards.metadata import metadata
 
 TEMPLATES = Path(__file__).parent
@@ -61,7 +62,7 @@ def render_card(
     ]  # fmt: skip
     text: str = environment.get_template(MAIN).render(
         # Folders older than a key lack it.
-        **{"latency": None, **description, "training": _training(description)},
+        **{"latency": None, "license": UNKNOWN, "source": "", **description, "training": _training(description)},
         metadata=metadata(description, exports),
         exports=exports,
         onnx=next((entry for entry in exports if entry["file"] == "model.onnx"), None),

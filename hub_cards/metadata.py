@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bignas_zoo.files.records import UNKNOWN
+from bignas_zoo.hub_cards.licenses import hub_license
+
 #: Tag by which `bignas-zoo list --hub` finds slices.
 TAG = "bignas-zoo"
 TASK = "image-classification"
@@ -26,10 +29,12 @@ def metadata(description: Mapping[str, Any], exports: Iterable[Mapping[str, Any]
     from huggingface_hub import ModelCardData
 
     dataset = known_dataset(description)
+    license, license_name = hub_license(description.get("license") or UNKNOWN)
     formats = {"tflite", *(entry["format"] for entry in exports)}
     tags = [TAG, "bignas", "once-for-all", "litert", *sorted(formats & {"tflite", "onnx"})]
     data = ModelCardData(
-        license=str(description["license"]).lower(),
+        license=license,
+        license_name=license_name,
         library_name="keras",
         pipeline_tag=TASK,
         tags=tags,

@@ -182,7 +182,7 @@ def _figures(chosen: Slice) -> tuple[str, str, str]:
     """Return the lines under a slice's name; an accuracy that is the paper's stands in parentheses."""
     if chosen.top1 is None:
         top1 = "top-1 not measured"
-    elif chosen.statistics is None:
+    elif not chosen.has_weights:
         top1 = f"top-1 ({chosen.top1:.1f} %, the paper's)"
     else:
         top1 = f"top-1 {chosen.top1:.2f} %"
@@ -301,7 +301,7 @@ def _read_curve(family: Family) -> _Curve:
 def _recorded(family: Family, key: str) -> Path:
     """Return the path of a file that family.json records, after checking its sha256."""
     if family.folder is None:
-        raise NotFoundError(no_weights(family.name))
+        raise NotFoundError(no_weights(family))
     description = family.folder / FAMILY_FILE
     try:
         record = FileRecord.from_json(read_json(description)[key])

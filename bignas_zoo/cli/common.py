@@ -110,6 +110,15 @@ def family_option(command: Any) -> Any:
     )(command)
 
 
+def license_option(otherwise: str) -> Callable[[Any], Any]:
+    """Add ``--license``; `otherwise`: what holds without it."""
+    return click.option(
+        "--license",
+        metavar="NAME",
+        help=f"Licence of the weights, e.g. Apache-2.0 or CC-BY-NC-4.0 [default: {otherwise}].",
+    )
+
+
 def json_option(command: Any) -> Any:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
@@ -169,7 +178,7 @@ def accuracy(slice_: Slice) -> str:
     """Return the accuracy in percent, marked if it is not our own measurement."""
     if slice_.top1 is None:
         return "-"
-    return f"{slice_.top1:.2f}" if slice_.statistics else f"({slice_.top1:.1f})"
+    return f"{slice_.top1:.2f}" if slice_.has_weights else f"({slice_.top1:.1f})"
 
 
 def estimates(device: str | None, slices: Sequence[Slice]) -> tuple[list[Estimate | None], str | None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, say
+from bignas_zoo.cli.common import SliceName, family_option, json_option, license_option, print_json, say
 from bignas_zoo.cli.progress import training_progress
 from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FROZEN
 from bignas_zoo.tasks import finetune as finetuning
@@ -54,6 +54,7 @@ from bignas_zoo.tasks.finetune import DEFAULTS, FinetuneResult
 @click.option(
     "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the split, the order and the augmentation."
 )
+@license_option("that of SLICE")
 @json_option
 def finetune_command(
     name: str,
@@ -68,12 +69,14 @@ def finetune_command(
     patience: int,
     holdout: float,
     seed: int,
+    license: str | None,
     as_json: bool,
 ) -> None:
     """Train SLICE (a slice's name, a slice folder or hf://ORG/NAME) on your own classes.
 
     Its classifier is replaced, the rest is trained on, or kept with --freeze. The weights of the epoch
-    with the best held-out accuracy are exported into a slice folder like those of `get`.
+    with the best held-out accuracy are exported into a slice folder like those of `get`. The new slice is under the
+    licence of the one it is made of, unless --license says otherwise.
     """
     with training_progress() as report:
         result = finetuning.finetune(
@@ -89,6 +92,7 @@ def finetune_command(
             patience=patience,
             holdout=holdout,
             seed=seed,
+            license=license,
             say=say,
             report=report,
         )

@@ -64,7 +64,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
                 str(s.spec.resolution),
                 *([] if device is None else [bar(e) if e else "-"]),
                 accuracy(s),
-                s.top1_source if s.statistics else "(the paper's figure; no weights)",
+                s.top1_source if s.has_weights else "(the paper's figure; no weights)",
             )
             for s, e in zip(slices, predicted, strict=True)
         ],

@@ -17,6 +17,7 @@ from bignas_zoo.files.formats import PRECISIONS
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import NAME
 from bignas_zoo.zoo.family import DEFAULT_FAMILY
+from bignas_zoo.zoo.license import license_of
 
 if TYPE_CHECKING:
     from bignas_zoo.architecture.space import SearchSpace
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @click.option("--device-name", help="With --adb: the phone in words.")
 @click.option("--runtime-version", help="With --adb: the version of benchmark_model.")
 @click.option("--cores", metavar="MASK", help="With --adb: cores to run on, for taskset, e.g. f0.")
+@click.option("--license", metavar="NAME", help="Licence of the table, which is your own measuring [default: unknown].")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for the table [that of your own devices].")
 def profile_command(
     name: str,
@@ -68,6 +70,7 @@ def profile_command(
     device_name: str | None,
     runtime_version: str | None,
     cores: str | None,
+    license: str | None,
     output: Path | None,
 ) -> None:
     """Measure the latency table NAME of this machine, or of a phone, and check it on random networks.
@@ -91,6 +94,7 @@ def profile_command(
 
     if not NAME.fullmatch(name):
         raise UsageError(f"profile: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
+    license = license_of(license)
     search_space = _space(space)
     meter: AdbMeter | LocalMeter
     protocol: Protocol
@@ -118,7 +122,7 @@ def profile_command(
         table = dataclasses.replace(
             table,
             source="`bignas-zoo profile`, on the device",
-            license="Apache-2.0",
+            license=license,
             coverage=coverage_text(search_space, len(table.rows)),
             note=f"Fitted to {fit} children, half of them random, half near the smallest and the biggest. A block's "
             "time is that of the fastest round, less that of a file that computes almost nothing, and more or less by "

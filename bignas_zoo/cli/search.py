@@ -12,6 +12,7 @@ from bignas_zoo.cli.common import (
     Workers,
     device_tables_option,
     json_option,
+    license_option,
     print_json,
     print_table,
     read_tables,
@@ -66,6 +67,7 @@ from bignas_zoo.zoo.selection import RISKS
 @click.option("--output", type=click.Path(path_type=Path), help="The search's folder [default: runs/search-FAMILY].")
 @click.option("--reuse", is_flag=True, help="Take over an OUTPUT of other settings, with all it has measured.")
 @click.option("--in-place", is_flag=True, help="Replace the folder FAMILY itself once the new family is complete.")
+@license_option("that of FAMILY")
 @json_option
 def search_command(
     family: str,
@@ -84,6 +86,7 @@ def search_command(
     output: Path | None,
     reuse: bool,
     in_place: bool,
+    license: str | None,
     as_json: bool,
 ) -> None:
     """Search FAMILY (a name or folder) for better slices, and make a family of them in OUTPUT/family.
@@ -96,7 +99,7 @@ def search_command(
         result = searching.search_family(
             family, data, budgets=budgets, front=front, method=method, children=children, seed=seed, workers=workers,
             predictor=predictor, from_scratch=from_scratch, risk=risk, tables=read_tables(device_tables),
-            test_data=test_data, output=output, reuse=reuse, in_place=in_place, say=say, report=report,
+            test_data=test_data, output=output, reuse=reuse, in_place=in_place, license=license, say=say, report=report,
         )  # fmt: skip
     if as_json:
         print_json("search", result.to_json())

@@ -52,7 +52,8 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
     click.echo(f"{slice_.name}: {millions(slice_.macs)} MMACs, {millions(slice_.parameters)} M parameters, ", nl=False)
     click.echo(f"{slice_.spec.resolution} px, top-1 {accuracy(slice_)} %")
     click.echo(f"measured on: {slice_.top1_source}")
-    if slice_.statistics is None:
+    click.echo(f"licence: {slice_.license}{f'; source: {slice_.source}' if slice_.source else ''}")
+    if not slice_.has_weights:
         click.echo("weights: none published; train the space to have them")
     if estimate:
         click.echo(f"on {estimate.device}: {bar(estimate)} ms predicted; `bignas-zoo latency` has it block by block")

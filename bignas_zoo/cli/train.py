@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 
 import click
 
-from bignas_zoo.cli.common import print_json, print_table, say
+from bignas_zoo.cli.common import license_option, print_json, print_table, say
 from bignas_zoo.cli.progress import elapsed_progress, training_progress
 from bignas_zoo.tasks import load as zoo
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.registry import get_family
 
 DATA = "Folder of the recipe's images, a pattern or bucket of TFRecord files, or (train) a packed FILE.npz."
+INHERITED = "that of the family the recipe starts from, or else unknown"
 TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from --data."
 
 
@@ -30,6 +32,7 @@ TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from 
 @click.option(
     "--classes-from-folders", is_flag=True, help="Train on the classes that --data has, whatever the space's."
 )
+@license_option(INHERITED)
 @click.option("--compile-only", metavar="TOPOLOGY", help="Train nothing: compile the step for TPUs, e.g. v3:8x8.")
 @click.option("--json", "as_json", is_flag=True, help="With --compile-only: print one JSON object.")
 def train_command(
@@ -39,6 +42,7 @@ def train_command(
     output: Path | None,
     engine: str | None,
     classes_from_folders: bool,
+    license: str | None,
     compile_only: str | None,
     as_json: bool,
 ) -> None:
@@ -61,11 +65,12 @@ def train_command(
     with training_progress() as report:
         folder = zoo.train(
             recipe, data, run, test_data=test_data, engine=engine, classes_from_folders=classes_from_folders,
-            say=say, report=report,
+            license=license, say=say, report=report,
         )  # fmt: skip
     if folder is None:
         click.echo(
             f"Trained: {run}\nNext, where TensorFlow is installed: bignas-zoo family {run} {_images(data, test_data)}"
+            f"{f' --license {shlex.quote(license)}' if license else ''}"
         )
     else:
         _print_family(get_family(folder), folder)
@@ -93,12 +98,13 @@ def _compile_only(recipe: str, topology: str, as_json: bool) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help=DATA)
 @click.option("--test-data", help=TEST_DATA)
-def family_command(run: Path, data: str, test_data: str | None) -> None:
+@license_option(INHERITED)
+def family_command(run: Path, data: str, test_data: str | None, license: str | None) -> None:
     """Make a family of a finished training RUN: measure children, choose slices, store them.
 
     `train` does this by itself where TensorFlow is installed.
     """
-    folder = zoo.make_family(data, run, test_data=test_data, say=say)
+    folder = zoo.make_family(data, run, test_data=test_data, license=license, say=say)
     _print_family(get_family(folder), folder)
 
 

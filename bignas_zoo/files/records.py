@@ -9,6 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 MOST_TEXT = 4_000
+#: The licence of what nobody has told the licence of.
+UNKNOWN = "unknown"
+MOST_LICENSE = 200
 
 
 def is_inside(name: PurePosixPath) -> bool:
@@ -72,6 +75,15 @@ def name(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,95}", value):
         raise ValueError(f"{value!r} is not a name (lower-case letters, digits, '.' and '-')")
     return value
+
+
+def license_name(value: Any) -> str:
+    """Check the name of a licence: as SPDX writes it, or another line without markup; an empty one is "unknown"."""
+    # It is printed, and stands in the YAML and the Markdown of cards.
+    good = isinstance(value, str) and value.isprintable() and len(value) <= MOST_LICENSE and value == value.strip()
+    if not good or any(c in "<>[]{}|`\\" for c in value):
+        raise ValueError(f"license: {value!r:.80} is not the name of a licence")
+    return value or UNKNOWN
 
 
 def line(value: Any) -> str:

@@ -72,7 +72,8 @@ def write_family(
             "schema": SCHEMA,
             "name": recipe.name,
             "description": f"Supernet of space '{space.name}' trained on {run.images.source}.",
-            "license": "Apache-2.0",
+            "license": run.license,
+            "source": run.source,
             "space": space.to_json(),
             "class_names": list(run.images.class_names),
             "preprocess": run.preprocess.to_json(),
@@ -113,7 +114,12 @@ def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: S
     top1 = child_top1(child, member.spec.resolution, run.preprocess, run.test)
     say(f"{name}: {member.macs / 1e6:.2f} MMACs, {top1:.2f} % on {run.test.source}")
     info = file_info(
-        name, run.images.class_names, run.preprocess.to_json(), macs=member.macs, resolution=member.spec.resolution
+        name,
+        run.images.class_names,
+        run.preprocess.to_json(),
+        macs=member.macs,
+        resolution=member.spec.resolution,
+        license=run.license,
     )
     return {
         "name": name,

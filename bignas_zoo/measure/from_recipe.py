@@ -8,8 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.errors import BigNASError, NotFoundError, UsageError
 from bignas_zoo.files import store
+from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.files.say import Say
 from bignas_zoo.measure.evaluate import Evaluator
 from bignas_zoo.measure.family import write_family
@@ -28,6 +29,7 @@ from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.zoo.family import FAMILY_FILE
+from bignas_zoo.zoo.license import license_of
 
 MEASURED_FILE, NOTES_FILE, RECIPE_FILE = "measured.jsonl", "notes.txt", "recipe.json"
 CURVE_CALIBRATION = 1_000
@@ -39,6 +41,7 @@ def train_family(
     output: Path,
     *,
     test_data: str | Path | None = None,
+    license: str | None = None,
     say: Say,
     report: Callable[[Progress], None],
 ) -> Path | None:
@@ -50,6 +53,7 @@ def train_family(
     """
     # The training itself asks for more: it saves a checkpoint first.
     with stop_requests() as stop, stop.at_once():
+        license = license_of(license, _inherited_license(recipe, say))
         _check_start(recipe, data, output)
         say(f"reading images from {data}")
         dataset = open_dataset(recipe, data, test_data)
@@ -62,7 +66,7 @@ def train_family(
         elsewhere = host_index(choose_engine(recipe.engine)) or keras.backend.backend() != "tensorflow"
         if elsewhere or not len(dataset.test):
             return None  # measured and exported by one process, on TensorFlow, see `make_family`
-        return _finish(recipe, dataset, weights, output, say)
+        return _finish(recipe, dataset, weights, license, output, say)
 
 
 def _check_start(recipe: Recipe, data: str | Path, output: Path) -> None:
@@ -100,12 +104,15 @@ def _curve(recipe: Recipe, dataset: Dataset) -> Callable[[dict[str, np.ndarray]]
     return curve
 
 
-def make_family(data: str | Path, output: Path, *, test_data: str | Path | None, say: Say) -> Path:
+def make_family(
+    data: str | Path, output: Path, *, test_data: str | Path | None, license: str | None = None, say: Say
+) -> Path:
     """Make the family of a finished run.
 
     Args:
         data, test_data: see `open_dataset`.
         output: the run's folder.
+        license: of the weights; None takes that of the family they were started from, or else "unknown".
         say: told of each child measured.
 
     Returns:
@@ -117,6 +124,7 @@ def make_family(data: str | Path, output: Path, *, test_data: str | Path | None,
         LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
     """
     recipe, weights = _finished(output, say)
+    license = license_of(license, _inherited_license(recipe, say))
     say(f"reading images from {data}")
     with stop_requests() as stop, stop.at_once():
         dataset = open_dataset(recipe, data, test_data)
@@ -125,7 +133,7 @@ def make_family(data: str | Path, output: Path, *, test_data: str | Path | None,
                 f"{data}: packed training images, without the test images that a family is measured on. Name the "
                 "images they were packed of with --data."
             )
-        return _finish(recipe, dataset, weights, output, say)
+        return _finish(recipe, dataset, weights, license, output, say)
 
 
 def _finished(output: Path, say: Say) -> tuple[Recipe, dict[str, np.ndarray]]:
@@ -144,11 +152,33 @@ def _finished(output: Path, say: Say) -> tuple[Recipe, dict[str, np.ndarray]]:
     return recipe, last.weights
 
 
-def _finish(recipe: Recipe, dataset: Dataset, weights: Mapping[str, np.ndarray], output: Path, say: Say) -> Path:
+def _inherited_license(recipe: Recipe, say: Say) -> str:
+    """Return the licence of the family whose weights a run starts from; "unknown" without any."""
+    if not recipe.start_from:
+        return UNKNOWN
+    try:
+        return starting_family(recipe).license
+    except BigNASError as error:  # of no importance to a run that is past its start
+        say(f"the licence of the weights that the training started from cannot be read: {error}")
+        return UNKNOWN
+
+
+def _source(recipe: Recipe) -> str:
+    """Return where the weights of a run come from, in words."""
+    start = f", from the weights of {recipe.start_from}" if recipe.start_from else ""
+    return f"trained by `bignas-zoo train`, recipe {recipe.name}{start}"
+
+
+def _finish(
+    recipe: Recipe, dataset: Dataset, weights: Mapping[str, np.ndarray], license: str, output: Path, say: Say
+) -> Path:
     """Measure children of trained weights, and write the family into the run's folder."""
     shipped = {name: value.astype(np.float16) for name, value in weights.items()}
     metrics = (output / METRICS).read_bytes()
     notes = (output / NOTES_FILE).read_text("utf-8").strip() if (output / NOTES_FILE).is_file() else ""
-    run = Trained(recipe, shipped, dataset.calibration, dataset.images, dataset.holdout, dataset.test, metrics, notes)
+    run = Trained(
+        recipe, shipped, dataset.calibration, dataset.images, dataset.holdout, dataset.test, metrics, notes,
+        license, _source(recipe),
+    )  # fmt: skip
     with hold(output, say):
         return write_family(run, measure_front(run, output / MEASURED_FILE, say), output / "family", say)

@@ -39,7 +39,7 @@ def reopen(
         LocalIOError, IntegrityError: images cannot be read or are damaged.
     """
     if family.folder is None:
-        raise NotFoundError(no_weights(family.name))
+        raise NotFoundError(no_weights(family))
     training = family.training
     recipe = parse_recipe(json.dumps(training.get("recipe")), f"recipe of family '{family.name}'")
     if recipe.search_space != family.space:
@@ -70,4 +70,6 @@ def reopen(
         dataset.test,
         metrics.read_bytes() if metrics.is_file() else b"",
         str(training.get("notes", "")),
+        family.license,
+        family.source,
     )

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.measure.evaluate import BATCH
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, set_weights
@@ -30,6 +31,7 @@ class Trained:
         holdout, test: the other splits.
         metrics: the run's ``metrics.jsonl``.
         notes: what else there is to say about the run, from its ``notes.txt``.
+        license, source: of the weights, see `zoo.family.Family`.
     """
 
     recipe: Recipe
@@ -40,6 +42,8 @@ class Trained:
     test: LabelledImages
     metrics: bytes
     notes: str = ""
+    license: str = UNKNOWN
+    source: str = ""
 
     @property
     def preprocess(self) -> Preprocess:

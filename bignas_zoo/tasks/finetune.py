@@ -18,6 +18,7 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import NotFoundError
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import machine
+from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
 from bignas_zoo.tasks import load as zoo
@@ -25,6 +26,7 @@ from bignas_zoo.tasks import slice_files, slices
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import Family, no_weights
+from bignas_zoo.zoo.license import license_of
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, WEIGHTS
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ class Parent:
     preprocess: Mapping[str, Any]
     supernet_sha256: str | None
     weights: Mapping[str, str]
+    license: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def finetune(
     patience: int = DEFAULTS.patience,
     holdout: float = DEFAULTS.holdout,
     seed: int = DEFAULTS.seed,
+    license: str | None = None,
     say: Say = silent,
     report: Callable[[Any], None] = lambda progress: None,
 ) -> FinetuneResult:
@@ -144,6 +149,7 @@ def finetune(
         patience: stop after so many epochs without a higher held-out accuracy.
         holdout: part of each class held out where the folder has no ``val``.
         seed: of the split, the order and the augmentation.
+        license: of the new slice; None takes that of the slice it is made of.
         say: told what is going on, a sentence at a time.
         report: told a `bignas_zoo.recipes.finetune.Progress` after each step.
 
@@ -162,6 +168,7 @@ def finetune(
     settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed)
     folder = Path(os.path.abspath(data))
     parent = _parent(zoo.from_hub(name), family)
+    parent = dataclasses.replace(parent, license=license_of(license, parent.license))
     new_name = _slice_name(parent.name, folder.name)
     target = Path(output) if output is not None else Path(new_name)
     store.check_free(target, force=force)  # before the long work, not after it
@@ -208,10 +215,12 @@ def _parent(name: str | Path, family: str | Path | None) -> Parent:
             preprocess=description["preprocess"],
             supernet_sha256=dict(description.get("provenance") or {}).get("supernet_sha256"),
             weights={WEIGHTS: description["files"][WEIGHTS]["sha256"]},
+            license=description.get("license") or UNKNOWN,
+            source=description.get("source", ""),
         )
     home, chosen = slices.find_slice(str(name), family)
     if home.weights is None or chosen.statistics is None:
-        raise NotFoundError(no_weights(chosen.name))
+        raise NotFoundError(no_weights(chosen))
     return Parent(
         name=chosen.name,
         family=home.name,
@@ -220,6 +229,8 @@ def _parent(name: str | Path, family: str | Path | None) -> Parent:
         preprocess=home.preprocess,
         supernet_sha256=home.weights.sha256,
         weights={record.name: record.sha256 for record in (home.weights, chosen.statistics)},
+        license=chosen.license,
+        source=chosen.source,
     )
 
 
@@ -276,6 +287,9 @@ def _measured(
         top1_images=len(judged),
         top1_source=judged.source + ("" if images.test is not None else CHOSEN_ON_THESE),
         holdout_top1=outcome.after,
+        license=parent.license,
+        source=parent.source,
+        preprocess=parent.preprocess,
     )
 
 

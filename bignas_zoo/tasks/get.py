@@ -217,8 +217,8 @@ def _choose(
         home = slices.get_family(family or DEFAULT_FAMILY)
         return home, Slice.of(selection.pick(home, limits, predictor))
     home, chosen = slices.find_slice(name, family)
-    if chosen.statistics is None:
-        raise NotFoundError(no_weights(chosen.name))
+    if not chosen.has_weights:
+        raise NotFoundError(no_weights(chosen))
     if limits:
         selection.check_fits(chosen, limits, predictor)
     return home, chosen

@@ -40,7 +40,7 @@ def cut(family: Family, chosen: Slice) -> keras.Model:
     from bignas_zoo.models.slicing import slice_weights
 
     if chosen.statistics is None:
-        raise NotFoundError(no_weights(chosen.name))
+        raise NotFoundError(no_weights(chosen))
     supernet = supernet_weights(family)
     statistics = _read_checked(family, chosen.statistics)
     child = build_child(chosen.spec)
@@ -56,7 +56,7 @@ def supernet_weights(family: Family) -> dict[str, np.ndarray]:
         IntegrityError: the file is missing or damaged.
     """
     if family.weights is None:
-        raise NotFoundError(no_weights(family.name))
+        raise NotFoundError(no_weights(family))
     return _read_checked(family, family.weights)
 
 
@@ -69,7 +69,7 @@ def check_files(family: Family, chosen: Slice) -> None:
     """
     for record in (family.weights, chosen.statistics):
         if record is None:
-            raise NotFoundError(no_weights(chosen.name))
+            raise NotFoundError(no_weights(chosen))
         _verified_path(family, record)
 
 
@@ -225,8 +225,8 @@ def evaluate(
     else:
         home, chosen = slices.find_slice(str(name), family)
         title, contract, names, spec = chosen.name, home.preprocess, home.class_names, chosen.spec
-        if chosen.statistics is None:
-            raise NotFoundError(no_weights(chosen.name))
+        if not chosen.has_weights:
+            raise NotFoundError(no_weights(chosen))
         child = cut(home, chosen)
     preprocess = Preprocess.from_json(contract)
     images = read_labelled(Path(data), None, preprocess.crop_size, names)
@@ -250,6 +250,7 @@ def train(
     test_data: str | Path | None = None,
     engine: str | None = None,
     classes_from_folders: bool = False,
+    license: str | None = None,
     say: Say = silent,
     report: Callable[[Any], None] = lambda progress: None,
 ) -> Path | None:
@@ -264,6 +265,8 @@ def train(
         engine: "tensorflow", "jax" or "auto"; None takes the recipe's. Keras runs on one of them in a
             process, so another than the one in use is refused.
         classes_from_folders: train on the classes that `data` has, whatever the recipe's space says.
+        license: of the family's weights, e.g. ``"CC-BY-4.0"``; None takes that of the family whose weights the recipe
+            starts from, or else "unknown".
         say: told what is going on, a sentence at a time.
         report: told a `bignas_zoo.recipes.train.Progress` after each step.
 
@@ -299,11 +302,13 @@ def train(
         settings = dataclasses.replace(settings, classes=classes)
     from bignas_zoo.measure.from_recipe import train_family
 
-    folder = train_family(settings, data, Path(output), test_data=test_data, say=say, report=report)
-    return folder or _family_elsewhere(data, Path(output), test_data, say)
+    folder = train_family(settings, data, Path(output), test_data=test_data, license=license, say=say, report=report)
+    return folder or _family_elsewhere(data, Path(output), test_data, license, say)
 
 
-def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | None, say: Say) -> Path | None:
+def _family_elsewhere(
+    data: str | Path, output: Path, test_data: str | Path | None, license: str | None, say: Say
+) -> Path | None:
     """Make the family of a run trained on JAX in a process of its own, on TensorFlow, if that is installed."""
     import importlib.util
     import subprocess
@@ -315,6 +320,7 @@ def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | No
         return None
     say("trained; the children are measured on TensorFlow")
     command = [sys.executable, "-m", "bignas_zoo.cli.main", "family", str(output), "--data", str(data)]
+    command += ["--license", license] if license else []
     done = subprocess.run(
         [*command, *(["--test-data", str(test_data)] if test_data else [])], stdout=subprocess.DEVNULL, check=False
     )
@@ -326,13 +332,19 @@ def _family_elsewhere(data: str | Path, output: Path, test_data: str | Path | No
 
 
 def make_family(
-    data: str | Path, output: str | Path, *, test_data: str | Path | None = None, say: Say = silent
+    data: str | Path,
+    output: str | Path,
+    *,
+    test_data: str | Path | None = None,
+    license: str | None = None,
+    say: Say = silent,
 ) -> Path:
     """Make the family of a finished training run: measure children, choose slices, store them.
 
     Args:
         data, test_data: the run's images, see `train`.
         output: the run's folder.
+        license: of the family's weights, see `train`.
         say: told what is going on, a sentence at a time.
 
     Returns:
@@ -344,7 +356,7 @@ def make_family(
     """
     from bignas_zoo.measure.from_recipe import make_family as make
 
-    return make(data, Path(output), test_data=test_data, say=say)
+    return make(data, Path(output), test_data=test_data, license=license, say=say)
 
 
 def compile_only(

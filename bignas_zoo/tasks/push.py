@@ -87,7 +87,7 @@ def push_family(
     """
     home = slices.get_family(family)
     if home.weights is None:
-        raise NotFoundError(no_weights(home.name))
+        raise NotFoundError(no_weights(home))
     check_owner(owner)
     targets: list[tuple[str | Path, str]] = [(s.name, check_repo(f"{owner}/{s.name}")) for s in home.slices]
     return push_all(targets, private, revision, family, token, sign, agree, say)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from bignas_zoo.tasks.load import supernet_weights
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry
 from bignas_zoo.zoo.family import Family, check_family, load_family
+from bignas_zoo.zoo.license import license_of
 from bignas_zoo.zoo.selection import Predictor
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def search_family(
     output: str | Path | None = None,
     reuse: bool = False,
     in_place: bool = False,
+    license: str | None = None,
     say: Say = silent,
     report: Report = _quiet,
 ) -> SearchResult:
@@ -116,6 +118,7 @@ def search_family(
         output: the search's folder [default: ``runs/search-FAMILY``]; the new family is ``family`` inside.
         reuse: take over a folder that holds a search with other settings; what it has measured is not measured again.
         in_place: replace the folder `family` itself once the new one is complete.
+        license: of the new family; None takes that of `family`, whose weights it has.
         say: told what is going on, a sentence at a time.
         report: told of each child.
 
@@ -137,7 +140,9 @@ def search_family(
     if in_place and (home.folder is None or home.folder.resolve().is_relative_to(registry.SHIPPED.resolve())):
         raise UsageError(f"--in-place: '{home.name}' is part of the installation. Choose an --output instead.")
     folder = Path(output) if output is not None else Path("runs") / f"search-{home.name}"
-    work = _Work(home, supernet_weights(home), _devices(limits, axes, risk, tables), data, test_data, say, report)
+    license = license_of(license, home.license)
+    devices = _devices(limits, axes, risk, tables)
+    work = _Work(home, supernet_weights(home), devices, data, test_data, say, report, license)
     from bignas_zoo.runtime.workers import default_workers
     from bignas_zoo.search.settings import Settings
 
@@ -179,7 +184,7 @@ def search_for(
     limits, axes = (_budget(budget),), ("macs", "top1")
     home = slices.get_family(family)
     devices = _devices(limits, axes, risk, tables)
-    work = _Work(home, supernet_weights(home), devices, data, test_data, say, report)
+    work = _Work(home, supernet_weights(home), devices, data, test_data, say, report, home.license)
     from bignas_zoo.runtime.workers import default_workers
     from bignas_zoo.search.settings import Settings
 
@@ -213,6 +218,7 @@ class _Work:
     test_data: str | Path | None
     say: Say
     report: Report
+    license: str
 
 
 def _identity(work: _Work, budget: Budget, children: int, seed: int) -> str:
@@ -244,7 +250,7 @@ def _search(
     with _refused_leaves_nothing(folder, new), hold(folder, say), stop_requests() as stop, stop.at_once():
         claim(folder, settings, reuse=reuse)
         say(f"reading images from {work.data}")
-        run = reopen(home, work.weights, work.data, work.test_data, say)
+        run = replace(reopen(home, work.weights, work.data, work.test_data, say), license=work.license)
         outcome = find_children(run, home, settings, costs, folder, say=say, report=work.report)
         only = {_name(home, m): m for m in outcome.best.values()} if only_best else None
         if only is None or outcome.record["measured_now"] or not _is_there(target, only):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import versions
+from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import CARD, LABELS, SCHEMA, SLICE_FILE, TFLITE, WEIGHTS, check_files, describe
@@ -90,7 +91,6 @@ def content(
         "training": dict(family.training),
         "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
         "versions": versions(),
-        "license": "Apache-2.0",
         "files": dict(files),
     }
 
@@ -120,7 +120,8 @@ def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileIn
     """Return what an exported file says of itself, from the content of slice.json.
 
     Args:
-        description: needs name, class_names, preprocess, macs and resolution.
+        description: needs name, class_names, preprocess, macs and resolution; folders older than the key lack the
+            license.
         pixels: whether the file normalises pixel values itself.
     """
     from bignas_zoo.export import describe
@@ -128,4 +129,5 @@ def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileIn
     return describe.file_info(
         description["name"], description["class_names"], description["preprocess"],
         macs=description["macs"], resolution=description["resolution"], pixels=pixels,
+        license=description.get("license") or UNKNOWN,
     )  # fmt: skip

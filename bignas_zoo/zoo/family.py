@@ -10,9 +10,9 @@ from typing import Any
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError, NotFoundError, nearest, reason
 from bignas_zoo.files import records
-from bignas_zoo.files.records import FileRecord
+from bignas_zoo.files.records import UNKNOWN, FileRecord
 from bignas_zoo.files.store import SEAL, check_seal, read_json, verify
-from bignas_zoo.zoo.slice import Slice, read_slice
+from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 
 SCHEMA = "bignas-zoo/family/2"
 #: The same without a digest of its content; families made before it are read still.
@@ -20,6 +20,8 @@ UNSEALED = "bignas-zoo/family/1"
 FAMILY_FILE = "family.json"
 #: The family that is meant where none is named.
 DEFAULT_FAMILY = "bignas-cifar10"
+#: The family of the paper's four models.
+PAPER_FAMILY = "bignas-imagenet"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Family:
         folder: where its files are; None without weights.
         weights: the supernet's file; None without weights.
         training: how it was made: recipe, data, machine, versions, command.
+        license: of its weights, as SPDX names it or in other words; "unknown" if nobody has told.
+        source: where its weights come from, in words; may be empty.
     """
 
     name: str
@@ -47,11 +51,18 @@ class Family:
     folder: Path | None = None
     weights: FileRecord | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    license: str = UNKNOWN
+    source: str = ""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are shared weights to cut children of."""
+        return self.weights is not None
 
     def path(self, record: FileRecord) -> Path:
         """Return the full path of one of the family's files."""
         if self.folder is None:
-            raise NotFoundError(no_weights(self.name))
+            raise NotFoundError(no_weights(self))
         return self.folder / record.name
 
     def find(self, name: str) -> Slice:
@@ -80,21 +91,24 @@ def load_family(folder: Path) -> Family:
         if data["schema"] not in (SCHEMA, UNSEALED):
             raise ValueError(f"schema is {data['schema']!r}, this version reads {SCHEMA!r}")
         space = SearchSpace.from_json(data["space"])
-        slices = tuple(read_slice(entry, data["name"], space) for entry in data["slices"])
-        found = Family(
-            name=records.name(data["name"]),
+        facts = Facts.from_json(data, records.name(data["name"]))
+        slices = tuple(read_slice(entry, facts, space) for entry in data["slices"])
+        family = Family(
+            name=facts.family,
             description=records.line(data["description"]),
             space=space,
             class_names=records.class_names(data["class_names"], space.classes),
-            preprocess=records.contract(data["preprocess"]),
+            preprocess=facts.preprocess,
             slices=tuple(sorted(slices, key=lambda s: s.macs)),
             folder=folder,
             weights=FileRecord.from_json(data["weights"]),
             training=records.described(data["training"]),
+            license=facts.license,
+            source=facts.source,
         )
         if data["schema"] == SCHEMA or SEAL in data:
             check_seal(data)
-        return found
+        return family
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{path}: not a valid family description ({reason(error)}). "
@@ -115,10 +129,12 @@ def check_family(folder: Path) -> Family:
     return family
 
 
-def no_weights(name: str) -> str:
+def no_weights(subject: Family | Slice) -> str:
     """Return the message for a slice or family without weights."""
+    family = subject.family if isinstance(subject, Slice) else subject.name
+    why = "its weights were never published" if family == PAPER_FAMILY else "it has no weights here"
     return (
-        f"'{name}': its weights were never published, so there is nothing to cut. "
+        f"'{subject.name}': {why}, so there is nothing to cut. "
         "Train the space with your own recipe (`bignas-zoo train`, see the README), "
         f"or take a family that has weights, e.g. --family {DEFAULT_FAMILY}."
     )

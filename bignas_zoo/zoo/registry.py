@@ -12,16 +12,16 @@ from pathlib import Path
 
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
 from bignas_zoo.errors import NotFoundError, nearest
-from bignas_zoo.zoo.family import FAMILY_FILE, Family, load_family
+from bignas_zoo.zoo.family import FAMILY_FILE, PAPER_FAMILY, Family, load_family
 from bignas_zoo.zoo.slice import Slice
 
 SHIPPED = Path(__file__).parents[1] / "data" / "families"
-PAPER_FAMILY = "bignas-imagenet"
 
 
 @functools.cache
 def paper_family() -> Family:
     """Return the paper's four models: MACs, parameters and printed accuracies, no weights."""
+    source = "the BigNAS paper (arXiv 2003.11142); its weights were never published"
     slices = tuple(
         Slice(
             name=name,
@@ -30,11 +30,12 @@ def paper_family() -> Family:
             top1=PAPER_TOP1[name],
             top1_images=None,
             top1_source="the paper's figure on ImageNet (BigNAS, arXiv 2003.11142), not measured here",
+            source=source,
         )
         for name, spec in PAPER_MODELS.items()
     )
     description = "The four models of the BigNAS paper; Google never published their weights."
-    return Family(PAPER_FAMILY, description, BIGNAS, (), {}, slices)
+    return Family(PAPER_FAMILY, description, BIGNAS, (), {}, slices, source=source)
 
 
 def families() -> tuple[Family, ...]:

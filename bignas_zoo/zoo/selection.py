@@ -104,9 +104,9 @@ def pick(family: Family, budget: Budget, predictor: Predictor | None = None) -> 
             every slice.
     """
     predictor = predictor or Predictor.of(budget)
-    candidates = [s for s in family.slices if s.statistics is not None]
+    candidates = [s for s in family.slices if s.has_weights]
     if not candidates:
-        raise NotFoundError(no_weights(family.name))
+        raise NotFoundError(no_weights(family))
     figures = {s.name: predictor.figures(s) for s in candidates}
     for device in budget.devices:
         if all(f[f"latency_ms@{device}"] is None for f in figures.values()):

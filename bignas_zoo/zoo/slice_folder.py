@@ -7,7 +7,6 @@ describes the slice and holds the sha256 of the other four, and a digest of its 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError, reason
 from bignas_zoo.files import records, store
-from bignas_zoo.files.records import class_names, contract, is_inside, line, printable
-from bignas_zoo.zoo.slice import Slice, read_slice
+from bignas_zoo.files.records import class_names, is_inside, line, printable
+from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 
 SCHEMA = "bignas-zoo/slice/2"
 SLICE_FILE, EXPORTS_FILE, EXPORTS_SCHEMA = "slice.json", "exports.json", "bignas-zoo/exports/2"
@@ -42,13 +41,13 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         space = SearchSpace.from_json(description["space"])
         listed = _listed(description)
         class_names(description["class_names"], space.classes)
-        contract(description["preprocess"])
+        facts = Facts.from_json(description, _family(description.get("family", "")))
         _check_printed(description)
         if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
             raise ValueError(f"files are {sorted(listed)}")
         entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description["child"]}
         entry["statistics"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
-        chosen = read_slice(entry, _family(description.get("family", "")), space)
+        chosen = read_slice(entry, facts, space)
         _check_figures(description, chosen)
         printable(description)
         store.check_seal(description)
@@ -130,8 +129,6 @@ def _check_figures(description: Mapping[str, Any], chosen: Slice) -> None:
 
 def _check_printed(description: Mapping[str, Any]) -> None:
     """Check what `get` prints of a description; raises KeyError, TypeError or ValueError."""
-    if not LICENSE.fullmatch(description.get("license", "")):
-        raise ValueError(f"license: {description['license']!r:.80} is not the name of a licence")
     parity = description["parity"]
     line(parity["inputs"])
     figures = [parity["max_abs"], parity["images"]]
@@ -145,8 +142,6 @@ def _check_printed(description: Mapping[str, Any]) -> None:
         raise ValueError("parity or latency holds what is no number")
 
 
-#: An SPDX expression.
-LICENSE = re.compile(r"[A-Za-z0-9.+() -]{0,100}")
 #: A reader does not need the accuracy.
 UNMEASURED = {"top1": None, "top1_images": None, "top1_source": "not measured", "holdout_top1": None}
 REMAKE = "Make the folder again with the command that made it, `bignas-zoo get` or `bignas-zoo finetune`."
