@@ -56,7 +56,7 @@ def write_noise(folder: Path) -> Path:
     noise = random.Random(0)
     record = FileRecord("bn/tiny-s.safetensors", 1, "0" * 64)
     slices = tuple(
-        Slice(name, "tiny", spec, top1, 30, "noise (30 images)", 20.0, 1, record)
+        Slice(name, "tiny", spec, top1, 30, "noise (30 images)", 20.0, 1, record, license="MIT")
         for name, spec, top1 in (("tiny-s", TINY.smallest, 25.0), ("tiny-xl", TINY.biggest, 50.0))
     )
     contract = {"crop_size": 20, "mean": [128.0] * 3, "std": [64.0] * 3, "channels": "RGB", "resize": "bicubic"}

@@ -152,7 +152,7 @@ def test_the_hub_reads_the_metadata(slice_folder: Path) -> None:
     from huggingface_hub import ModelCard
 
     card = ModelCard((slice_folder / "README.md").read_text("utf-8"))
-    assert card.data.license == "apache-2.0"
+    assert card.data.license == "mit"
     assert card.data.eval_results[0].metric_value == 25.0
     assert card.data.datasets is None  # noise is no data set of the Hub
 
