@@ -72,11 +72,7 @@ class _Group(click.Group):
         debug = "--debug" in sys.argv[1:]
         if sys.stdout is None:  # closed by whoever started us
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        with contextlib.suppress(ValueError):  # only the main thread may
-            signal.signal(signal.SIGTERM, terminate)  # an exception, so that temporary files are removed
-            if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, INTERRUPT):
-                INTERRUPT.came = INTERRUPT.resumable = False
-                signal.signal(signal.SIGINT, INTERRUPT)
+        _listen()
         try:
             super().main(*args, **kwargs)
             sys.stdout.flush()
@@ -89,31 +85,42 @@ class _Group(click.Group):
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
-        except BigNASError as error:
-            _fail(str(error), error.exit_code, debug)
-        except (KeyboardInterrupt, click.Abort) as error:  # click makes the first one into the second
-            _fail(str(error.__cause__ or error) or INTERRUPT.said("interrupted."), INTERRUPTED, debug)
         except BrokenPipeError:
             # The reader went away (`| head`): that is its right. Keep Python from complaining at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            _fail(
-                f"{where}{error.strerror or error}. Free space or choose another place.", LocalIOError.exit_code, debug
-            )
-        except MemoryError as error:
-            why = f" ({error})" if str(error) else ""
-            _fail(
-                f"not enough memory{why}. Lower batch_size or crop_size, or give less data.",
-                LocalIOError.exit_code,
-                debug,
-            )
-        except UnicodeEncodeError as error:
-            _fail(f"a name is not UTF-8 text: {error.object!r}. Rename the file, or choose another name.", 2, debug)
-        except Exception as error:  # noqa: BLE001  a bug: say so without a wall of text
-            _fail(f"internal error, {type(error).__name__}: {error}. Run with --debug to see where.", 1, debug)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  a bug as well: without a wall of text
+            _fail(*_explained(error), debug)
         sys.exit(0)
+
+
+def _listen() -> None:
+    """Make SIGTERM an exception, so that temporary files are removed, and Ctrl-C one that no library can lose."""
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGTERM, terminate)
+        if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, INTERRUPT):
+            INTERRUPT.came = INTERRUPT.resumable = False
+            signal.signal(signal.SIGINT, INTERRUPT)
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """Return an error in a sentence, with its exit code."""
+    match error:
+        case BigNASError():
+            return str(error), error.exit_code
+        case KeyboardInterrupt() | click.Abort():  # click makes the first one into the second
+            return str(error.__cause__ or error) or INTERRUPT.said("interrupted."), INTERRUPTED
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            text = f"{where}{error.strerror or error}. Free space or choose another place."
+            return text, LocalIOError.exit_code
+        case MemoryError():
+            why = f" ({error})" if str(error) else ""
+            text = f"not enough memory{why}. Lower batch_size or crop_size, or give less data."
+            return text, LocalIOError.exit_code
+        case UnicodeEncodeError():
+            return f"a name is not UTF-8 text: {error.object!r}. Rename the file, or choose another name.", 2
+    return f"internal error, {type(error).__name__}: {error}. Run with --debug to see where.", 1
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
