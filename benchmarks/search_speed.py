@@ -171,7 +171,7 @@ def family_task(options: argparse.Namespace) -> Task:
     from bignas_zoo.architecture.sampling import uniform_child
     from bignas_zoo.files.say import silent
     from bignas_zoo.measure.reopening import reopen
-    from bignas_zoo.tasks.load import supernet_weights
+    from bignas_zoo.tasks.cutting import supernet_weights
 
     count, calibration = map(int, options.sizes[0].split(":"))
     home = bz.get_family(FAMILY)

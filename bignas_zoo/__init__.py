@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from bignas_zoo.export.onnx import to_onnx
     from bignas_zoo.export.tflite import to_tflite
     from bignas_zoo.files.formats import Export
+    from bignas_zoo.tasks.calibrate import slice_and_calibrate
+    from bignas_zoo.tasks.evaluate import evaluate
     from bignas_zoo.tasks.export import export_slice
     from bignas_zoo.tasks.finetune import finetune
     from bignas_zoo.tasks.get import get
-    from bignas_zoo.tasks.load import evaluate, load, slice_and_calibrate, train
+    from bignas_zoo.tasks.load import load
     from bignas_zoo.tasks.push import push, push_family
     from bignas_zoo.tasks.search import search_family, search_for
     from bignas_zoo.tasks.slices import Slice, get_family, list_slices
+    from bignas_zoo.tasks.train import train
     from bignas_zoo.tasks.verify import verify
     from bignas_zoo.zoo.family import Family
 
@@ -68,7 +71,7 @@ _HOMES = {
     "Family": "bignas_zoo.zoo.family",
     "SearchSpace": "bignas_zoo.architecture.space",
     "Slice": "bignas_zoo.tasks.slices",
-    "evaluate": "bignas_zoo.tasks.load",
+    "evaluate": "bignas_zoo.tasks.evaluate",
     "export_slice": "bignas_zoo.tasks.export",
     "finetune": "bignas_zoo.tasks.finetune",
     "get": "bignas_zoo.tasks.get",
@@ -82,10 +85,10 @@ _HOMES = {
     "push_family": "bignas_zoo.tasks.push",
     "search_family": "bignas_zoo.tasks.search",
     "search_for": "bignas_zoo.tasks.search",
-    "slice_and_calibrate": "bignas_zoo.tasks.load",
+    "slice_and_calibrate": "bignas_zoo.tasks.calibrate",
     "to_onnx": "bignas_zoo.export.onnx",
     "to_tflite": "bignas_zoo.export.tflite",
-    "train": "bignas_zoo.tasks.load",
+    "train": "bignas_zoo.tasks.train",
     "verify": "bignas_zoo.tasks.verify",
 }
 

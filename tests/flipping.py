@@ -13,7 +13,7 @@ from bignas_zoo.errors import BigNASError
 from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
 from bignas_zoo.tasks import export as exporting
-from bignas_zoo.tasks import get as delivery
+from bignas_zoo.tasks import slice_cache
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import load_family
 
@@ -58,7 +58,7 @@ def of_hub_entry(entry: Path) -> Target:
 
 def of_cache_entry(entry: Path) -> Target:
     """Return an entry of the cache of `get`."""
-    return Target(entry, lambda: delivery.check_entry(entry), ("manifest.json",))
+    return Target(entry, lambda: slice_cache.check_entry(entry), ("manifest.json",))
 
 
 def of_family(folder: Path) -> Target:

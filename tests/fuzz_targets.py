@@ -107,7 +107,7 @@ def signature(place: Path) -> Target:
 
 def listing(place: Path) -> Target:
     from bignas_zoo.errors import NetworkError
-    from bignas_zoo.tasks.hub import _listed
+    from bignas_zoo.tasks.listing import _listed
 
     facts = {"name": "s", "family": "f", "macs": 5, "parameters": 6, "bytes": 7, "resolution": 32, "top1": 80.5}
     seed = {"id": "zoo/a", "sha": "0" * 40, "modified": "2026-01-01", "private": False, "card": {"bignas_zoo": facts}}

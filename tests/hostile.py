@@ -92,7 +92,7 @@ def read_family(folder: Path) -> object:
 
 
 def read_slice(folder: Path) -> object:
-    from bignas_zoo.tasks.load import find
+    from bignas_zoo.tasks.slices import find
 
     return find(folder)
 

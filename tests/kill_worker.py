@@ -91,10 +91,11 @@ class HalfWay:
 def get(place: Path, out: str = "out") -> None:
     """Choose a shipped slice, make it (here: copy it), put it into the cache, write it over an older folder."""
     from bignas_zoo.tasks import get as delivery
+    from bignas_zoo.tasks import slice_cache
 
-    delivery.cut = lambda *_: None  # type: ignore[assignment]
+    slice_cache.cut = lambda *_: None  # type: ignore[assignment]
     made = lambda folder, *_: [copy(p, folder / p.name) for p in (place / "made").iterdir()]
-    delivery.slice_files = SimpleNamespace(**{**vars(delivery.slice_files), "write": made})  # type: ignore[assignment]
+    slice_cache.slice_files = SimpleNamespace(**{**vars(slice_cache.slice_files), "write": made})  # type: ignore[assignment]
     delivery.get("bignas-cifar10-s", output=place / out, force=True)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from bignas_zoo.files import store
 from bignas_zoo.files.leftovers import TEMPORARY
-from bignas_zoo.tasks import get as delivery
+from bignas_zoo.tasks import slice_cache
 from bignas_zoo.zoo import registry, slice_folder
 
 WORKER = Path(__file__).with_name("kill_worker.py")
@@ -168,7 +168,7 @@ def get_scene(home: Path, source: Path) -> Scene:
     shutil.copytree(source, out)
     (out / "model.tflite").write_bytes(b"older")
     family = registry.get_family("bignas-cifar10")
-    key = delivery._cache_key(family, family.find("s"))
+    key = slice_cache.cache_key(family, family.find("s"))
     entry = template / "cache" / "slices" / key
     shutil.copytree(source, entry)
     return Scene("get", template, ("out", f"cache/slices/{key}"))

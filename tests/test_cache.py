@@ -21,8 +21,7 @@ from bignas_zoo.cli.main import main
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.pushing import Bundle
-from bignas_zoo.tasks import cache
-from bignas_zoo.tasks.get import _fill_cache
+from bignas_zoo.tasks import cache, slice_cache
 
 DAY = 86_400
 KEY = "0123456789abcdef" * 2
@@ -38,7 +37,7 @@ def cli(*arguments: str, code: int = 0) -> Result:
 def fill(slice_folder: Path, key: str = KEY) -> Path:
     """Put a slice into the cache as `get` does."""
     entry = store.cache_root() / "slices" / key
-    _fill_cache(entry, slice_folder, {p.name: store.record(p) for p in slice_folder.iterdir()})
+    slice_cache.fill(entry, slice_folder, {p.name: store.record(p) for p in slice_folder.iterdir()})
     return entry
 
 

@@ -19,8 +19,7 @@ from bignas_zoo.cli.main import main
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.pushing import Bundle
-from bignas_zoo.tasks import cache
-from bignas_zoo.tasks import get as delivery
+from bignas_zoo.tasks import cache, slice_cache
 from bignas_zoo.zoo import registry
 
 TESTS = Path(__file__).parent
@@ -30,7 +29,7 @@ PROCESSES = 8
 WORK = """
 import sys, time
 from pathlib import Path
-import kill_worker, bignas_zoo.tasks.get, bignas_zoo.tasks.hub, bignas_zoo as bz
+import kill_worker, bignas_zoo.tasks.get, bignas_zoo.hub.fetching, bignas_zoo as bz
 place, number = Path(sys.argv[2]), sys.argv[3]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -108,8 +107,8 @@ def test_eight_processes_get_one_slice(slice_folder: Path, tmp_path: Path, damag
 def entry(slice_folder: Path) -> Path:
     """Put a slice folder into the cache under the name of a shipped slice."""
     family = registry.get_family("bignas-cifar10")
-    place = store.cache_root() / "slices" / delivery._cache_key(family, family.find("s"))
-    delivery._fill_cache(place, slice_folder, {p.name: store.record(p) for p in slice_folder.iterdir()})
+    place = store.cache_root() / "slices" / slice_cache.cache_key(family, family.find("s"))
+    slice_cache.fill(place, slice_folder, {p.name: store.record(p) for p in slice_folder.iterdir()})
     return place
 
 
@@ -178,13 +177,13 @@ def test_a_full_cache_does_not_keep_get_from_its_work(
 ) -> None:
     disk.mount("size=64k")
     monkeypatch.setenv("BIGNAS_ZOO_CACHE", str(disk.folder))
-    monkeypatch.setattr(delivery, "cut", lambda *_: None)
+    monkeypatch.setattr(slice_cache, "cut", lambda *_: None)
 
     def write(folder: Path, *_: object) -> None:
         for path in slice_folder.iterdir():
             store.copy(path, folder / path.name)
 
-    monkeypatch.setattr(delivery.slice_files, "write", write)
+    monkeypatch.setattr(slice_cache.slice_files, "write", write)
     done = cli("get", NAME, "-o", str(tmp_path / "out"), code=0)
     assert "not cached:" in done.stderr
     assert tree(tmp_path / "out") == tree(slice_folder)

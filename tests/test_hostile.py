@@ -25,7 +25,7 @@ from bignas_zoo.cli.main import main
 from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.pushing import Bundle
-from bignas_zoo.tasks import hub as using
+from bignas_zoo.tasks.get import get
 
 MOST_SECONDS, MOST_BYTES = 2.0, 200 << 20
 #: Events of Python's audit hooks that say that something runs.
@@ -219,13 +219,13 @@ def test_force_replaces_links_and_not_what_they_lead_to(hub: HubServer, tiny_bun
     for name in ("model.tflite", "labels.txt"):
         (out / name).unlink()
         (out / name).symlink_to(victim / "slice.json")
-    using.get_from_hub(f"hf://{REPO}", output=out, force=True)
+    get(f"hf://{REPO}", output=out, force=True)
     assert not any(p.is_symlink() for p in out.iterdir())
     assert (victim / "slice.json").read_text() == "mine"
     out.rename(tmp_path / "elsewhere")
     out.symlink_to(victim)
     with pytest.raises(store.LocalIOError, match="is not a folder, so it is never replaced"):
-        using.get_from_hub(f"hf://{REPO}", output=out, force=True)
+        get(f"hf://{REPO}", output=out, force=True)
     assert (victim / "slice.json").read_text() == "mine"
 
 
@@ -238,7 +238,7 @@ def test_a_repository_with_hostile_keras_files_runs_nothing(
     push(made)
     with watched(tmp_path, store.cache_root()) as watch:
         fetched = fetching.fetch(f"hf://{REPO}")
-        using.get_from_hub(f"hf://{REPO}", output=tmp_path / "out")
+        get(f"hf://{REPO}", output=tmp_path / "out")
     assert watch.seen == []
     assert not (tmp_path / CANARY).exists()
     assert not list(fetched.folder.parent.rglob("*.h5"))  # it is not even fetched

@@ -23,8 +23,8 @@ from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.client import Hub
 from bignas_zoo.hub.pushing import Bundle
-from bignas_zoo.tasks import hub as using
 from bignas_zoo.tasks import push as pushing
+from bignas_zoo.tasks.listing import list_hub
 
 PUBLISHED = {
     "README.md", "SHA256SUMS", "config.json", "labels.txt", "metadata.json", "model.safetensors", "model.weights.h5",
@@ -235,13 +235,13 @@ def test_listing_an_owner_over_several_pages(
     for number in range(5):
         push(tiny_bundle, f"zoo/tiny-{number}", private=number == 4)
     hub.page = 2
-    rows = using.list_hub("zoo")
+    rows = list_hub("zoo")
     assert [r.repo for r in rows] == [REPO, *(f"zoo/tiny-{n}" for n in range(5))]
     assert {(r.name, r.macs, r.bytes) for r in rows} == {("tiny-s", tiny_bundle.slice.macs, tiny_bundle.slice.bytes)}
     assert hub.count("GET", "/api/models\\?") == 3
     monkeypatch.setenv("HF_TOKEN", STRANGER)
-    assert len(using.list_hub("zoo")) == 5
-    assert using.list_hub("writer") == []
+    assert len(list_hub("zoo")) == 5
+    assert list_hub("writer") == []
     done = CliRunner().invoke(main, ["list", "--hub", "writer"])
     assert (done.exit_code, done.stdout) == (0, "")
     assert "'writer' has no slices" in done.stderr
@@ -266,7 +266,7 @@ def test_a_family_is_pushed_slice_by_slice_and_completed_by_the_same_call(
     family = bz.get_family("bignas-cifar10")
     names = [s.name for s in family.slices][:3]
     home = dataclasses.replace(family, slices=family.slices[:3])
-    monkeypatch.setattr(pushing.slices, "get_family", lambda name: home)
+    monkeypatch.setattr(pushing.registry, "get_family", lambda name: home)
     monkeypatch.setattr(pushing, "source", lambda name, family, say: contextlib.nullcontext(slice_folder))
     shown: list[int] = []
     hub.faults.append(Fault("POST", f"{names[1]}/commit/", 403))

@@ -14,7 +14,7 @@ from hub_server import HubServer
 
 import bignas_zoo as bz
 from bignas_zoo.hub.pushing import Bundle
-from bignas_zoo.tasks.load import find
+from bignas_zoo.tasks.slices import find
 from bignas_zoo.zoo import registry
 from bignas_zoo.zoo.slice import Slice
 

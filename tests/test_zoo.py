@@ -15,7 +15,7 @@ import bignas_zoo as bz
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.files import store
-from bignas_zoo.tasks import get as delivery
+from bignas_zoo.tasks import slice_cache
 from bignas_zoo.zoo.registry import get_family
 
 FILES = {"model.tflite", "labels.txt", "slice.json", "model.safetensors", "README.md"}
@@ -102,12 +102,12 @@ def test_a_second_get_comes_from_the_cache(tiny_family: Path, tmp_path: Path) ->
 def test_a_damaged_cache_is_noticed_and_made_again(tiny_family: Path, tmp_path: Path) -> None:
     bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "a")
     (entry,) = (store.cache_root() / "slices").iterdir()
-    assert delivery.verified(entry) is not None
+    assert slice_cache.verified(entry) is not None
     for name in sorted(FILES):
         whole = (entry / name).read_bytes()
         for damaged in (whole[:-1], whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]), b""):
             (entry / name).write_bytes(damaged)
-            assert delivery.verified(entry) is None, name
+            assert slice_cache.verified(entry) is None, name
         (entry / name).write_bytes(whole)
     (entry / "model.tflite").write_bytes(b"\0" * 100)
     said: list[str] = []

@@ -90,17 +90,17 @@ def main() -> None:
     from bignas_zoo.cli.main import main as command
     from bignas_zoo.measure import from_recipe
     from bignas_zoo.recipes import train as loop
-    from bignas_zoo.tasks import load as zoo
+    from bignas_zoo.tasks import train as training
 
     spaces.SPACES["mini"] = MINI
     tf.config.experimental.enable_op_determinism()
     from_recipe.measure_front = measure
-    original = zoo.train
+    original = training.train
 
     def train(*arguments: Any, report: Any, **options: Any) -> Path:
         return original(*arguments, report=lambda p: (report(p), watch(p.step)), **options)
 
-    zoo.train = train
+    training.train = train
     rate = loop.learning_rate
     poisoned = int(os.environ.get("POISON", "0")) - 1
     loop.learning_rate = lambda recipe, step: float("nan") if step == poisoned else rate(recipe, step)

@@ -13,9 +13,9 @@ from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
 from bignas_zoo.files import store
 from bignas_zoo.tasks import get as delivery
-from bignas_zoo.tasks import load as zoo
+from bignas_zoo.tasks.opening import holds_slice, local_path
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
+from bignas_zoo.zoo.slice_folder import TFLITE
 
 if TYPE_CHECKING:
     from bignas_zoo.runtime.bench import Bench, BenchFile, BenchReport, Spread
@@ -89,7 +89,7 @@ def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
     from bignas_zoo.runtime.bench import BenchFile
     from bignas_zoo.runtime.runner import printable
 
-    path = Path(zoo.from_hub(target))
+    path = local_path(target)
     if os.path.isdir(path):
         bench_files = [BenchFile(p, printable(str(p)), _macs(path)) for p in _exports(path)]
         if not bench_files:
@@ -109,7 +109,7 @@ def _exports(folder: Path) -> list[Path]:
 
 def _macs(folder: Path) -> int | None:
     """Return the MACs of the slice that a folder's files belong to, if it says so."""
-    if not os.path.isfile(folder / SLICE_FILE):
+    if not holds_slice(folder):
         return None
     try:
         return slice_folder.describe(folder)[0].macs

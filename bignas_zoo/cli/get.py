@@ -26,6 +26,7 @@ from bignas_zoo.cli.progress import search_progress
 from bignas_zoo.files.say import silent
 from bignas_zoo.tasks import get as delivery
 from bignas_zoo.tasks import search as searching
+from bignas_zoo.tasks.opening import is_address
 from bignas_zoo.tasks.search import ON_DEMAND_CHILDREN
 from bignas_zoo.zoo.family import DEFAULT_FAMILY
 
@@ -128,7 +129,7 @@ def get_command(
     elif quiet:
         click.echo(result.path)
     else:
-        _print(result, from_hub=bool(name and name.startswith("hf://")))
+        _print(result, from_hub=name is not None and is_address(name))
         if found:
             click.echo()
             print_exports(found)

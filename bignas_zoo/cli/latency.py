@@ -18,7 +18,7 @@ from bignas_zoo.cli.common import (
     say,
 )
 from bignas_zoo.latency import Estimate, find_device, predict
-from bignas_zoo.tasks.load import find
+from bignas_zoo.tasks.slices import find
 
 
 @click.command("latency")

@@ -145,7 +145,7 @@ def card_command(name: str, repo: str | None, family: str | None, output: Path |
 
 def print_hub(owner: str, as_json: bool) -> None:
     """Print the slices of a user or organisation on the Hub."""
-    from bignas_zoo.tasks.hub import list_hub
+    from bignas_zoo.tasks.listing import list_hub
 
     if not as_json and sys.stderr.isatty():  # the client tries for half a minute to reach a host
         say(f"asking the Hub for the slices of {owner}")

@@ -24,7 +24,7 @@ from bignas_zoo.cli.common import (
     print_table,
     say,
 )
-from bignas_zoo.tasks.load import find
+from bignas_zoo.tasks.slices import find
 
 
 @click.command("show")

@@ -10,7 +10,8 @@ import click
 
 from bignas_zoo.cli.common import license_option, print_json, print_table, say
 from bignas_zoo.cli.progress import elapsed_progress, training_progress
-from bignas_zoo.tasks import load as zoo
+from bignas_zoo.tasks import train as training
+from bignas_zoo.tasks.make_family import make_family
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.registry import get_family
 
@@ -63,7 +64,7 @@ def train_command(
         raise click.UsageError("Missing option '--data' (only --compile-only does without).")
     run = output or Path("runs") / Path(recipe).stem
     with training_progress() as report:
-        folder = zoo.train(
+        folder = training.train(
             recipe, data, run, test_data=test_data, engine=engine, classes_from_folders=classes_from_folders,
             license=license, say=say, report=report,
         )  # fmt: skip
@@ -87,7 +88,7 @@ def _images(data: str, test_data: str | None) -> str:
 
 def _compile_only(recipe: str, topology: str, as_json: bool) -> None:
     with elapsed_progress(f"compiling for {topology}") as report:
-        compiled = zoo.compile_only(recipe, topology, report=report)
+        compiled = training.compile_only(recipe, topology, report=report)
     if as_json:
         print_json("compile", compiled.to_json())
     else:
@@ -104,7 +105,7 @@ def family_command(run: Path, data: str, test_data: str | None, license: str | N
 
     `train` does this by itself where TensorFlow is installed.
     """
-    folder = zoo.make_family(data, run, test_data=test_data, license=license, say=say)
+    folder = make_family(data, run, test_data=test_data, license=license, say=say)
     _print_family(get_family(folder), folder)
 
 

@@ -16,7 +16,8 @@ from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.hub.pushing import Bundle
 from bignas_zoo.tasks import slice_files
-from bignas_zoo.tasks.get import get
+from bignas_zoo.tasks.opening import SliceFolder, open_slice
+from bignas_zoo.tasks.slice_cache import finished
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
@@ -24,16 +25,17 @@ from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, 
 
 @contextmanager
 def source(name: str | Path, family: str | Path | None = None, say: Say = silent) -> Iterator[Path]:
-    """Yield a slice folder: the one named, or one of a slice of the zoo, in a temporary place.
+    """Yield a slice folder: the one named, or the files of a slice of the zoo. It is not to be written to.
 
     Raises:
         NotFoundError, IntegrityError, QualityError: see `tasks.get.get`.
     """
-    if (Path(name) / SLICE_FILE).is_file():
-        yield Path(name)
+    opened = open_slice(name, family, say=say)
+    if isinstance(opened.home, SliceFolder):
+        yield opened.home.path
         return
-    with store.scratch_folder() as place:
-        yield get(str(name), family=family, output=place / "slice", say=say).path
+    with finished(opened.home, opened.slice, say) as files:
+        yield files.folder
 
 
 def published_exports(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -20,7 +20,7 @@ from bignas_zoo.errors import BigNASError, LocalIOError, UsageError
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.address import COMMIT
-from bignas_zoo.tasks import get as delivery
+from bignas_zoo.tasks import slice_cache
 from bignas_zoo.zoo.family import check_family
 from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
@@ -241,7 +241,7 @@ def _damage(entry: Entry) -> str | None:
 
 def _check(entry: Entry) -> None:
     if entry.kind == "slice":
-        delivery.check_entry(entry.path)
+        slice_cache.check_entry(entry.path)
     elif entry.kind == "hub":
         fetching.check(entry.path)
     elif (entry.path / FAMILY).is_dir():  # or else the search is not finished

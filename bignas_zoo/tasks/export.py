@@ -23,8 +23,9 @@ from bignas_zoo.files.formats import Export
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.get import get
+from bignas_zoo.tasks.opening import holds_slice, is_address
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.slice_folder import EXPORTS_FILE, REJECTED, SLICE_FILE, TFLITE, WEIGHTS, read_exports
+from bignas_zoo.zoo.slice_folder import EXPORTS_FILE, REJECTED, TFLITE, WEIGHTS, read_exports
 
 if TYPE_CHECKING:
     from bignas_zoo.recipes.data.sample import Sample
@@ -216,7 +217,7 @@ def _folder(
     say: Say,
 ) -> Path:
     """Return the slice folder to add to, made by `get` if a slice is named."""
-    if name is not None and os.path.isfile(Path(name) / SLICE_FILE):
+    if name is not None and not is_address(name) and holds_slice(name):
         if budget is not None or output is not None or family is not None:
             raise UsageError(f"export: {name} is a slice folder; its files go into it, so leave out other options.")
         return Path(name)

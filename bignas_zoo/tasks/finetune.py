@@ -18,11 +18,11 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import NotFoundError
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import machine
-from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
-from bignas_zoo.tasks import load as zoo
-from bignas_zoo.tasks import slice_files, slices
+from bignas_zoo.tasks import slice_files
+from bignas_zoo.tasks.load import network
+from bignas_zoo.tasks.opening import Opened, SliceFolder, open_slice
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import Family, no_weights
@@ -62,13 +62,8 @@ class FinetuneResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON data."""
-        parity = self.description["parity"]
         return {
-            **self.slice.to_json(),
-            "path": str(self.path),
-            "files": {name: dict(entry) for name, entry in self.files.items()},
-            "parity_max_abs": parity["max_abs"],
-            "parity": dict(parity),
+            **slice_files.to_json(self.slice, self.path, self.files, self.description["parity"]),
             "finetuned": dict(self.finetuned),
         }
 
@@ -167,7 +162,7 @@ def finetune(
     """
     settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed)
     folder = Path(os.path.abspath(data))
-    parent = _parent(zoo.from_hub(name), family)
+    parent = _parent(open_slice(name, family))
     parent = dataclasses.replace(parent, license=license_of(license, parent.license))
     new_name = _slice_name(parent.name, folder.name)
     target = Path(output) if output is not None else Path(new_name)
@@ -204,33 +199,26 @@ def finetune(
     return FinetuneResult(chosen, target.absolute(), files, description)
 
 
-def _parent(name: str | Path, family: str | Path | None) -> Parent:
-    if os.path.isfile(Path(name) / SLICE_FILE):
-        spec, description, child = slice_files.read(Path(name))
-        return Parent(
-            name=description["name"],
-            family=str(description.get("family", "")),
-            spec=spec,
-            child=child,
-            preprocess=description["preprocess"],
-            supernet_sha256=dict(description.get("provenance") or {}).get("supernet_sha256"),
-            weights={WEIGHTS: description["files"][WEIGHTS]["sha256"]},
-            license=description.get("license") or UNKNOWN,
-            source=description.get("source", ""),
-        )
-    home, chosen = slices.find_slice(str(name), family)
-    if home.weights is None or chosen.statistics is None:
-        raise NotFoundError(no_weights(chosen))
+def _parent(opened: Opened) -> Parent:
+    slice_, home = opened.slice, opened.home
+    if isinstance(home, SliceFolder):
+        supernet_sha256 = dict(home.description.get("provenance") or {}).get("supernet_sha256")
+        weights = {WEIGHTS: home.description["files"][WEIGHTS]["sha256"]}
+    elif home.weights is None or slice_.statistics is None:
+        raise NotFoundError(no_weights(slice_))
+    else:
+        supernet_sha256 = home.weights.sha256
+        weights = {record.name: record.sha256 for record in (home.weights, slice_.statistics)}
     return Parent(
-        name=chosen.name,
-        family=home.name,
-        spec=chosen.spec,
-        child=zoo.cut(home, chosen),
+        name=slice_.name,
+        family=slice_.family,
+        spec=slice_.spec,
+        child=network(opened),
         preprocess=home.preprocess,
-        supernet_sha256=home.weights.sha256,
-        weights={record.name: record.sha256 for record in (home.weights, chosen.statistics)},
-        license=chosen.license,
-        source=chosen.source,
+        supernet_sha256=supernet_sha256,
+        weights=weights,
+        license=slice_.license,
+        source=slice_.source,
     )
 
 

@@ -1,4 +1,4 @@
-"""`get`: from a name or a budget to a folder of files, through a cache.
+"""`get`: from a name or a budget to a folder of files, made here or fetched from the Hub, through a cache.
 
 A `get` that is served from the cache loads neither numpy nor TensorFlow.
 """
@@ -6,41 +6,28 @@ A `get` that is served from the cache loads neither numpy nor TensorFlow.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.budget import Budget
-from bignas_zoo.errors import (
-    BigNASError,
-    IntegrityError,
-    LocalIOError,
-    NotFoundError,
-    NothingFitsError,
-    UsageError,
-    reason,
-)
-from bignas_zoo.files import leftovers, store
+from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NotFoundError, NothingFitsError, UsageError
+from bignas_zoo.files import store
 from bignas_zoo.files.formats import EXPORT_NAME
-from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.say import Say, silent
-from bignas_zoo.tasks import slice_files, slices
-from bignas_zoo.tasks.load import check_files, cut
+from bignas_zoo.tasks import slice_files
+from bignas_zoo.tasks.opening import Opened, SliceFolder, is_address, open_named
+from bignas_zoo.tasks.slice_cache import SliceFiles, finished
 from bignas_zoo.tasks.slices import Slice
-from bignas_zoo.zoo import selection, slice_folder
-from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family, no_weights
+from bignas_zoo.zoo import registry, selection, slice_folder
+from bignas_zoo.zoo.family import DEFAULT_FAMILY, no_weights
 from bignas_zoo.zoo.selection import Predictor
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
-
-MANIFEST = "manifest.json"
-
 
 #: Of the TFLite file in every slice folder.
 PRECISION = "float32"
@@ -72,12 +59,7 @@ class GetResult:
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON data."""
         return {
-            **self.slice.to_json(),
-            "bytes": self.files[TFLITE]["bytes"],
-            "path": str(self.path),
-            "files": {name: dict(entry) for name, entry in self.files.items()},
-            "parity_max_abs": self.parity["max_abs"],
-            "parity": dict(self.parity),
+            **slice_files.to_json(self.slice, self.path, self.files, self.parity),
             "hint": self.hint,
             "cached": self.cached,
             "latency": self.latency and [dict(entry) for entry in self.latency],
@@ -124,53 +106,101 @@ def get(
         QualityError: the exported file does not compute what the Keras model does.
         AuthError, NetworkError: the Hub does not give it.
     """
-    if name is not None and name.startswith("hf://"):
-        from bignas_zoo.tasks.hub import get_from_hub
+    _check_place(name, family, verify_key)
+    limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
+    predictor = Predictor.of(limits, risk=risk, tables=tables) if limits else Predictor(risk=risk)
+    if name is None:
+        opened = _best(limits, family, predictor)
+    else:
+        opened = _named(open_named(name, family, verify_key=verify_key, say=say), limits, predictor)
+    latency = _predicted(opened, predictor)
+    target = Path(output) if output is not None else Path(opened.slice.name)
+    store.tidy_up(target)
+    with _files(opened, target, say, force=force) as files:
+        _check_bytes(opened.slice.name, files, limits)
+        records, description = _deliver(files, target, latency, say, force=force)
+    slice_ = Slice.of(opened.slice)
+    if isinstance(opened.home, SliceFolder):  # there is no family to look its files up in
+        slice_, latency = dataclasses.replace(slice_, folder=target.absolute()), latency or description.get("latency")
+    underuse = selection.underuse(slice_, limits, predictor) if limits and name is None else None
+    hint = " ".join(filter(None, (underuse, _other_precision(latency or ())))) or None
+    return GetResult(slice_, target.absolute(), records, description["parity"], hint, files.cached, latency)
 
-        if family is not None:
-            raise UsageError(f"get: '{name}' is on the Hub, so it is not looked for in a family. Leave out --family.")
-        return get_from_hub(
-            name, budget=budget, output=output, force=force, risk=risk, tables=tables, verify_key=verify_key, say=say
-        )
-    if verify_key is not None:
+
+def _check_place(name: str | None, family: str | Path | None, verify_key: str | Path | None) -> None:
+    """Refuse options that do not belong to where a slice is looked for."""
+    from_hub = name is not None and is_address(name)
+    if from_hub and family is not None:
+        raise UsageError(f"get: '{name}' is on the Hub, so it is not looked for in a family. Leave out --family.")
+    if not from_hub and verify_key is not None:
         raise UsageError(
             "get: a key verifies what was pushed to the Hub: name hf://ORG/NAME, or leave out --verify-key."
         )
-    limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
-    predictor = Predictor.of(limits, risk=risk, tables=tables) if limits else Predictor(risk=risk)
-    home, chosen = _choose(name, limits, family, predictor)
-    latency = _latency(chosen, predictor)
-    check_files(home, chosen)  # milliseconds; even a cached get must not hide a damaged installation
-    target = Path(output) if output is not None else Path(chosen.name)
-    store.tidy_up(target)
-    with _finished(home, chosen, target, say, force=force) as (source, files, cached):
-        for limit in limits.limits if limits else ():
-            if limit.quantity == "bytes" and not limit.allows(files[TFLITE]["bytes"]):
-                raise NothingFitsError(
-                    f"'{chosen.name}': its file came out at {files[TFLITE]['bytes']:,} bytes, over {limit.text}."
-                )
-        made = store.read_json(source / SLICE_FILE)
-        there = _already_there(target, files, made)
-        description = store.sealed({**made, "latency": _rows(there, latency)})
-        files = {**files, SLICE_FILE: store.record_bytes(store.json_bytes(description))}
-        if there is None:
-            if force:
-                _say_what_goes(target, say)
-            with store.new_folder(target, force=force) as folder:
-                for file in files.keys() - {SLICE_FILE}:
-                    store.copy(source / file, folder / file)
-                store.write_json(folder / SLICE_FILE, description)
-        elif there != description:
-            store.write_json(target / SLICE_FILE, description)
-    hint = selection.underuse(chosen, limits, predictor) if limits and name is None else None
-    hint = " ".join(filter(None, (hint, _other_precision(latency or ())))) or None
-    return GetResult(chosen, target.absolute(), files, description["parity"], hint, cached, latency)
+
+
+def _best(limits: Budget | None, family: str | Path | None, predictor: Predictor) -> Opened:
+    """Choose the most accurate slice within a budget."""
+    if limits is None:
+        raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
+    home = registry.get_family(family or DEFAULT_FAMILY)
+    return Opened(selection.pick(home, limits, predictor), home)
+
+
+def _named(opened: Opened, limits: Budget | None, predictor: Predictor) -> Opened:
+    """Check that a slice asked for by name can be had, and is within a budget."""
+    if not opened.slice.has_weights:
+        raise NotFoundError(no_weights(opened.slice))
+    if limits:
+        selection.check_fits(opened.slice, limits, predictor)
+    return opened
+
+
+@contextlib.contextmanager
+def _files(opened: Opened, target: Path, say: Say, *, force: bool) -> Iterator[SliceFiles]:
+    """Yield a slice's files: those of its folder, or made of its family."""
+    home = opened.home
+    if isinstance(home, SliceFolder):
+        yield SliceFiles(home.path, {p.name: store.record(p) for p in sorted(home.path.iterdir())}, home.cached)
+        return
+    # Before the long work, not after it.
+    with finished(home, opened.slice, say, lambda: store.check_free(target, force=force)) as files:
+        yield files
+
+
+def _check_bytes(name: str, files: SliceFiles, limits: Budget | None) -> None:
+    """Hold the file itself against a budget; what the slice says of it was measured when the family was made."""
+    size = files.records[TFLITE]["bytes"]
+    for limit in limits.limits if limits else ():
+        if limit.quantity == "bytes" and not limit.allows(size):
+            raise NothingFitsError(f"'{name}': its file came out at {size:,} bytes, over {limit.text}.")
+
+
+def _deliver(
+    files: SliceFiles, target: Path, latency: list[dict[str, Any]] | None, say: Say, *, force: bool
+) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Any]]:
+    """Write a slice's files to a folder, unless it holds them; return their records and the content of slice.json."""
+    original = store.read_json(files.folder / SLICE_FILE)
+    existing = _already_there(target, files.records, original)
+    description = _with_latency(original, existing, latency)
+    data = (files.folder / SLICE_FILE).read_bytes() if description is original else store.json_bytes(description)
+    records = {**files.records, SLICE_FILE: store.record_bytes(data)}
+    if existing is None:
+        if force:
+            _say_what_goes(target, say)
+        with store.new_folder(target, force=force) as folder:
+            for name in records.keys() - {SLICE_FILE}:
+                store.copy(files.folder / name, folder / name)
+                store.verify(folder / name, records[name]["sha256"], fix="")
+            store.atomic_write(folder / SLICE_FILE, data)
+    elif existing != description:
+        store.atomic_write(target / SLICE_FILE, data)
+    return records, description
 
 
 def _other_precision(latency: Sequence[Mapping[str, Any]]) -> str | None:
     """Return a remark where a time is that of files of another precision than the one that is always there."""
-    found = [(entry["device"], entry["protocol"]["precision"]) for entry in latency]
-    for device, precision in found:
+    precisions = [(entry["device"], entry["protocol"]["precision"]) for entry in latency]
+    for device, precision in precisions:
         if precision != PRECISION:
             return (
                 f"The time on {device} is that of a file in {precision}; {TFLITE} is {PRECISION}. "
@@ -189,11 +219,11 @@ def _say_what_goes(target: Path, say: Say) -> None:
         say(f"{target}: replaced, and with it its exports {', '.join(names)}")
 
 
-def _latency(chosen: Slice, predictor: Predictor) -> list[dict[str, Any]] | None:
+def _predicted(opened: Opened, predictor: Predictor) -> list[dict[str, Any]] | None:
     """Return what slice.json says of predicted latencies."""
     entries = []
     for device, table in predictor.tables.items():
-        estimate = predictor.estimate(chosen, device)
+        estimate = predictor.estimate(opened.slice, device)
         entries.append(
             {
                 "device": device,
@@ -208,106 +238,9 @@ def _latency(chosen: Slice, predictor: Predictor) -> list[dict[str, Any]] | None
     return entries or None
 
 
-def _choose(
-    name: str | None, limits: Budget | None, family: str | Path | None, predictor: Predictor
-) -> tuple[Family, Slice]:
-    if name is None:
-        if limits is None:
-            raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
-        home = slices.get_family(family or DEFAULT_FAMILY)
-        return home, Slice.of(selection.pick(home, limits, predictor))
-    home, chosen = slices.find_slice(name, family)
-    if not chosen.has_weights:
-        raise NotFoundError(no_weights(chosen))
-    if limits:
-        selection.check_fits(chosen, limits, predictor)
-    return home, chosen
-
-
-@contextlib.contextmanager
-def _finished(
-    family: Family, chosen: Slice, target: Path, say: Say, *, force: bool
-) -> Iterator[tuple[Path, dict[str, Any], bool]]:
-    """Yield a folder with the slice's files, from the cache or made now; their records; and which."""
-    entry = store.cache_root() / "slices" / _cache_key(family, chosen)
-    leftovers.remove(entry.parent)
-    with leftovers.held(entry):
-        files = verified(entry)
-        if files is not None:
-            leftovers.mark_used(entry)
-            yield entry, files, True
-            return
-        if os.path.lexists(entry):
-            say(f"the cached copy of {chosen.name} is damaged and is made anew (`bignas-zoo cache verify` checks all)")
-    store.check_free(target, force=force)  # before the long work, not after it
-    say(f"cutting {chosen.name} and exporting it to TFLite; the first time takes some seconds")
-    with store.scratch_folder() as folder:
-        slice_files.write(folder, family, chosen, cut(family, chosen))
-        files = {p.name: store.record(p) for p in sorted(folder.iterdir())}
-        try:
-            _fill_cache(entry, folder, files)
-        except LocalIOError as error:
-            say(f"not cached: {error}")
-        yield folder, files, False
-
-
-def _cache_key(family: Family, chosen: Slice) -> str:
-    """Return a key that changes with anything the slice's files depend on."""
-    assert family.weights
-    assert chosen.statistics
-    facts = [
-        slice_folder.SCHEMA,
-        versions(),
-        chosen.to_json(),
-        chosen.spec.to_json(),
-        family.weights.sha256,
-        chosen.statistics.sha256,
-        list(family.class_names),
-        dict(family.preprocess),
-        dict(family.training),
-        [s.to_json() for s in family.slices],
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def verified(entry: Path) -> dict[str, Any] | None:
-    """Return the records of a cache entry's files, or None if it is missing or damaged."""
-    try:
-        return check_entry(entry)
-    except BigNASError:
-        return None
-
-
-def check_entry(entry: Path) -> dict[str, Any]:
-    """Check every file of a cache entry; return their records.
-
-    Raises:
-        IntegrityError: a file is missing or damaged, or the list of them is.
-        LocalIOError: it cannot be read.
-    """
-    path = entry / MANIFEST
-    data = store.read_json(path)
-    try:
-        store.check_seal(data)
-        files: dict[str, Any] = data["files"]
-        records = {Path(name).name: (str(e["sha256"]), int(e["bytes"])) for name, e in files.items()}
-        if SLICE_FILE not in records:
-            raise ValueError(f"it does not list {SLICE_FILE}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"{path}: not a valid list of files ({reason(error)}).") from error
-    for name, (digest, size) in records.items():
-        store.verify(entry / name, digest, size=size, fix="")
-    return files
-
-
-def _fill_cache(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
-    with store.new_folder(entry, force=True, marker=None) as new:  # whatever is there did not verify
-        for file in files:
-            store.copy(folder / file, new / file)
-        store.write_json(new / MANIFEST, store.sealed({"files": dict(files)}))
-
-
-def _already_there(target: Path, files: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any] | None:
+def _already_there(
+    target: Path, files: Mapping[str, Mapping[str, Any]], original: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Return the slice.json of a folder that holds exactly these files already, and maybe what `export` added.
 
     Predicted latencies do not count: the same slice may have been asked for by another budget.
@@ -319,16 +252,19 @@ def _already_there(target: Path, files: Mapping[str, Any], made: Mapping[str, An
             return None
         if any(store.sha256(target / n) != entry["sha256"] for n, entry in files.items() if n != SLICE_FILE):
             return None
-        there = dict(store.read_json(target / SLICE_FILE))
-        store.check_seal(there)
-        _rows(there, None)
+        existing = dict(store.read_json(target / SLICE_FILE))
+        store.check_seal(existing)
+        _with_latency(existing, existing, None)
     except (OSError, BigNASError, ValueError, KeyError, TypeError):
         return None
     aside = {"latency": None, store.SEAL: None}
-    return there if {**there, **aside} == {**made, **aside} else None
+    return existing if {**existing, **aside} == {**original, **aside} else None
 
 
-def _rows(there: Mapping[str, Any] | None, new: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Return predicted latencies: those that are there, each device's replaced by a new one if there is one."""
-    rows = {row["device"]: row for row in [*(there["latency"] or () if there else ()), *(new or ())]}
-    return list(rows.values()) or None
+def _with_latency(
+    original: Mapping[str, Any], existing: Mapping[str, Any] | None, new: list[dict[str, Any]] | None
+) -> Mapping[str, Any]:
+    """Return a description with all predicted latencies: a new one takes the place of an older one on its device."""
+    known = [*(original.get("latency") or ()), *((existing or {}).get("latency") or ()), *(new or ())]
+    rows = list({row["device"]: row for row in known}.values()) or None
+    return original if rows == original.get("latency") else store.sealed({**original, "latency": rows})

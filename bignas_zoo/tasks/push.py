@@ -15,8 +15,8 @@ from bignas_zoo.hub.address import COMMIT, MAIN, check_owner, check_repo, check_
 from bignas_zoo.hub.client import Hub
 from bignas_zoo.hub.pushing import Bundle, Plan, PushResult, carry_out, plan, signed
 from bignas_zoo.hub.signing import read_signer
-from bignas_zoo.tasks import slices
 from bignas_zoo.tasks.bundle import make, source
+from bignas_zoo.zoo import registry
 from bignas_zoo.zoo.family import no_weights
 
 Agree = Callable[[Sequence[Plan]], bool]
@@ -85,7 +85,7 @@ def push_family(
         NotFoundError: no such family, or it has no weights.
         UsageError, IntegrityError, AuthError, NetworkError: see `push`.
     """
-    home = slices.get_family(family)
+    home = registry.get_family(family)
     if home.weights is None:
         raise NotFoundError(no_weights(home))
     check_owner(owner)

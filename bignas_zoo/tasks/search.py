@@ -18,7 +18,7 @@ from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.files import leftovers, store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slices
-from bignas_zoo.tasks.load import supernet_weights
+from bignas_zoo.tasks.cutting import supernet_weights
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry
 from bignas_zoo.zoo.family import Family, check_family, load_family

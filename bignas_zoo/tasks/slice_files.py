@@ -131,3 +131,24 @@ def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileIn
         macs=description["macs"], resolution=description["resolution"], pixels=pixels,
         license=description.get("license") or UNKNOWN,
     )  # fmt: skip
+
+
+def to_json(
+    slice_: Slice, folder: Path, files: Mapping[str, Mapping[str, Any]], parity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what every command that writes a slice folder prints of it.
+
+    Args:
+        slice_: the slice.
+        folder: its folder.
+        files: file name to ``{"bytes": ..., "sha256": ...}``.
+        parity: report of the comparison with the Keras child.
+    """
+    return {
+        **slice_.to_json(),
+        "bytes": files[TFLITE]["bytes"],
+        "path": str(folder),
+        "files": {name: dict(entry) for name, entry in files.items()},
+        "parity_max_abs": parity["max_abs"],
+        "parity": dict(parity),
+    }

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from bignas_zoo.zoo import registry
+from bignas_zoo.errors import UsageError
+from bignas_zoo.hub.address import Address, check_repo, check_revision
+from bignas_zoo.tasks.opening import holds_slice, open_folder, open_slice
+from bignas_zoo.zoo import registry, slice_folder
 from bignas_zoo.zoo import slice as zoo
 from bignas_zoo.zoo.family import Family
 
@@ -43,11 +46,18 @@ class Slice(zoo.Slice):
         Raises:
             UsageError, NotFoundError, AuthError, NetworkError, IntegrityError, LocalIOError: see `get`.
         """
-        from bignas_zoo.tasks.hub import from_pretrained
+        from bignas_zoo.hub.fetching import fetch
 
-        return from_pretrained(
-            repo, revision=revision, token=token, local_files_only=local_files_only, verify_key=verify_key
-        )
+        if holds_slice(repo):
+            if verify_key is not None:
+                raise UsageError(
+                    f"{repo}: is a slice folder; what is signed is the manifest on the Hub. Name ORG/NAME."
+                )
+            slice_folder.check_files(Path(repo))
+            return cls.of(open_folder(Path(repo)).slice)
+        address = Address(check_repo(repo), check_revision(revision))
+        fetched = fetch(address, offline=local_files_only, token=token, verify_key=verify_key)
+        return cls.of(open_folder(fetched.folder).slice)
 
     def push_to_hub(
         self,
@@ -106,11 +116,12 @@ def list_slices(family: str | Path | None = None) -> tuple[Slice, ...]:
     return tuple(map(Slice.of, registry.list_slices(family)))
 
 
-def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Slice]:
-    """Return a slice and its family.
+def find(name: str | Path, family: str | Path | None = None) -> Slice:
+    """Return a slice by its name, from a slice folder, or of the Hub.
 
     Raises:
-        NotFoundError: no slice has this name; the message names the nearest.
+        NotFoundError: no such slice.
+        IntegrityError: the folder's slice.json is damaged.
+        AuthError, NetworkError: the Hub does not give it.
     """
-    home, slice_ = registry.find_slice(name, family)
-    return public(home), Slice.of(slice_)
+    return Slice.of(open_slice(name, family).slice)

@@ -17,7 +17,7 @@ from bignas_zoo.errors import IntegrityError, NotFoundError, QualityError, Usage
 from bignas_zoo.files import store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.say import Say, silent
-from bignas_zoo.tasks.load import from_hub
+from bignas_zoo.tasks.opening import holds_slice, local_path
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
@@ -105,11 +105,11 @@ def verify(
         AuthError, NetworkError: the Hub does not give it.
         IntegrityError: the file is no model, is damaged, or crashes its runtime.
     """
-    file = Path(from_hub(path))
+    file = local_path(path)
     if not os.path.lexists(file):
         raise NotFoundError(f"{file}: no such file. Name a file that `bignas-zoo get` or `export` made.")
     _check_judges(judges, images, test_data)
-    if os.path.isfile(file / SLICE_FILE):
+    if holds_slice(file):
         return _folder(file, lambda f: verify(
             f, judges=judges, pythons=pythons, images=images, test_data=test_data, say=say
         ))  # fmt: skip
@@ -118,7 +118,7 @@ def verify(
             f"{file}: only slice folders and .tflite and .onnx files are checked: loading a .keras file or SavedModel "
             "can run its code."
         )
-    folder = file.parent if os.path.isfile(file.parent / SLICE_FILE) else None
+    folder = file.parent if holds_slice(file.parent) else None
     checks: list[Check] = [_recorded(folder, file)] if folder else []
     if any(check.passed is False for check in checks):
         return Verification(file, tuple(checks))

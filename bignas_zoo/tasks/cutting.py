@@ -1,0 +1,73 @@
+"""From a family's weights to the network of one of its slices; every file is checked as it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bignas_zoo.errors import NotFoundError
+from bignas_zoo.files import store
+from bignas_zoo.files.records import FileRecord
+from bignas_zoo.zoo.family import Family, no_weights
+from bignas_zoo.zoo.slice import Slice
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+
+def cut(family: Family, slice_: Slice) -> keras.Model:
+    """Cut a slice from its family and load its stored batch-norm statistics.
+
+    Raises:
+        NotFoundError: the family has no weights.
+        IntegrityError: a file is missing or damaged.
+    """
+    from bignas_zoo.models.child import build_child, set_weights
+    from bignas_zoo.models.slicing import slice_weights
+
+    if slice_.statistics is None:
+        raise NotFoundError(no_weights(slice_))
+    supernet = supernet_weights(family)
+    statistics = _read_checked(family, slice_.statistics)
+    child = build_child(slice_.spec)
+    set_weights(child, slice_.spec, {**slice_weights(supernet, slice_.spec), **statistics})
+    return child
+
+
+def supernet_weights(family: Family) -> dict[str, np.ndarray]:
+    """Load a family's shared weights after checking their sha256, as stored.
+
+    Raises:
+        NotFoundError: the family has no weights.
+        IntegrityError: the file is missing or damaged.
+    """
+    if family.weights is None:
+        raise NotFoundError(no_weights(family))
+    return _read_checked(family, family.weights)
+
+
+def check_weights(family: Family, slice_: Slice) -> None:
+    """Check size and sha256 of a slice's weight files.
+
+    Raises:
+        NotFoundError: the family has no weights.
+        IntegrityError: a file is missing or damaged.
+    """
+    for record in (family.weights, slice_.statistics):
+        if record is None:
+            raise NotFoundError(no_weights(slice_))
+        _verified_path(family, record)
+
+
+def _verified_path(family: Family, record: FileRecord) -> Path:
+    path = family.path(record)
+    fix = "Reinstall bignas-zoo (pip install --force-reinstall bignas-zoo), or restore the family's folder."
+    store.verify(path, record.sha256, size=record.bytes, fix=fix)
+    return path
+
+
+def _read_checked(family: Family, record: FileRecord) -> dict[str, np.ndarray]:
+    from bignas_zoo.models.weights import read_weights
+
+    return read_weights(_verified_path(family, record))
