@@ -59,7 +59,8 @@ def attentivenas_sized() -> Any:
     percent (smallest child 207 MMACs, the original 203).
     """
     from bignas_zoo.architecture.forms import SqueezeExcite
-    from bignas_zoo.architecture.space import SearchSpace, StageSpace
+    from bignas_zoo.architecture.space import SearchSpace
+    from bignas_zoo.architecture.stage import StageSpace
 
     gate = SqueezeExcite(source="expanded", rounding=8, activation="relu", gate="hard_sigmoid")
 

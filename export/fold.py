@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers
+
+from bignas_zoo.models.backend import keras, layers
+from bignas_zoo.models.folding import fold
 
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 
@@ -22,8 +23,7 @@ def fold_batch_norms(child: keras.Model) -> keras.Model:
         child: a functional model; each batch norm follows a convolution that nothing else reads.
 
     Returns:
-        A model that computes the same up to float rounding: ``kernel * s`` and ``beta + (bias - mean) * s``
-        with ``s = gamma / sqrt(variance + epsilon)``.
+        A model that computes the same up to float rounding, see `bignas_zoo.models.folding.fold`.
     """
     folded = keras.models.clone_model(child, clone_function=_clone, call_function=_call)
     for layer in child.layers:
@@ -75,16 +75,12 @@ def _call(layer: Any, *inputs: Any, **_: Any) -> Any:
 
 def _with_norm(layer: Any) -> list[np.ndarray]:
     """Return kernel and bias of a convolution with the batch norm after it, if there is one."""
-    kernel, *rest = (np.asarray(w, np.float64) for w in layer.get_weights())
+    kernel, *rest = layer.get_weights()
     depthwise = isinstance(layer, layers.DepthwiseConv2D)
-    channels = kernel.shape[2] * kernel.shape[3] if depthwise else kernel.shape[3]
-    bias = rest[0] if rest else np.zeros(channels)
     norm = next(
         (n.operation for n in layer._outbound_nodes if isinstance(n.operation, layers.BatchNormalization)), None
     )
-    if norm is not None:
-        gamma, beta, mean, variance = (np.asarray(w, np.float64) for w in norm.get_weights())
-        scale = gamma / np.sqrt(variance + norm.epsilon)
-        kernel = kernel * (scale.reshape(kernel.shape[2:]) if depthwise else scale)
-        bias = beta + (bias - mean) * scale
-    return [kernel.astype(np.float32), bias.astype(np.float32)]
+    if norm is None:
+        channels = kernel.shape[2] * kernel.shape[3] if depthwise else kernel.shape[3]
+        return [kernel, rest[0] if rest else np.zeros(channels, np.float32)]
+    return list(fold(kernel, rest[0] if rest else None, norm.get_weights(), norm.epsilon, depthwise=depthwise))

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from bignas_zoo.errors import QualityError
 from bignas_zoo.export.parity import Parity, compare, run_tflite
+from bignas_zoo.models.backend import keras
 
 #: Largest difference of a logit, as part of the largest logit, by precision. Half precision keeps 11 bits of each
 #: weight, which ten layers turn into about a thousandth.

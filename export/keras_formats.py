@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
-import tensorflow as tf
-
 from bignas_zoo.errors import UsageError
 from bignas_zoo.export.tflite import INPUT, OUTPUT, SIGNATURE
 from bignas_zoo.files.store import atomic_write, new_folder, scratch_folder
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.runtime.quiet import quiet_native
 
 METADATA, CONFIG, MARKER = "metadata.json", "config.json", "saved_model.pb"

@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import onnxslim
-import tensorflow as tf
 import tf2onnx
 
 from bignas_zoo.errors import QualityError, UsageError
@@ -21,7 +19,9 @@ from bignas_zoo.export.onnx_graph import canonical, finish
 from bignas_zoo.export.tflite import INPUT, OUTPUT
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.store import atomic_write
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.runtime.quiet import quiet_native
 
 #: 18 and later make ReduceMean take its axes as an input, for which tf2onnx leaves transposes behind.

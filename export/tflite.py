@@ -10,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import pool_by_convolution
@@ -20,7 +18,9 @@ from bignas_zoo.export.metadata import FileInfo, with_metadata
 from bignas_zoo.export.quantise import quantise
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.store import atomic_write, scratch_folder
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.runtime.quiet import quiet_native
 
 SIGNATURE, INPUT, OUTPUT = "classify", "image", "scores"

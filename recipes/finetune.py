@@ -20,16 +20,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import TrainingStoppedError, UsageError
 from bignas_zoo.files.say import Say, silent
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.recipes.data import LabelledImages, batches
 from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.finetune_settings import LABEL_SMOOTHING, WEIGHT_DECAY, FinetuneSettings

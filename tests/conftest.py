@@ -20,8 +20,9 @@ if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plug
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bignas_zoo.architecture.forms import SqueezeExcite
-from bignas_zoo.architecture.space import SearchSpace, StageSpace
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.architecture.spaces import variant
+from bignas_zoo.architecture.stage import StageSpace
 from bignas_zoo.files.say import silent
 
 # A shell's background jobs ignore Ctrl-C; ours, and those that tests start, are to know it.

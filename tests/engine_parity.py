@@ -34,7 +34,8 @@ def prepare(mode: str) -> None:
 
 def small_space():
     """A space with every kind of choice that compiles in seconds."""
-    from bignas_zoo.architecture.space import SearchSpace, StageSpace
+    from bignas_zoo.architecture.space import SearchSpace
+    from bignas_zoo.architecture.stage import StageSpace
 
     return SearchSpace(
         name="parity",

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from bignas_zoo.architecture.choices import Choice
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import crossover, mutate, uniform_child
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces.bignas import BIGNAS
+from bignas_zoo.architecture.stage import StageSpace
 from bignas_zoo.errors import SpaceError
 
 SPACES = (BIGNAS, TINY, LAYERWISE, STAGEWISE_KERNELS, LAYERWISE_EXPANSIONS)

@@ -16,6 +16,7 @@ from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.models import elastic, squeeze_excite
+from bignas_zoo.models.batch_norm import batch_norm
 from bignas_zoo.models.calibration import calibrate, population_moments
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.elastic import Execution
@@ -85,7 +86,7 @@ def test_traced_batch_norm_leaves_nothing_of_beta_in_unused_channels() -> None:
 
     x, gamma, beta = normal(4, 3, 3, 6), np.full(6, 2, "f4"), np.full(6, 5, "f4")
     for form in ("fused", "two_pass", "one_pass"):
-        y, moments = elastic.batch_norm(x, gamma, beta, tf.constant(4), 1e-3, form)
+        y, moments = batch_norm(x, *(elastic.channels(v, tf.constant(4)) for v in (gamma, beta)), 1e-3, form)
         expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3) * 2 + 5
         np.testing.assert_allclose(y[..., :4], expected[..., :4], atol=1e-4)
         assert not np.asarray(y)[..., 4:].any()
@@ -125,7 +126,7 @@ def test_operations_on_packed_images_are_those_on_single_ones() -> None:
     for one, four in (
         both(lambda x, pack: elastic.conv(x, k, 5, 7, 2, pack)),
         both(lambda x, pack: elastic.depthwise(x, kd, 5, 3, 2, how, pack)),
-        both(lambda x, pack: elastic.batch_norm(x, gamma, beta, 5, 1e-3, "two_pass", pack)[0]),
+        both(lambda x, pack: batch_norm(x, gamma[:5], beta[:5], 1e-3, "two_pass", pack)[0]),
     ):
         np.testing.assert_allclose(four, one, atol=1e-5)
 

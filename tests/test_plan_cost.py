@@ -11,10 +11,11 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.forms import SqueezeExcite
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform_child
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces import variant
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
+from bignas_zoo.architecture.stage import StageSpace
 
 #: Published: MMACs and million parameters (BigNAS Table 2 and the ICLR submission's section 4.4).
 PUBLISHED = {

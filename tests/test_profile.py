@@ -14,8 +14,9 @@ from latency_tables import PHONE, time_of
 from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.architecture.sampling import uniform, uniform_child
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces import SPACES
+from bignas_zoo.architecture.stage import StageSpace
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, predict
 from bignas_zoo.latency.coverage import coverage, space_blocks, thinned_blocks

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.sampling import crossover, uniform, uniform_child
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace, StageSpec
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS
+from bignas_zoo.architecture.stage import StageSpace, StageSpec
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, UsageError
 from bignas_zoo.search import rounds

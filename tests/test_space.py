@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from bignas_zoo.architecture.forms import SqueezeExcite
 from bignas_zoo.architecture.sampling import uniform_child
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces import SPACES, get_space
 from bignas_zoo.architecture.spaces.bignas import BIGNAS
+from bignas_zoo.architecture.stage import StageSpace
 from bignas_zoo.errors import NotFoundError, SpaceError
 from bignas_zoo.files.store import json_bytes
 

@@ -19,7 +19,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 from bignas_zoo.architecture import spaces
-from bignas_zoo.architecture.space import SearchSpace, StageSpace
+from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.architecture.stage import StageSpace
 from bignas_zoo.files import store
 
 MINI = SearchSpace(

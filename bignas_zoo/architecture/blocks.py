@@ -5,9 +5,9 @@ Weight names, the order of operations and their shapes are decided here and nowh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bignas_zoo.architecture.forms import SqueezeExcite
+from bignas_zoo.architecture.forms import LATER, SqueezeExcite
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,15 @@ class Op:
     Attributes:
         kind: "conv", "depthwise" or "dense".
         role: what it is for in its block: "stem", "expand", "depthwise", "squeeze", "excite", "project", "shortcut",
-            "head" or "classifier".
+            "first", "second", "head", "mix" or "classifier".
         name: prefix of its weights, e.g. ``stage3.layer1.expand``.
+        reads, gives: which of its block's widths it has as input and as output channels: "cin", "mid", "hidden" (of the
+            squeeze-excite) or "cout".
         cin, cout: channels in and out.
         kernel: kernel size in pixels (1 for dense).
         size: side of the output map in pixels (1 for dense).
         stride: 1 or 2.
+        padding: "same" or "symmetric", see `SearchSpace`.
         batch_norm: whether a batch norm follows (weights ``NAME.bn.gamma`` and so on).
         bias: whether it has a bias of its own.
     """
@@ -30,11 +33,14 @@ class Op:
     kind: str
     role: str
     name: str
+    reads: str
+    gives: str
     cin: int
     cout: int
-    kernel: int
-    size: int
+    kernel: int = 1
+    size: int = 1
     stride: int = 1
+    padding: str = "same"
     batch_norm: bool = False
     bias: bool = False
 
@@ -51,6 +57,11 @@ class Op:
     def kernel_parameters(self) -> int:
         """Number of entries of the kernel."""
         return self.kernel**2 * (self.cin if self.kind == "depthwise" else self.cin * self.cout)
+
+    @property
+    def ends_branch(self) -> bool:
+        """Whether its batch norm is the last of a block's branch, before the shortcut is added."""
+        return self.role in ("project", "second")
 
     @property
     def macs(self) -> int:
@@ -73,9 +84,10 @@ class Block:
     """One block of a network: what latency tables key on and drawings draw.
 
     Attributes:
-        kind: "stem", "mbconv", "head" or "classifier".
+        kind: "stem", "mbconv", "basic" (two convolutions and a shortcut), "head", "pooled_head" (MobileNetV3's) or
+            "classifier".
         name: ``stem``, ``stage3.layer1``, ``head``, ``classifier``.
-        stage, layer: 0-based position of an MBConv block; -1 elsewhere.
+        stage, layer: 0-based position of a block of a stage; -1 elsewhere.
         size_in, size_out: side of the input and output map in pixels.
         cin, mid, cout: channels in, expanded, out (``mid = cin`` without an expansion).
         kernel, stride: of the stem's or the depthwise convolution.
@@ -84,6 +96,9 @@ class Block:
             "project".
         squeeze_excite: its form, or None.
         activation: name of the activation function.
+        padding: "same" or "symmetric", see `SearchSpace`.
+        pooling: how the shortcut is halved if the stride is 2, see `forms.Shortcut`.
+        bias: whether the dense layer of a pooled head has a bias.
     """
 
     kind: str
@@ -101,6 +116,9 @@ class Block:
     shortcut: str = "none"
     squeeze_excite: SqueezeExcite | None = None
     activation: str = "swish"
+    padding: str = field(default="same", metadata=LATER)
+    pooling: str = field(default="average", metadata=LATER)
+    bias: bool = field(default=False, metadata=LATER)
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -113,42 +131,101 @@ class Block:
         return sum(op.macs for op in self.ops)
 
     @property
+    def ends_in_sum(self) -> bool:
+        """Whether nothing follows the sum of shortcut and branch, so that a branch of zeros makes it its shortcut."""
+        return self.kind == "mbconv"
+
+    @property
     def of_stage(self) -> bool:
         """Whether it is one of the layers of a stage, which a search repeats and reshapes."""
         return self.stage >= 0
 
 
-def _stem(block: Block) -> list[Op]:
-    return [
-        Op("conv", "stem", block.name, block.cin, block.cout, block.kernel, block.size_out, block.stride, True),
-    ]
-
-
 def _mbconv(block: Block) -> list[Op]:
-    name, mid, out = block.name, block.mid, block.size_out
     ops = []
     if block.expands:
-        ops.append(Op("conv", "expand", f"{name}.expand", block.cin, mid, 1, block.size_in, batch_norm=True))
-    ops.append(Op("depthwise", "depthwise", f"{name}.depthwise", mid, mid, block.kernel, out, block.stride, True))
+        ops.append(_conv(block, "expand", "cin", "mid", block.size_in))
+    ops.append(_conv(block, "depthwise", "mid", "mid", block.size_out, block.kernel, block.stride, kind="depthwise"))
     if block.squeeze_excite:
-        hidden = block.squeeze_excite.hidden(block.cin, mid)
-        ops.append(Op("dense", "squeeze", f"{name}.squeeze", mid, hidden, 1, 1, bias=True))
-        ops.append(Op("dense", "excite", f"{name}.excite", hidden, mid, 1, 1, bias=True))
-    ops.append(Op("conv", "project", f"{name}.project", mid, block.cout, 1, out, batch_norm=True))
-    if block.shortcut == "project":
-        ops.append(Op("conv", "shortcut", f"{name}.shortcut", block.cin, block.cout, 1, out))
-    return ops
+        ops.append(_dense(block, "squeeze", "mid", "hidden", bias=True))
+        ops.append(_dense(block, "excite", "hidden", "mid", bias=True))
+    ops.append(_conv(block, "project", "mid", "cout", block.size_out))
+    return ops + _projection(block)
+
+
+def _basic(block: Block) -> list[Op]:
+    first = _conv(block, "first", "cin", "cout", block.size_out, block.kernel, block.stride)
+    return [first, _conv(block, "second", "cout", "cout", block.size_out, block.kernel), *_projection(block)]
+
+
+def _projection(block: Block) -> list[Op]:
+    if block.shortcut != "project":
+        return []
+    return [_conv(block, "shortcut", "cin", "cout", block.size_out, batch_norm=False)]
+
+
+def _stem(block: Block) -> list[Op]:
+    return [_conv(block, "stem", "cin", "cout", block.size_out, block.kernel, block.stride)]
 
 
 def _head(block: Block) -> list[Op]:
-    return [Op("conv", "head", block.name, block.cin, block.cout, block.kernel, block.size_out, batch_norm=True)]
+    return [_conv(block, "head", "cin", "cout", block.size_out, block.kernel)]
+
+
+def _pooled_head(block: Block) -> list[Op]:
+    return [
+        _conv(block, "head", "cin", "mid", block.size_out),
+        _dense(block, "mix", "mid", "cout", bias=block.bias),
+    ]
 
 
 def _classifier(block: Block) -> list[Op]:
-    return [Op("dense", "classifier", block.name, block.cin, block.cout, 1, 1, bias=True)]
+    return [_dense(block, "classifier", "cin", "cout", bias=True)]
+
+
+def _name(block: Block, role: str) -> str:
+    """Return the prefix of an operation's weights: the block's own name for the operation that gives it its name."""
+    return block.name if role in ("stem", "head", "classifier") else f"{block.name}.{role}"
+
+
+def _width(block: Block, which: str) -> int:
+    if which == "hidden":
+        assert block.squeeze_excite
+        hidden: int = block.squeeze_excite.hidden(block.cin, block.mid)
+        return hidden
+    return {"cin": block.cin, "mid": block.mid, "cout": block.cout}[which]
+
+
+def _conv(
+    block: Block,
+    role: str,
+    reads: str,
+    gives: str,
+    size: int,
+    kernel: int = 1,
+    stride: int = 1,
+    *,
+    kind: str = "conv",
+    batch_norm: bool = True,
+) -> Op:
+    cin, cout = _width(block, reads), _width(block, gives)
+    name, padding = _name(block, role), block.padding
+    return Op(kind, role, name, reads, gives, cin, cout, kernel, size, stride, padding, batch_norm=batch_norm)
+
+
+def _dense(block: Block, role: str, reads: str, gives: str, *, bias: bool) -> Op:
+    cin, cout = _width(block, reads), _width(block, gives)
+    return Op("dense", role, _name(block, role), reads, gives, cin, cout, bias=bias)
 
 
 #: One entry a kind of block: its operations in the order they run.
-_OPS = {"stem": _stem, "mbconv": _mbconv, "head": _head, "classifier": _classifier}
+_OPS = {
+    "stem": _stem,
+    "mbconv": _mbconv,
+    "basic": _basic,
+    "head": _head,
+    "pooled_head": _pooled_head,
+    "classifier": _classifier,
+}
 KINDS = tuple(_OPS)
 SHORTCUTS = ("none", "identity", "project")

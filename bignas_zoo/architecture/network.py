@@ -14,7 +14,7 @@ from typing import Any
 
 from bignas_zoo.architecture.blocks import KINDS, SHORTCUTS, Block
 from bignas_zoo.architecture.checks import MOST_BLOCKS, at_least, one_of
-from bignas_zoo.architecture.forms import ACTIVATIONS, SqueezeExcite
+from bignas_zoo.architecture.forms import ACTIVATIONS, PADDINGS, POOLINGS, SqueezeExcite
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import SpaceError
 
@@ -50,6 +50,11 @@ class BlockList:
         for block in self.blocks:
             _check_block(block)
         _check_chain(self)
+
+    @property
+    def model_name(self) -> str:
+        """What a model of it is called."""
+        return self.name
 
     def to_json(self) -> dict[str, Any]:
         """Return the network as JSON-ready data; `BlockList.from_json` reverses it."""
@@ -94,6 +99,9 @@ def _check_block(block: Block) -> None:
     one_of(f"{where}: shortcut", block.shortcut, SHORTCUTS)
     one_of(f"{where}: stride", block.stride, (1, 2))
     one_of(f"{where}: expands", block.expands, (False, True))
+    one_of(f"{where}: padding", block.padding, PADDINGS)
+    one_of(f"{where}: pooling", block.pooling, POOLINGS)
+    one_of(f"{where}: bias", block.bias, (False, True))
     one_of(f"{where}: activation", block.activation, (*ACTIVATIONS, "softmax"))
     for key in NUMBERS:
         at_least(f"{where}: {key}", getattr(block, key), 1)

@@ -4,19 +4,20 @@ Everything that needs to know what a network consists of reads `plan`: MACs and 
 plain Keras child, slicing, latency tables, cards and drawings. Channels and map sizes are decided here and nowhere
 else.
 
-Accounting (it reproduces all published figures of the BigNAS models, see `bignas_zoo.architecture.spaces.bignas`):
-"SAME" padding, output size = ceil(input / stride); squeeze-excite after the depthwise activation;
-at the first layer of each stage the shortcut is a 2x2 average pool if the stride is 2, then a
-bias-free 1x1 convolution without batch norm; on the other layers the identity, which costs nothing.
-With layer-wise widths the identity may meet another width: channels are then cut off, or zeros
-appended, which costs nothing either.
+Accounting (it reproduces the published figures of every space in `bignas_zoo.architecture.spaces`): output size =
+ceil(input / stride), with either padding; squeeze-excite after the depthwise activation; the shortcut as the space's
+rule says (`forms.Shortcut`): a convolution without batch norm and bias, the identity, or none. A shortcut past a
+stride of 2 is halved first. Halving and the identity cost nothing, also where an identity meets another width:
+channels are then cut off, or zeros appended.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.network import BlockList, Network
-from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 
 
 def plan(network: Network) -> tuple[Block, ...]:
@@ -31,40 +32,87 @@ def plan(network: Network) -> tuple[Block, ...]:
     return network.blocks if isinstance(network, BlockList) else _child(network)
 
 
+def plan_supernet(space: SearchSpace) -> tuple[Block, ...]:
+    """Walk a supernet: the biggest child, with each shortcut's convolution that any child has.
+
+    Where the rule of shortcuts goes by whether the width changes, the biggest child may lack one that smaller children
+    need.
+
+    Args:
+        space: the search space.
+
+    Returns:
+        Blocks whose operations hold all weights of the supernet.
+    """
+    return tuple(_with_every_shortcut(block, space) if block.of_stage else block for block in plan(space.biggest))
+
+
+def _with_every_shortcut(block: Block, space: SearchSpace) -> Block:
+    stage = space.stages[block.stage]
+    if block.layer and not stage.layerwise_widths:  # it takes the width that it gives
+        return block
+    before = space.stages[block.stage - 1].widths if block.stage else space.stem_widths
+    changes = len({*(stage.widths if block.layer else before), *stage.widths}) > 1
+    projects = changes and space.shortcut.of(block.layer, block.stride, same_width=False) == "project"
+    return replace(block, shortcut="project") if projects else block
+
+
 def _child(spec: ChildSpec) -> tuple[Block, ...]:
     space = spec.space
-    act = space.activation
     size = -(-spec.resolution // space.stem_stride)
-    cin = spec.stem_width
-    blocks = [
-        Block("stem", "stem", spec.resolution, size, 3, 3, cin, 3, space.stem_stride, activation=act),
-    ]
-    for i, (stage, allowed) in enumerate(zip(spec.stages, space.stages, strict=True)):
-        layers = zip(stage.kernels, stage.widths, stage.expansions, strict=True)
-        for j, (kernel, cout, expansion) in enumerate(layers):
-            stride = allowed.stride if j == 0 else 1
-            out = -(-size // stride)
-            blocks.append(
-                Block(
-                    kind="mbconv",
-                    name=f"stage{i + 1}.layer{j + 1}",
-                    size_in=size,
-                    size_out=out,
-                    cin=cin,
-                    mid=cin * expansion,
-                    cout=cout,
-                    kernel=kernel,
-                    stride=stride,
-                    stage=i,
-                    layer=j,
-                    expands=allowed.expands,
-                    shortcut="project" if j == 0 else "identity",
-                    squeeze_excite=allowed.squeeze_excite,
-                    activation=act,
-                )
-            )
-            size, cin = out, cout
-    head = spec.head_width
-    blocks.append(Block("head", "head", size, size, cin, cin, head, activation=act))
-    blocks.append(Block("classifier", "classifier", 1, 1, head, head, space.classes, activation="softmax"))
+    stem = Block(
+        "stem", "stem", spec.resolution, size, 3, 3, spec.stem_width, 3, space.stem_stride,
+        activation=space.activation, padding=space.padding,
+    )  # fmt: skip
+    blocks = [stem]
+    for i, stage in enumerate(spec.stages):
+        for j in range(stage.depth):
+            blocks.append(_layer(spec, i, j, blocks[-1]))
+    blocks += _ends(spec, blocks[-1])
     return tuple(blocks)
+
+
+def _layer(spec: ChildSpec, i: int, j: int, before: Block) -> Block:
+    """Return layer `j` of stage `i`, which takes what the block `before` gives."""
+    space, stage, allowed = spec.space, spec.stages[i], spec.space.stages[i]
+    stride, cin, cout = allowed.stride if j == 0 else 1, before.cout, stage.widths[j]
+    return Block(
+        kind=allowed.block,
+        name=f"stage{i + 1}.layer{j + 1}",
+        size_in=before.size_out,
+        size_out=-(-before.size_out // stride),
+        cin=cin,
+        mid=cin * stage.expansions[j],
+        cout=cout,
+        kernel=stage.kernels[j],
+        stride=stride,
+        stage=i,
+        layer=j,
+        expands=allowed.expands,
+        shortcut=space.shortcut.of(j, stride, cin == cout),
+        squeeze_excite=allowed.squeeze_excite,
+        activation=allowed.activation or space.activation,
+        padding=space.padding,
+        pooling=space.shortcut.pooling,
+    )
+
+
+def _ends(spec: ChildSpec, last: Block) -> list[Block]:
+    """Return the head, if there is one, and the classifier."""
+    form, space = spec.space.head, spec.space
+    size, cin, width = last.size_out, last.cout, spec.head_width or last.cout
+    act = space.activation
+    heads: dict[str, list[Block]] = {
+        "none": [],
+        "conv": [Block("head", "head", size, size, cin, cin, width, activation=act)],
+        "pooled": [
+            Block(
+                "pooled_head", "head", size, size, cin, cin * form.expansion, width,
+                expands=True, activation=act, bias=form.bias,
+            ),
+        ],
+    }  # fmt: skip
+    return [
+        *heads[form.form],
+        Block("classifier", "classifier", 1, 1, width, width, space.classes, activation="softmax"),
+    ]

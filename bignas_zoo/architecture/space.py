@@ -2,8 +2,8 @@
 
 `SearchSpace` says which choices exist, `ChildSpec` is one point among them. Both are frozen, hold
 no tensors, and go to JSON and back byte for byte. Every block and head form the package can build
-is a *value* here (expansion, squeeze-excite, activation, stride), so that another published space
-is another table in `bignas_zoo.architecture.spaces` and not another class.
+is a *value* (here and in `forms`), so that another published space is another table in
+`bignas_zoo.architecture.spaces` and not another class.
 
 Reference: BigNAS (Yu et al. 2020, arXiv 2003.11142), section 4.1 and Table 1.
 """
@@ -12,103 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from bignas_zoo.architecture.checks import MOST_DEPTH, MOST_STAGES, ascending, at_least, multiples, one_of, option
+from bignas_zoo.architecture.checks import MOST_STAGES, ascending, at_least, multiples, one_of, option
 from bignas_zoo.architecture.choices import LAYERED, Choice, Place, check_choices, choices_of, values_of
-from bignas_zoo.architecture.forms import ACTIVATIONS, SqueezeExcite
+from bignas_zoo.architecture.forms import ACTIVATIONS, LATER, PADDINGS, Head, Shortcut, SqueezeExcite, to_json
+from bignas_zoo.architecture.stage import StageSpace, StageSpec
 from bignas_zoo.errors import SpaceError
 
-
-@dataclass(frozen=True)
-class StageSpace:
-    """Allowed choices of one stage of MBConv blocks.
-
-    Attributes:
-        widths: output channels, ascending multiples of 8; one choice a stage, or one a layer, see `layerwise_widths`.
-        depths: number of layers, consecutive and ascending.
-        kernels: depthwise kernel sizes, odd, ascending; one choice a layer, or one a stage, see `stagewise_kernels`.
-        stride: of the first layer, 1 or 2.
-        expansions: expanded channels / input channels, ``(1,)`` for no expansion convolution; one choice a stage, or
-            one a layer, see `layerwise_expansions`.
-        squeeze_excite: its form, or None for none.
-        layerwise_widths: whether each layer has a width of its own (the paper: one a stage).
-        layerwise_expansions: whether each layer has an expansion of its own (as once-for-all).
-        stagewise_kernels: whether one kernel size serves the whole stage (as AttentiveNAS).
-    """
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    kernels: tuple[int, ...]
-    stride: int
-    expansions: tuple[int, ...] = (6,)
-    squeeze_excite: SqueezeExcite | None = field(default_factory=SqueezeExcite)
-    layerwise_widths: bool = False
-    layerwise_expansions: bool = False
-    stagewise_kernels: bool = False
-
-    def __post_init__(self) -> None:
-        ascending("widths", self.widths)
-        ascending("depths", self.depths)
-        ascending("kernels", self.kernels)
-        ascending("expansions", self.expansions)
-        multiples("widths", self.widths)
-        one_of("stride", self.stride, (1, 2))
-        for key in ("layerwise_widths", "layerwise_expansions", "stagewise_kernels"):
-            one_of(key, getattr(self, key), (False, True))
-        if self.depths[-1] > MOST_DEPTH:
-            raise SpaceError(f"depths: must be at most {MOST_DEPTH}, got {self.depths[-1]}.")
-        if any(k % 2 == 0 for k in self.kernels):
-            raise SpaceError(f"kernels: must be odd, got {list(self.kernels)}.")
-        if self.expansions[0] == 1 and len(self.expansions) > 1:
-            raise SpaceError("expansions: 1 (no expansion layer) cannot be mixed with others.")
-
-    @property
-    def expands(self) -> bool:
-        """Whether blocks of this stage have an expansion convolution."""
-        return self.expansions != (1,)
-
-    def layerwise(self, name: str) -> bool:
-        """Return whether each layer has a choice of its own: of its "width", "kernel" or "expansion"."""
-        if name == "kernel":
-            return not self.stagewise_kernels
-        return self.layerwise_widths if name == "width" else self.layerwise_expansions
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """The choice made in one stage.
-
-    Attributes:
-        depth: number of layers.
-        widths: output channels of each layer; all the same unless the stage has layer-wise widths.
-        kernels: depthwise kernel size of each layer; all the same if the stage has stage-wise kernels.
-        expansions: expanded channels / input channels of each layer; all the same unless the stage has layer-wise ones.
-    """
-
-    depth: int
-    widths: tuple[int, ...]
-    kernels: tuple[int, ...]
-    expansions: tuple[int, ...]
-
-    @property
-    def width(self) -> int:
-        """Output channels of the stage: those of its last layer."""
-        return self.widths[-1]
-
-    @property
-    def expansion(self) -> int:
-        """The expansion that serves the whole stage.
-
-        Raises:
-            SpaceError: its layers differ in it; see `expansions`.
-        """
-        if len(set(self.expansions)) > 1:
-            raise SpaceError(f"expansions {list(self.expansions)} differ: ask for `expansions`, one a layer.")
-        return self.expansions[0]
+USUAL_SHORTCUT, USUAL_HEAD = Shortcut(), Head()
 
 
 @dataclass(frozen=True)
@@ -126,6 +40,10 @@ class SearchSpace:
         stem_stride: 1 or 2.
         activation: after stem, expansion, depthwise and head convolutions.
         bn_epsilon: of every batch norm.
+        shortcut: of the layers of all stages.
+        padding: "same" (TensorFlow's: even maps are padded less in front where the stride is 2) or "symmetric"
+            (PyTorch's: half a kernel on each side).
+        head: its form; without one, `head_widths` is ``(0,)``.
     """
 
     name: str
@@ -139,16 +57,24 @@ class SearchSpace:
     stem_stride: int = 2
     activation: str = "swish"
     bn_epsilon: float = 1e-3
+    shortcut: Shortcut = field(default=USUAL_SHORTCUT, metadata=LATER)
+    padding: str = field(default="same", metadata=LATER)
+    head: Head = field(default=USUAL_HEAD, metadata=LATER)
 
     def __post_init__(self) -> None:
-        for what in ("resolutions", "stem_widths", "head_widths"):
+        for what in ("resolutions", "stem_widths"):
             ascending(what, getattr(self, what))
+        if self.head.form != "none":
+            ascending("head_widths", self.head_widths)
+        elif self.head_widths != (0,):
+            raise SpaceError(f"head_widths: must be (0,) without a head, got {self.head_widths}.")
         if self.unseen_resolutions != ():
             ascending("unseen_resolutions", self.unseen_resolutions)
         multiples("stem_widths", self.stem_widths)
         multiples("head_widths", self.head_widths)
         one_of("stem_stride", self.stem_stride, (1, 2))
         one_of("activation", self.activation, ACTIVATIONS)
+        one_of("padding", self.padding, PADDINGS)
         at_least("classes", self.classes, 2)
         if not isinstance(self.bn_epsilon, float) or not 0 < self.bn_epsilon < 1:
             raise SpaceError(f"bn_epsilon: must be a number between 0 and 1, got {self.bn_epsilon!r}.")
@@ -161,6 +87,11 @@ class SearchSpace:
     def all_resolutions(self) -> tuple[int, ...]:
         """Every input size a child may have, ascending."""
         return tuple(sorted({*self.resolutions, *self.unseen_resolutions}))
+
+    @property
+    def most_features(self) -> int:
+        """The most channels that the classifier may take."""
+        return self.head_widths[-1] or self.stages[-1].widths[-1]
 
     @functools.cached_property
     def biggest(self) -> ChildSpec:
@@ -268,11 +199,7 @@ class SearchSpace:
 
     def to_json(self) -> dict[str, Any]:
         """Return the space as JSON-ready data; `SearchSpace.from_json` reverses it."""
-        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for stage in data["stages"]:
-            for key in ("layerwise_widths", "layerwise_expansions", "stagewise_kernels"):
-                if not stage[key]:  # left out, so that older files and readers agree
-                    del stage[key]
+        data: dict[str, Any] = to_json(self)
         return data
 
     @staticmethod
@@ -284,7 +211,8 @@ class SearchSpace:
         """
         try:
             fields = _tuples(data)
-            missing = {f.name for f in dataclasses.fields(SearchSpace)} - fields.keys()
+            known = dataclasses.fields(SearchSpace)
+            missing = {f.name for f in known if "later" not in f.metadata} - fields.keys()
             if missing:
                 raise TypeError(f"lacks {', '.join(sorted(missing))}")
             if len(fields["stages"]) > MOST_STAGES:
@@ -298,9 +226,14 @@ class SearchSpace:
                 )
                 for stage in fields.pop("stages")
             )
-            return SearchSpace(**fields, stages=stages)
+            forms = {key: form(**fields.pop(key)) for key, form in FORMS.items() if key in fields}
+            return SearchSpace(**fields, **forms, stages=stages)
         except (TypeError, KeyError, AttributeError) as error:
             raise SpaceError(f"search space: not a valid description ({error}).") from error
+
+
+#: Fields that are dataclasses of their own.
+FORMS: dict[str, Callable[..., Any]] = {"shortcut": Shortcut, "head": Head}
 
 
 @dataclass(frozen=True)
@@ -319,6 +252,11 @@ class ChildSpec:
     stem_width: int
     stages: tuple[StageSpec, ...]
     head_width: int
+
+    @property
+    def model_name(self) -> str:
+        """What a model of it is called."""
+        return f"{self.space.name}_child"
 
     @property
     def classes(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.forms import to_json
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.cli.common import (
     MACS_NOTE,
@@ -44,7 +44,7 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
         plot_architectures([slice_], plot)
         say(f"drawn: {plot}")
     if as_json:
-        rows = [{**asdict(b), "macs": b.macs} for b in blocks]
+        rows = [{**to_json(b), "macs": b.macs} for b in blocks]
         extra: dict[str, Any] = {} if device is None else {"latency": estimate and estimate.to_json()}
         extra |= {"peak_activation_bytes": cost.peak_activation_bytes(slice_.spec)}
         print_json("show", {**slice_.to_json(), **extra, "child": slice_.spec.to_json(), "blocks": rows})

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from bignas_zoo.architecture.cost import FLOAT32_BYTES
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.errors import UsageError
+from bignas_zoo.models.backend import ops
 from bignas_zoo.models.blockwise import CutChild, Statistics
 from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.prefixes import Prefixes

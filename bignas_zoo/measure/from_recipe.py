@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from bignas_zoo.errors import BigNASError, NotFoundError, UsageError
@@ -16,6 +15,7 @@ from bignas_zoo.measure.evaluate import Evaluator
 from bignas_zoo.measure.family import write_family
 from bignas_zoo.measure.front_children import measure_front
 from bignas_zoo.measure.trained import Trained
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.calibration import MIN_IMAGES
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Dataset, open_dataset

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.measure.evaluate import BATCH
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, set_weights
 from bignas_zoo.models.preprocess import Preprocess

@@ -17,11 +17,10 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.models.backend import keras, ops
 
 Tensor = Any
 MIN_IMAGES = 64
@@ -105,7 +104,7 @@ def _run(block: list[Any], x: Tensor, wanted: Any) -> Tensor:
     for layer in block:
         inputs = layer.input
         if isinstance(inputs, list):
-            arguments: Any = [values.get(id(t), x) for t in inputs]
+            arguments: Any = [values[id(t)] for t in inputs]
         else:
             arguments = values[id(inputs)]
         # Only batch norm and dropout know `training`; a child has no dropout.

@@ -8,129 +8,131 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers, ops
 
 from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.blocks import Block, Op
+from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.plan import plan
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace
-from bignas_zoo.models.elastic import ACTIVATIONS
-from bignas_zoo.models.slicing import child_shapes
+from bignas_zoo.models.backend import keras, layers, ops
+from bignas_zoo.models.bodies import run_block
+from bignas_zoo.models.elastic import rim
+from bignas_zoo.models.operations import Gate, Operations
+from bignas_zoo.models.slicing import shapes_of
 from bignas_zoo.models.weights import check_shapes
 
 KERAS_ACTIVATIONS = {"swish": "silu", "hard_swish": "hard_silu"}
 
 
-def build_child(spec: ChildSpec) -> keras.Model:
-    """Build a child with fresh weights.
+def build_child(network: Network) -> keras.Model:
+    """Build a child, or any other network, with fresh weights.
 
     Args:
-        spec: the child.
+        network: what to build.
 
     Returns:
         A model from ``[batch, resolution, resolution, 3]`` float32 (normalised, see
         `bignas_zoo.models.preprocess`) to logits ``[batch, classes]`` float32.
     """
-    x = images = keras.Input((spec.resolution, spec.resolution, 3), name="image", dtype="float32")
-    for block in plan(spec):
-        if block.kind == "classifier":
-            x = layers.GlobalAveragePooling2D(name="pool")(x)
-            x = layers.Dense(block.cout, name=block.name)(x)
-        else:
-            x = _block(x, block, spec.space)
-    return keras.Model(images, x, name=re.sub(r"\W", "_", f"{spec.space.name}_child"))
+    x = images = keras.Input((network.resolution, network.resolution, 3), name="image", dtype="float32")
+    run = _Layers(network.bn_epsilon)
+    for block in plan(network):
+        x = run_block(run, x, block)
+    return keras.Model(images, x, name=re.sub(r"\W", "_", network.model_name))
 
 
-def build_block(block: Block, space: SearchSpace) -> keras.Model:
+def build_block(block: Block, bn_epsilon: float) -> keras.Model:
     """Build one block alone with fresh weights, to be measured.
 
     Args:
         block: of a plan.
-        space: that it is from.
+        bn_epsilon: of its network.
 
     Returns:
         A model from ``[batch, size_in, size_in, cin]`` float32 to the block's output. The average over the last map
         belongs to the head, whose size it depends on; the classifier takes what it gives as a map of one pixel.
     """
     x = features = keras.Input((block.size_in, block.size_in, block.cin), name="image", dtype="float32")
+    run = _Layers(bn_epsilon)
     if block.kind == "classifier":
-        y = layers.Dense(block.cout, name=block.name)(layers.Flatten(name="flat")(x))
-    else:
-        y = _block(x, block, space)
-    if block.kind == "head":
-        y = layers.GlobalAveragePooling2D(name="pool")(y)
-    return keras.Model(features, y, name="block")
+        x = layers.Flatten(name="flat")(x)
+    y = run_block(run, x, block)
+    return keras.Model(features, run.mean(y) if block.kind == "head" else y, name="block")
 
 
-def _block(x: Any, block: Block, space: SearchSpace) -> Any:
-    if block.kind == "mbconv":
-        return _mbconv(x, block, space)
-    (op,) = block.ops
-    return _activation(_conv(x, op, space, block.stride), block.activation, op.name)
+@dataclass(frozen=True)
+class _Layers(Operations):
+    """The operations as Keras layers, named as the plan names its operations."""
 
+    bn_epsilon: float
 
-def _mbconv(x: Any, block: Block, space: SearchSpace) -> Any:
-    named = {op.role: op for op in block.ops}
-    y = x
-    if block.expands:
-        op = named["expand"]
-        y = _activation(_conv(y, op, space), block.activation, op.name)
-    op = named["depthwise"]
-    y = _activation(_conv(y, op, space, block.stride), block.activation, op.name)
-    if block.squeeze_excite:
-        se, squeeze, excite = block.squeeze_excite, named["squeeze"], named["excite"]
-        g = layers.GlobalAveragePooling2D(keepdims=True, name=f"{squeeze.name}.pool")(y)
+    def conv(self, x: Any, op: Op, activation: str | None = None, gate: Gate | None = None) -> Any:
+        padding = "same"
+        if zeros := rim(op.kernel, op.stride, op.padding):
+            x, padding = layers.ZeroPadding2D(zeros, name=f"{op.name}.pad")(x), "valid"
+        if op.kind == "depthwise":
+            x = layers.DepthwiseConv2D(op.kernel, op.stride, padding, use_bias=False, name=op.name)(x)
+        else:
+            x = layers.Conv2D(op.cout, op.kernel, op.stride, padding, use_bias=False, name=op.name)(x)
+        if op.batch_norm:
+            x = layers.BatchNormalization(epsilon=self.bn_epsilon, name=f"{op.name}.bn")(x)
+        x = _activation(x, activation, op.name) if activation else x
+        return self._scale(x, gate) if gate else x
+
+    def _scale(self, x: Any, gate: Gate) -> Any:
+        squeeze, excite = gate.squeeze, gate.excite
+        g = layers.GlobalAveragePooling2D(keepdims=True, name=f"{squeeze.name}.pool")(x)
         g = layers.Conv2D(squeeze.cout, 1, name=squeeze.name)(g)
-        g = layers.Conv2D(excite.cout, 1, name=excite.name)(_activation(g, se.activation, squeeze.name))
-        y = layers.Multiply(name=f"{excite.name}.scale")([y, _activation(g, se.gate, excite.name)])
-    y = _conv(y, named["project"], space)
-    if block.shortcut == "project":
-        if block.stride == 2:
-            x = layers.AveragePooling2D(2, 2, "same", name=f"{block.name}.shortcut.pool")(x)
-        x = _conv(x, named["shortcut"], space)
-    elif block.cin != block.cout:
-        x = _resize_channels(x, block)
-    return layers.Add(name=f"{block.name}.add")([x, y])
+        g = layers.Conv2D(excite.cout, 1, name=excite.name)(_activation(g, gate.form.activation, squeeze.name))
+        return layers.Multiply(name=f"{excite.name}.scale")([x, _activation(g, gate.form.gate, excite.name)])
 
+    def dense(self, x: Any, op: Op, activation: str | None = None) -> Any:
+        x = layers.Dense(op.cout, use_bias=op.bias, name=op.name)(x)
+        return _activation(x, activation, op.name) if activation else x
 
-def _resize_channels(x: Any, block: Block) -> Any:
-    """Cut channels off an identity shortcut, or append zeros, with layers that every exporter knows."""
-    # "channels_first" makes the two spatial layers act on the last two axes: [batch, height, WIDTH, CHANNELS].
-    change = ((0, 0), (0, abs(block.cout - block.cin)))
-    name, form = f"{block.name}.shortcut", "channels_first"
-    if block.cout < block.cin:
-        return layers.Cropping2D(change, form, name=f"{name}.crop")(x)
-    return layers.ZeroPadding2D(change, form, name=f"{name}.pad")(x)
+    def mean(self, x: Any) -> Any:
+        return layers.GlobalAveragePooling2D(name="pool")(x) if len(x.shape) == 4 else x
 
+    def activate(self, x: Any, activation: str, block: Block) -> Any:
+        return _activation(x, activation, block.name)
 
-def _conv(x: Any, op: Op, space: SearchSpace, stride: int = 1) -> Any:
-    if op.kind == "depthwise":
-        x = layers.DepthwiseConv2D(op.kernel, stride, "same", use_bias=False, name=op.name)(x)
-    else:
-        x = layers.Conv2D(op.cout, op.kernel, stride, "same", use_bias=False, name=op.name)(x)
-    if op.batch_norm:
-        x = layers.BatchNormalization(epsilon=space.bn_epsilon, name=f"{op.name}.bn")(x)
-    return x
+    def add(self, shortcut: Any, branch: Any, block: Block) -> Any:
+        return layers.Add(name=f"{block.name}.add")([shortcut, branch])
+
+    def halve(self, x: Any, block: Block) -> Any:
+        name = f"{block.name}.shortcut.pool"
+        if block.pooling == "subsample":
+            return layers.MaxPooling2D(1, 2, name=name)(x)
+        if block.pooling == "average_padded" and block.size_in % 2:
+            return layers.AveragePooling2D(2, 2, name=name)(layers.ZeroPadding2D(1, name=f"{name}.pad")(x))
+        return layers.AveragePooling2D(2, 2, "same", name=name)(x)
+
+    def resize(self, x: Any, block: Block) -> Any:
+        if block.cin == block.cout:
+            return x
+        # "channels_first" makes the two spatial layers act on the last two axes: [batch, height, WIDTH, CHANNELS].
+        change = ((0, 0), (0, abs(block.cout - block.cin)))
+        name, form = f"{block.name}.shortcut", "channels_first"
+        if block.cout < block.cin:
+            return layers.Cropping2D(change, form, name=f"{name}.crop")(x)
+        return layers.ZeroPadding2D(change, form, name=f"{name}.pad")(x)
 
 
 def _activation(x: Any, name: str, prefix: str) -> Any:
-    if name not in ACTIVATIONS:
-        raise KeyError(name)
     return layers.Activation(KERAS_ACTIVATIONS.get(name, name), name=f"{prefix}.{name}")(x)
 
 
 def set_weights(
-    child: keras.Model, spec: ChildSpec, weights: Mapping[str, np.ndarray], *, calibrated: bool = True
+    child: keras.Model, network: Network, weights: Mapping[str, np.ndarray], *, calibrated: bool = True
 ) -> None:
     """Put weights into a child.
 
     Args:
-        child: made by `build_child(spec)`.
-        spec: the child's spec.
+        child: made by `build_child(network)`.
+        network: what it was made from.
         weights: names as `slice_weights` gives them.
         calibrated: whether batch-norm statistics (``….bn.mean``, ``….bn.variance``) are among them. If
             not, the child is of no use before `calibrate`.
@@ -138,27 +140,30 @@ def set_weights(
     Raises:
         IntegrityError: a weight is missing, unknown, of another shape, or not finite.
     """
-    check_shapes(weights, child_shapes(spec, statistics=calibrated), "child weights")
-    for op in cost.ops(spec):
-        kernel = weights[f"{op.name}.kernel"]
+    operations = cost.ops(network)
+    check_shapes(weights, shapes_of(operations, statistics=calibrated), "child weights")
+    for op in operations:
         layer = child.get_layer(op.name)
-        arrays = [kernel.reshape(layer.kernel.shape)]
+        arrays = [weights[f"{op.name}.kernel"].reshape(layer.kernel.shape)]
         if op.bias:
             arrays.append(weights[f"{op.name}.bias"])
         layer.set_weights(arrays)
         if op.batch_norm:
-            norm = child.get_layer(f"{op.name}.bn")
-            norm.gamma.assign(weights[f"{norm.name}.gamma"])
-            norm.beta.assign(weights[f"{norm.name}.beta"])
-            if calibrated:
-                norm.moving_mean.assign(weights[f"{norm.name}.mean"])
-                norm.moving_variance.assign(weights[f"{norm.name}.variance"])
+            _set_norm(child.get_layer(f"{op.name}.bn"), weights, calibrated)
 
 
-def get_weights(child: keras.Model, spec: ChildSpec) -> dict[str, np.ndarray]:
+def _set_norm(norm: Any, weights: Mapping[str, np.ndarray], calibrated: bool) -> None:
+    norm.gamma.assign(weights[f"{norm.name}.gamma"])
+    norm.beta.assign(weights[f"{norm.name}.beta"])
+    if calibrated:
+        norm.moving_mean.assign(weights[f"{norm.name}.mean"])
+        norm.moving_variance.assign(weights[f"{norm.name}.variance"])
+
+
+def get_weights(child: keras.Model, network: Network) -> dict[str, np.ndarray]:
     """Return a child's weights, statistics included, by the names of `set_weights`."""
     weights: dict[str, np.ndarray] = {}
-    for op in cost.ops(spec):
+    for op in cost.ops(network):
         layer = child.get_layer(op.name)
         weights[f"{op.name}.kernel"] = ops.convert_to_numpy(layer.kernel).reshape(op.kernel_shape)
         if op.bias:

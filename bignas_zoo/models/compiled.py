@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import keras
+from bignas_zoo.models.backend import keras
 
 
 def compiled(function: Callable[..., Any], *, any_shape: bool = False) -> Callable[..., Any]:

@@ -23,16 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.models.backend import keras, ops
+from bignas_zoo.models.batch_norm import BATCH_NORMS, default_batch_norm
 
 Tensor = Any
-Choice = Any  # int, traced int32 scalar, or ALL
-#: The choice of weights that are cut already: all of them, however many that is.
-ALL = None
+Choice = Any  # int or traced int32 scalar
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "swish": ops.silu,
@@ -43,14 +41,8 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "hard_sigmoid": ops.hard_sigmoid,
 }
 
-BATCH_NORMS = ("fused", "two_pass", "one_pass", "lean", "synchronised")
 DEPTHWISE = ("native", "shifted")
 BRANCHES = ("cond", "where")
-
-
-def default_batch_norm() -> str:
-    """Return the batch norm for one device of the current backend: TensorFlow has a fused kernel."""
-    return "fused" if keras.backend.backend() == "tensorflow" else "one_pass"
 
 
 @dataclass(frozen=True)
@@ -86,8 +78,8 @@ class Execution:
 
 
 def is_static(choice: Choice) -> bool:
-    """Return whether a choice is a Python (or numpy) int, which slices instead of masking; or all there is."""
-    return choice is ALL or isinstance(choice, int | np.integer)
+    """Return whether a choice is a Python (or numpy) int, which slices instead of masking."""
+    return isinstance(choice, int | np.integer)
 
 
 def channels(tensor: Tensor, choice: Choice, axis: int = -1) -> Tensor:
@@ -103,7 +95,7 @@ def channels(tensor: Tensor, choice: Choice, axis: int = -1) -> Tensor:
     """
     size = tensor.shape[axis]
     if is_static(choice):
-        if choice is ALL or choice == size:
+        if choice == size:
             return tensor
         return tensor[..., :choice] if axis == -1 else tensor[..., :choice, :]
     mask = ops.cast(ops.arange(size) < choice, tensor.dtype)
@@ -127,6 +119,24 @@ def identity(x: Tensor, size: int, cout: Choice) -> Tensor:
     elif missing < 0:
         x = x[..., :size]
     return channels(x, cout)
+
+
+def halve(x: Tensor, pooling: str, *, odd: bool) -> Tensor:
+    """Bring a shortcut to half the size.
+
+    Args:
+        x: ``[batch, height, width, channels]``.
+        pooling: see `bignas_zoo.architecture.forms.Shortcut`.
+        odd: whether the sides are odd.
+
+    Returns:
+        ``[batch, ceil(height / 2), ceil(width / 2), channels]``.
+    """
+    if pooling == "subsample":
+        return x[:, ::2, ::2]
+    if pooling == "average_padded" and odd:
+        return ops.average_pool(with_rim(x, 1), 2, 2, padding="valid")
+    return ops.average_pool(x, 2, 2, padding="same")
 
 
 def latest(active: Tensor, new: Choice, old: Choice) -> Choice:
@@ -171,8 +181,10 @@ def _diagonal(kernel: Tensor, pack: int) -> Tensor:
     return ops.reshape(kernel[:, :, None, :, None, :] * each, (*size, pack * cin, pack * cout))
 
 
-def conv(x: Tensor, kernel: Tensor, cin: Choice, cout: Choice, stride: int = 1, pack: int = 1) -> Tensor:
-    """Convolve with the leading channels of `kernel`, "same" padding, no bias.
+def conv(
+    x: Tensor, kernel: Tensor, cin: Choice, cout: Choice, stride: int = 1, pack: int = 1, padding: str = "same"
+) -> Tensor:
+    """Convolve with the leading channels of `kernel`, no bias.
 
     Output channels beyond a traced `cout` are *not* masked here: the batch norm that follows does.
 
@@ -182,11 +194,12 @@ def conv(x: Tensor, kernel: Tensor, cin: Choice, cout: Choice, stride: int = 1, 
         cin, cout: the choices.
         stride: 1 or 2.
         pack: how many images lie side by side in `x`, see `packed`.
+        padding: "same" or "symmetric".
 
     Returns:
         ``[batch, ceil(height / stride), ceil(width / stride), cout]``.
     """
-    return plain_conv(x, conv_kernel(kernel, cin, cout), stride, pack)
+    return plain_conv(x, conv_kernel(kernel, cin, cout), stride, pack, rim(kernel.shape[0], stride, padding))
 
 
 def conv_kernel(kernel: Tensor, cin: Choice, cout: Choice) -> Tensor:
@@ -195,9 +208,28 @@ def conv_kernel(kernel: Tensor, cin: Choice, cout: Choice) -> Tensor:
     return channels(kernel, cout) if is_static(cout) else kernel
 
 
-def plain_conv(x: Tensor, kernel: Tensor, stride: int = 1, pack: int = 1) -> Tensor:
-    """Convolve with a whole kernel; see `conv`."""
-    return ops.conv(x, _diagonal(ops.cast(kernel, x.dtype), pack), strides=stride, padding="same")
+def rim(kernel: int, stride: int, padding: str) -> int:
+    """Return how many zeros are put around a map before a convolution; 0 where "same" padding does the same by itself.
+
+    Args:
+        kernel: its size.
+        stride: 1 or 2.
+        padding: "same" or "symmetric": half a kernel on each side (another thing where the stride is 2, the map even).
+    """
+    return kernel // 2 if padding == "symmetric" and stride == 2 else 0
+
+
+def with_rim(x: Tensor, zeros: int) -> Tensor:
+    """Put zeros around each map."""
+    return ops.pad(x, [[0, 0], [zeros, zeros], [zeros, zeros], [0, 0]])
+
+
+def plain_conv(x: Tensor, kernel: Tensor, stride: int = 1, pack: int = 1, zeros: int = 0) -> Tensor:
+    """Convolve with a whole kernel; see `conv`, and `rim` for `zeros`."""
+    kernel = _diagonal(ops.cast(kernel, x.dtype), pack)
+    if zeros:
+        return ops.conv(with_rim(x, zeros), kernel, strides=stride, padding="valid")
+    return ops.conv(x, kernel, strides=stride, padding="same")
 
 
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
@@ -210,7 +242,14 @@ def add_bias(x: Tensor, bias: Tensor) -> Tensor:
 
 
 def depthwise(
-    x: Tensor, kernel: Tensor, cin: Choice, size: Choice, stride: int, how: Execution, pack: int = 1
+    x: Tensor,
+    kernel: Tensor,
+    cin: Choice,
+    size: Choice,
+    stride: int,
+    how: Execution,
+    pack: int = 1,
+    padding: str = "same",
 ) -> Tensor:
     """Depthwise convolution with the centre of a shared kernel.
 
@@ -223,6 +262,7 @@ def depthwise(
         how: its `branch` resolves a traced size: "cond" runs one of two convolutions, "where" zeroes
             the kernel's rim.
         pack: how many images lie side by side in `x`.
+        padding: "same" or "symmetric".
 
     Returns:
         ``[batch, ceil(height / stride), ceil(width / stride), channels]``.
@@ -233,24 +273,27 @@ def depthwise(
     full = kernel.shape[0]
 
     def run(k: int) -> Tensor:
-        rim = (full - k) // 2
-        centre = kernel[rim : full - rim, rim : full - rim] if rim else kernel
-        return plain_depthwise(x, centre, stride, how.depthwise)
+        cut = (full - k) // 2
+        centre = kernel[cut : full - cut, cut : full - cut] if cut else kernel
+        return plain_depthwise(x, centre, stride, how.depthwise, rim(k, stride, padding))
 
     if is_static(size):
         return run(int(size))
     if how.branch == "cond":
         return _branches(size, list(range(3, full + 1, 2)), run)
     # Zeroing the rim equals the smaller convolution at either stride: "same" pads (k - 1) / 2 around
-    # an odd map and drops one at the front of an even one, for every k alike, so the centres agree.
+    # an odd map and drops one at the front of an even one, for every k alike, so the centres agree;
+    # "symmetric" pads (k - 1) / 2 around either.
     reach = np.abs(np.arange(full, dtype=np.int32) - full // 2)
     ring = np.maximum(reach[:, None], reach[None, :])[:, :, None, None]
     keep = ops.cast(ops.convert_to_tensor(ring) * 2 < size, x.dtype)
-    return plain_depthwise(x, kernel * keep, stride, how.depthwise)
+    return plain_depthwise(x, kernel * keep, stride, how.depthwise, rim(full, stride, padding))
 
 
-def plain_depthwise(x: Tensor, kernel: Tensor, stride: int, form: str = "native") -> Tensor:
-    """Convolve each channel by itself, "same" padding; `kernel` is ``[k, k, channels, 1]``."""
+def plain_depthwise(x: Tensor, kernel: Tensor, stride: int, form: str = "native", zeros: int = 0) -> Tensor:
+    """Convolve each channel by itself; `kernel` is ``[k, k, channels, 1]``, see `rim` for `zeros`."""
+    if form == "native" and zeros:
+        return ops.depthwise_conv(with_rim(x, zeros), kernel, strides=stride, padding="valid")
     if form == "native":
         return ops.depthwise_conv(x, kernel, strides=stride, padding="same")
     k = kernel.shape[0]
@@ -258,7 +301,7 @@ def plain_depthwise(x: Tensor, kernel: Tensor, stride: int, form: str = "native"
     for size in x.shape[1:3]:
         out = -(-size // stride)
         total = max((out - 1) * stride + k - size, 0)
-        pads.append((total // 2, total - total // 2))
+        pads.append((zeros, zeros) if zeros else (total // 2, total - total // 2))
         reach.append((out - 1) * stride + 1)
     x = ops.pad(x, ((0, 0), *pads, (0, 0)))
     taps = (
@@ -277,92 +320,18 @@ def _branches(choice: Tensor, options: list[int], run: Callable[[int], Tensor]) 
     return ops.cond(ops.equal(choice, first), lambda: run(first), lambda: _branches(choice, rest, run))
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Mean and population variance of a batch norm's input, each ``[channels]`` float32."""
-
-    mean: Tensor
-    variance: Tensor
-
-
-def batch_norm(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    choice: Choice,
-    epsilon: float,
-    form: str,
-    pack: int = 1,
-) -> tuple[Tensor, Moments]:
-    """Normalise with the batch's own moments.
-
-    Args:
-        x: ``[batch, height, width, channels]``.
-        gamma, beta: ``[max channels]``.
-        choice: channels in use.
-        epsilon: added to the variance.
-        form: how they are taken, see `Execution.batch_norm`.
-        pack: how many images lie side by side in `x`.
-
-    Returns:
-        The normalised tensor and the moments used.
-    """
-    gamma, beta = channels(gamma, choice), channels(beta, choice)
-    if form == "fused" and pack == 1:
-        return _fused_batch_norm(x, gamma, beta, epsilon)
-    wide = ops.cast(x, "float32")
-    moments = _batch_moments(wide, form, pack)
-    scale = ops.rsqrt(moments.variance + epsilon) * gamma
-    return ops.cast(wide * _each(scale, pack) + _each(beta - moments.mean * scale, pack), x.dtype), moments
-
-
-def _each(vector: Tensor, pack: int) -> Tensor:
-    """Repeat ``[channels]`` for each of the images that lie side by side."""
-    return ops.tile(vector, pack) if pack > 1 else vector
-
-
-def _batch_moments(x: Tensor, form: str, pack: int) -> Moments:
-    """Take the moments of a batch over everything but the channels; `x` is float32."""
-
-    def mean_of(values: Tensor) -> Tensor:
-        means = ops.mean(values, axis=(0, 1, 2))
-        return ops.mean(ops.reshape(means, (pack, -1)), axis=0) if pack > 1 else means
-
-    if form == "two_pass":
-        mean = mean_of(x)
-        return Moments(mean, mean_of(ops.square(x - _each(mean, pack))))
-    sums = ops.stack([mean_of(x), mean_of(ops.square(x))])
-    if form == "synchronised":
-        import tensorflow as tf
-
-        context = tf.distribute.get_replica_context()
-        sums = context.all_reduce(tf.distribute.ReduceOp.MEAN, sums)
-    return Moments(sums[0], ops.maximum(sums[1] - ops.square(sums[0]), 0.0))
-
-
-def _fused_batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Tensor, Moments]:
-    import tensorflow as tf
-
-    none = tf.zeros([0])
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=gamma, offset=beta, mean=none, variance=none, epsilon=epsilon, is_training=True
-    )
-    # The kernel returns the sample variance (n - 1); a batch norm wants the population's.
-    count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-    return y, Moments(mean, variance * (count - 1) / count)
-
-
-def dense(x: Tensor, kernel: Tensor, bias: Tensor, cin: Choice, cout: Choice) -> Tensor:
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None, cin: Choice, cout: Choice) -> Tensor:
     """Multiply by the leading part of `kernel` and add the bias; masked outputs are exactly zero.
 
     Args:
         x: ``[batch, cin]``.
         kernel: ``[max cin, max cout]``.
-        bias: ``[max cout]``.
+        bias: ``[max cout]``, or None.
         cin, cout: the choices.
 
     Returns:
         ``[batch, cout]``.
     """
     kernel = channels(rows(kernel, cin), cout)
-    return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(channels(bias, cout), x.dtype)
+    y = ops.matmul(x, ops.cast(kernel, x.dtype))
+    return y if bias is None else y + ops.cast(channels(bias, cout), x.dtype)

@@ -20,7 +20,7 @@ Array = Any
 
 
 @dataclass(frozen=True)
-class Form:
+class Fixed:
     """What is fixed when a step is compiled.
 
     Attributes:
@@ -38,12 +38,12 @@ class Form:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def norm_act_gate(
-    form: Form, x: Array, gamma: Array, beta: Array, weights: tuple[Array, ...]
+    fixed: Fixed, x: Array, gamma: Array, beta: Array, weights: tuple[Array, ...]
 ) -> tuple[Array, Array, Array]:
     """Normalise with the batch's moments, activate, and scale by the gate.
 
     Args:
-        form: see `Form`.
+        fixed: see `Fixed`.
         x: ``[batch / pack, height, width, pack * channels]``.
         gamma, beta: ``[channels]``.
         weights: of the gate.
@@ -51,58 +51,58 @@ def norm_act_gate(
     Returns:
         A map like `x`; mean and population variance, ``[channels]`` float32, without gradients.
     """
-    found: tuple[Array, Array, Array] = _forward(form, x, gamma, beta, weights)[0]
+    found: tuple[Array, Array, Array] = _forward(fixed, x, gamma, beta, weights)[0]
     return found
 
 
 def _forward(
-    form: Form, x: Array, gamma: Array, beta: Array, weights: tuple[Array, ...]
+    fixed: Fixed, x: Array, gamma: Array, beta: Array, weights: tuple[Array, ...]
 ) -> tuple[tuple[Array, Array, Array], Any]:
     wide = x.astype(jnp.float32)
-    mean = _over_images(form, wide.mean((0, 1, 2)))
-    variance = jnp.maximum(_over_images(form, jnp.square(wide).mean((0, 1, 2))) - jnp.square(mean), 0.0)
-    a = _activated(form, wide, gamma, beta, mean, variance)
+    mean = _over_images(fixed, wide.mean((0, 1, 2)))
+    variance = jnp.maximum(_over_images(fixed, jnp.square(wide).mean((0, 1, 2))) - jnp.square(mean), 0.0)
+    a = _activated(fixed, wide, gamma, beta, mean, variance)
     pooled = None
-    if form.gate is not None:
-        pooled = _by_image(form, a.mean((1, 2))).astype(x.dtype)
-        a = a.astype(x.dtype) * _by_map(form, form.gate(pooled, *weights), x)
+    if fixed.gate is not None:
+        pooled = _by_image(fixed, a.mean((1, 2))).astype(x.dtype)
+        a = a.astype(x.dtype) * _by_map(fixed, fixed.gate(pooled, *weights), x)
     return (a.astype(x.dtype), mean, variance), (x, gamma, beta, mean, variance, pooled, weights)
 
 
-def _backward(form: Form, kept: Any, slopes: tuple[Array, Array, Array]) -> Any:
+def _backward(fixed: Fixed, kept: Any, slopes: tuple[Array, Array, Array]) -> Any:
     x, gamma, beta, mean, variance, pooled, weights = kept
     wide, dz = x.astype(jnp.float32), slopes[0].astype(jnp.float32)
-    a, slope = _activation_and_slope(form, _affine(form, wide, gamma, beta, mean, variance))
+    a, slope = _activation_and_slope(fixed, _affine(fixed, wide, gamma, beta, mean, variance))
     pixels = (1, 2)
     dweights: Any = ()
-    if form.gate is None:
+    if fixed.gate is None:
         du = _rounded(dz * slope, x)
         first, second = du.sum((0, 1, 2)), (du * wide).sum((0, 1, 2))
     else:
-        dgate = _by_image(form, (dz * a).sum(pixels))
-        gate, pull_gate = jax.vjp(form.gate, pooled, *weights)
+        dgate = _by_image(fixed, (dz * a).sum(pixels))
+        gate, pull_gate = jax.vjp(fixed.gate, pooled, *weights)
         dpooled, *dweights = pull_gate(dgate.astype(gate.dtype))
-        g, dp = (_by_map(form, v.astype(jnp.float32), x) for v in (gate, dpooled / (x.shape[1] * x.shape[2])))
+        g, dp = (_by_map(fixed, v.astype(jnp.float32), x) for v in (gate, dpooled / (x.shape[1] * x.shape[2])))
         du = (dz * g + dp) * slope
         g, dp = g[:, 0, 0], dp[:, 0, 0]
         first = (g * (dz * slope).sum(pixels) + dp * slope.sum(pixels)).sum(0)
         second = (g * (dz * slope * wide).sum(pixels) + dp * (slope * wide).sum(pixels)).sum(0)
-    by_du, by_x, constant, dgamma, dbeta = _slopes(form, first, second, x.size, gamma, mean, variance)
-    dx = _each(form, by_du) * du + _each(form, by_x) * wide + _each(form, constant)
+    by_du, by_x, constant, dgamma, dbeta = _slopes(fixed, first, second, x.size, gamma, mean, variance)
+    dx = _each(fixed, by_du) * du + _each(fixed, by_x) * wide + _each(fixed, constant)
     return dx.astype(x.dtype), dgamma, dbeta, tuple(dweights)
 
 
 def _slopes(
-    form: Form, first: Array, second: Array, size: int, gamma: Array, mean: Array, variance: Array
+    fixed: Fixed, first: Array, second: Array, size: int, gamma: Array, mean: Array, variance: Array
 ) -> tuple[Array, ...]:
     """Return a batch norm's gradient from the sums of ``du`` and of ``du * x``, u the normalised x.
 
     Returns:
         ``p``, ``q``, ``r`` with ``dx = p * du + q * x + r``; the gradients of gamma and beta.
     """
-    first, second = (_over_images(form, v) * form.pack for v in (first, second))
+    first, second = (_over_images(fixed, v) * fixed.pack for v in (first, second))
     count = size // gamma.size
-    inverse = jax.lax.rsqrt(variance + form.epsilon)
+    inverse = jax.lax.rsqrt(variance + fixed.epsilon)
     dgamma = inverse * (second - mean * first)
     # dx = scale * (du - mean(du) - normalised x * mean(du * normalised x))
     scale = inverse * gamma
@@ -112,7 +112,7 @@ def _slopes(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def expand(
-    form: Form, conv: Callable[[Array, Array], Array], x: Array, kernel: Array, gamma: Array, beta: Array
+    fixed: Fixed, conv: Callable[[Array, Array], Array], x: Array, kernel: Array, gamma: Array, beta: Array
 ) -> tuple[Array, Array, Array]:
     """Widen a map with a 1x1 convolution, normalise with the batch's moments, and activate.
 
@@ -121,7 +121,7 @@ def expand(
     W q`` for the kernel. The wide y is not read for it again.
 
     Args:
-        form: see `Form`; no gate.
+        fixed: see `Fixed`; no gate.
         conv: input and float32 kernel to output, without bias.
         x: ``[batch / pack, height, width, pack * cin]``.
         kernel: ``[1, 1, cin, cout]``.
@@ -130,46 +130,46 @@ def expand(
     Returns:
         As `norm_act_gate`.
     """
-    found: tuple[Array, Array, Array] = _expand_forward(form, conv, x, kernel, gamma, beta)[0]
+    found: tuple[Array, Array, Array] = _expand_forward(fixed, conv, x, kernel, gamma, beta)[0]
     return found
 
 
 def _expand_forward(
-    form: Form, conv: Callable[[Array, Array], Array], x: Array, kernel: Array, gamma: Array, beta: Array
+    fixed: Fixed, conv: Callable[[Array, Array], Array], x: Array, kernel: Array, gamma: Array, beta: Array
 ) -> tuple[tuple[Array, Array, Array], Any]:
     y = conv(x, kernel)
-    found, (_, _, _, mean, variance, _, _) = _forward(form, y, gamma, beta, ())
+    found, (_, _, _, mean, variance, _, _) = _forward(fixed, y, gamma, beta, ())
     return found, (x, kernel, y, gamma, beta, mean, variance)
 
 
 def _expand_backward(
-    form: Form, conv: Callable[[Array, Array], Array], kept: Any, slopes: tuple[Array, Array, Array]
+    fixed: Fixed, conv: Callable[[Array, Array], Array], kept: Any, slopes: tuple[Array, Array, Array]
 ) -> Any:
     x, kernel, y, gamma, beta, mean, variance = kept
     wide = y.astype(jnp.float32)
-    _, slope = _activation_and_slope(form, _affine(form, wide, gamma, beta, mean, variance))
+    _, slope = _activation_and_slope(fixed, _affine(fixed, wide, gamma, beta, mean, variance))
     du = slopes[0].astype(jnp.float32) * slope
     first, second = du.sum((0, 1, 2)), (du * wide).sum((0, 1, 2))
-    by_du, by_y, constant, dgamma, dbeta = _slopes(form, first, second, y.size, gamma, mean, variance)
+    by_du, by_y, constant, dgamma, dbeta = _slopes(fixed, first, second, y.size, gamma, mean, variance)
     _, pull = jax.vjp(conv, x, kernel * by_du)
     dx, dkernel = pull(du.astype(y.dtype))
     w = kernel[0, 0].astype(x.dtype).astype(jnp.float32)
     exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    dx = dx + conv(x, exact(w * by_y, w.T)[None, None]) + _each(form, exact(w, constant)).astype(x.dtype)
+    dx = dx + conv(x, exact(w * by_y, w.T)[None, None]) + _each(fixed, exact(w, constant)).astype(x.dtype)
     cin = w.shape[0]
     squares = jnp.einsum("bhwi,bhwj->ij", x, x, preferred_element_type=jnp.float32).reshape(
-        form.pack, cin, form.pack, cin
+        fixed.pack, cin, fixed.pack, cin
     )
     squares = jnp.einsum("kikj->ij", squares)
-    total = _over_images(form, x.astype(jnp.float32).sum((0, 1, 2))) * form.pack
+    total = _over_images(fixed, x.astype(jnp.float32).sum((0, 1, 2))) * fixed.pack
     dkernel = dkernel * by_du + exact(squares, w) * by_y + total[:, None] * constant
     return dx, dkernel, dgamma, dbeta
 
 
-def _activation_and_slope(form: Form, u: Array) -> tuple[Array, Array]:
-    if form.act is None:
+def _activation_and_slope(fixed: Fixed, u: Array) -> tuple[Array, Array]:
+    if fixed.act is None:
         return u, jnp.ones_like(u)
-    a, pull = jax.vjp(form.act, u)
+    a, pull = jax.vjp(fixed.act, u)
     return a, pull(jnp.ones_like(a))[0]
 
 
@@ -178,32 +178,32 @@ def _rounded(values: Array, like: Array) -> Array:
     return values.astype(like.dtype).astype(jnp.float32)
 
 
-def _affine(form: Form, wide: Array, gamma: Array, beta: Array, mean: Array, variance: Array) -> Array:
-    scale = jax.lax.rsqrt(variance + form.epsilon) * gamma
-    return wide * _each(form, scale) + _each(form, beta - mean * scale)
+def _affine(fixed: Fixed, wide: Array, gamma: Array, beta: Array, mean: Array, variance: Array) -> Array:
+    scale = jax.lax.rsqrt(variance + fixed.epsilon) * gamma
+    return wide * _each(fixed, scale) + _each(fixed, beta - mean * scale)
 
 
-def _activated(form: Form, *values: Array) -> Array:
-    u = _affine(form, *values)
-    return u if form.act is None else form.act(u)
+def _activated(fixed: Fixed, *values: Array) -> Array:
+    u = _affine(fixed, *values)
+    return u if fixed.act is None else fixed.act(u)
 
 
-def _each(form: Form, vector: Array) -> Array:
+def _each(fixed: Fixed, vector: Array) -> Array:
     """Repeat ``[channels]`` for each of the images that lie side by side."""
-    return jnp.tile(vector, form.pack) if form.pack > 1 else vector
+    return jnp.tile(vector, fixed.pack) if fixed.pack > 1 else vector
 
 
-def _over_images(form: Form, vector: Array) -> Array:
+def _over_images(fixed: Fixed, vector: Array) -> Array:
     """Average ``[pack * channels]`` over the images that lie side by side."""
-    return vector.reshape(form.pack, -1).mean(0) if form.pack > 1 else vector
+    return vector.reshape(fixed.pack, -1).mean(0) if fixed.pack > 1 else vector
 
 
-def _by_image(form: Form, values: Array) -> Array:
+def _by_image(fixed: Fixed, values: Array) -> Array:
     """Bring ``[batch / pack, pack * channels]`` to one row an image."""
-    return values.reshape(values.shape[0] * form.pack, -1)
+    return values.reshape(values.shape[0] * fixed.pack, -1)
 
 
-def _by_map(form: Form, values: Array, x: Array) -> Array:
+def _by_map(fixed: Fixed, values: Array, x: Array) -> Array:
     """Bring one row an image to the shape that multiplies a map like `x`."""
     return values.reshape(x.shape[0], 1, 1, x.shape[-1])
 

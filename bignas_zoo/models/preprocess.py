@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from keras import ops
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.models.backend import ops
 
 Tensor = Any
 #: What Pillow raises on a file that is no image, or one of unreasonable size.

@@ -7,22 +7,24 @@ Reference: BigNAS (arXiv 2003.11142) section 3: children share the leading part 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from bignas_zoo.architecture.blocks import Op
 from bignas_zoo.architecture.cost import ops
-from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.network import Network
+from bignas_zoo.architecture.plan import plan_supernet
+from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError
 
 
-def slice_weights(weights: Mapping[str, np.ndarray], spec: ChildSpec) -> dict[str, np.ndarray]:
+def slice_weights(weights: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
     """Return the weights of one child.
 
     Args:
         weights: the supernet's, weight name to array, at the biggest child's size.
-        spec: the child.
+        network: the child; or another network, whose weights these are.
 
     Returns:
         Weight name to float32 array of the child's own shape; no batch-norm statistics.
@@ -30,8 +32,13 @@ def slice_weights(weights: Mapping[str, np.ndarray], spec: ChildSpec) -> dict[st
     Raises:
         IntegrityError: a weight is missing or too small for the child.
     """
+    return slice_operations(weights, ops(network))
+
+
+def slice_operations(weights: Mapping[str, np.ndarray], operations: Iterable[Op]) -> dict[str, np.ndarray]:
+    """Return the weights of some operations, cut as `slice_weights` does."""
     child: dict[str, np.ndarray] = {}
-    for op in ops(spec):
+    for op in operations:
         for name, shape in trainable_shapes(op).items():
             if name not in weights:
                 raise IntegrityError(f"supernet weights: '{name}' is missing.")
@@ -57,10 +64,20 @@ def statistics_shapes(op: Op) -> dict[str, tuple[int, ...]]:
     return {f"{op.name}.bn.mean": (op.cout,), f"{op.name}.bn.variance": (op.cout,)}
 
 
-def child_shapes(spec: ChildSpec, *, statistics: bool) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a whole child's weights, with or without its statistics."""
+def child_shapes(network: Network, *, statistics: bool) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of a whole network's weights, with or without its statistics."""
+    return shapes_of(ops(network), statistics=statistics)
+
+
+def supernet_shapes(space: SearchSpace) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of a supernet's weights, which any child's are cut from."""
+    return shapes_of([op for block in plan_supernet(space) for op in block.ops], statistics=False)
+
+
+def shapes_of(operations: Iterable[Op], *, statistics: bool) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the weights of some operations, with or without their statistics."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for op in ops(spec):
+    for op in operations:
         shapes |= trainable_shapes(op)
         if statistics:
             shapes |= statistics_shapes(op)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keras import ops
-
 from bignas_zoo.models import elastic
+from bignas_zoo.models.backend import ops
 
 Tensor = Any
 

@@ -1,7 +1,7 @@
 """The supernet: one set of weights, and a function that runs any child with them.
 
 `forward` is a pure function of weights, images and the active child. Its walk is the plan of the biggest
-child (`plan(space.biggest)`); the active child says how much of each block is in use.
+child (`plan_supernet`); the active child says how much of each block is in use.
 
 Reference: BigNAS (arXiv 2003.11142) sections 3 and 4.1.
 """
@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from bignas_zoo.architecture.blocks import Block, Op
-from bignas_zoo.architecture.plan import plan
+from bignas_zoo.architecture.plan import plan_supernet
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.active import ActiveChild
+from bignas_zoo.models.backend import ops
+from bignas_zoo.models.batch_norm import batch_norm
+from bignas_zoo.models.bodies import run_block
 from bignas_zoo.models.elastic import Execution, is_static
+from bignas_zoo.models.operations import Gate, Operations
 from bignas_zoo.models.slicing import trainable_shapes
 
 Tensor = Any
 Weights = Mapping[str, Tensor]
-Gate = tuple[Callable[..., Tensor], tuple[Tensor, ...]]  # of pooled values and weights; the weights
 LANES = 128  # channels that a TPU's vector unit works on at once; narrower maps waste the rest
 
 
@@ -45,15 +48,14 @@ def initial_weights(space: SearchSpace, seed: int, *, last_gamma: float = 0.0) -
         Weight name to float32 array, at the biggest child's size.
     """
     weights: dict[str, np.ndarray] = {}
-    for block in plan(space.biggest):
+    for block in plan_supernet(space):
         for op in block.ops:
             for name, shape in trainable_shapes(op).items():
                 weights[name] = np.zeros(shape, np.float32)
                 if name.endswith("kernel"):
                     weights[name] = _kernel(op, name, shape, seed)
                 elif name.endswith("gamma"):
-                    last = op.role == "project"
-                    weights[name] = np.full(shape, last_gamma if last else 1.0, np.float32)
+                    weights[name] = np.full(shape, last_gamma if op.ends_branch else 1.0, np.float32)
     return weights
 
 
@@ -65,124 +67,135 @@ def _kernel(op: Op, name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return (generator.standard_normal(shape) * deviation).astype(np.float32)
 
 
-def pack_of(block: Block, most: int, batch: int | None, layerwise: bool) -> int:
+def pack_of(block: Block, most: int, batch: int | None, resizes: bool) -> int:
     """Return how many images lie side by side in a block: until its output fills `LANES` channels.
 
     Args:
-        block: of the plan of the biggest child.
+        block: of the plan of the supernet.
         most: `Execution.pack`.
         batch: images; None (unknown) and what does not divide by the result give fewer.
-        layerwise: whether the layers of its stage differ in width; such maps are not packed.
+        resizes: whether an identity shortcut may meet another width; such maps are not packed.
     """
     pack = 1
-    if block.kind not in ("stem", "mbconv") or layerwise:
+    if block.kind not in ("stem", "mbconv") or resizes:
         return pack
     while pack < most and pack * block.cout < LANES and batch and batch % (2 * pack) == 0:
         pack *= 2
     return pack
 
 
-class _Run:
-    """One forward pass: the values every block needs."""
+@dataclass(frozen=True)
+class _Elastic(Operations):
+    """The operations of one block of one forward pass, on the leading part of the shared weights.
 
-    def __init__(self, space: SearchSpace, weights: Weights, how: Execution, batch: int | None) -> None:
-        self.space, self.weights, self.how, self.batch = space, weights, how, batch
-        self.pack = 1
+    Attributes:
+        space, weights, how: see `forward`.
+        pack: how many images lie side by side.
+        widths: the block's widths in use: "cin", "mid", "hidden", "cout".
+        kernel: size in use of a depthwise kernel.
+        active: whether the block is in use: True, or a traced bool that makes its branch all zeros.
+        dropout_mask: see `forward`.
+    """
 
-    def lay(self, x: Tensor, block: Block) -> Tensor:
-        """Lay as many images side by side as `block` wants."""
-        layerwise = block.stage >= 0 and self.space.stages[block.stage].layerwise_widths
-        old, self.pack = self.pack, pack_of(block, self.how.pack, self.batch, layerwise)
-        return elastic.packed(x, old, self.pack)
+    space: SearchSpace
+    weights: Weights
+    how: Execution
+    pack: int
+    widths: Mapping[str, Any]
+    kernel: Any = None
+    active: Any = True
+    dropout_mask: Tensor | None = None
 
-    def norm(self, x: Tensor, op: Op, choice: Any, *, act: bool = True, gate: Gate | None = None) -> Tensor:
+    def conv(self, x: Tensor, op: Op, activation: str | None = None, gate: Gate | None = None) -> Tensor:
+        kernel, cin, cout = self.weights[f"{op.name}.kernel"], self.widths[op.reads], self.widths[op.gives]
+        if op.role == "expand" and self.how.batch_norm == "lean":
+            return self._lean_expand(x, op, activation)
+        if op.kind == "depthwise":
+            y = elastic.depthwise(x, kernel, cin, self.kernel, op.stride, self.how, self.pack, op.padding)
+        elif op.batch_norm:
+            y = elastic.conv(x, kernel, cin, cout, op.stride, self.pack, op.padding)
+        else:  # nothing else masks its output
+            kernel = elastic.channels(kernel, cout)
+            y = elastic.conv(x, kernel, cin, kernel.shape[-1], op.stride, self.pack, op.padding)
+        return self._norm(y, op, activation, gate) if op.batch_norm else y
+
+    def _norm(self, x: Tensor, op: Op, activation: str | None, gate: Gate | None) -> Tensor:
         """Normalise; then activate and scale by a gate."""
-        if self._lean():
+        function, values = self._gate(gate) if gate else (None, ())
+        if self.how.batch_norm == "lean":
             from bignas_zoo.models import lean
 
-            form = self._form(act, gate and gate[0])
-            return lean.norm_act_gate(form, x, *self._affine(op, choice), gate[1] if gate else ())[0]
-        gamma, beta = self.weights[f"{op.name}.bn.gamma"], self.weights[f"{op.name}.bn.beta"]
-        epsilon, form = self.space.bn_epsilon, self.how.batch_norm
-        y, _ = elastic.batch_norm(x, gamma, beta, choice, epsilon, form, self.pack)
-        y = self.act(y) if act else y
-        return squeeze_excite.scale_by(y, lambda pooled: gate[0](pooled, *gate[1]), self.pack) if gate else y
+            return lean.norm_act_gate(self._lean(activation, function), x, *self._affine(op), values)[0]
+        gamma, beta = self._affine(op)
+        y, _ = batch_norm(x, gamma, beta, self.space.bn_epsilon, self.how.batch_norm, self.pack)
+        y = elastic.ACTIVATIONS[activation](y) if activation else y
+        return squeeze_excite.scale_by(y, lambda pooled: function(pooled, *values), self.pack) if function else y
 
-    def expand(self, x: Tensor, op: Op, cin: Any, mid: Any) -> Tensor:
+    def _gate(self, gate: Gate) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+        """Return a squeeze-excite as a function of pooled values and weights, and the weights."""
+        squeeze, excite = (
+            (self.weights[f"{op.name}.kernel"], self.weights[f"{op.name}.bias"]) for op in (gate.squeeze, gate.excite)
+        )
+        used = squeeze_excite.gate_weights(squeeze, excite, self.widths["mid"], self.widths["hidden"])
+        return functools.partial(squeeze_excite.gate, activation=gate.form.activation, last=gate.form.gate), used
+
+    def _lean_expand(self, x: Tensor, op: Op, activation: str | None) -> Tensor:
         """Widen with a 1x1 convolution, normalise, activate."""
-        if not self._lean():
-            return self.norm(elastic.conv(x, self.kernel(op), cin, mid, 1, self.pack), op, mid)
         from bignas_zoo.models import lean
 
         conv = functools.partial(elastic.plain_conv, pack=self.pack)
-        kernel = elastic.conv_kernel(self.kernel(op), cin, mid)
-        return lean.expand(self._form(True, None), conv, x, kernel, *self._affine(op, mid))[0]
+        kernel = elastic.conv_kernel(self.weights[f"{op.name}.kernel"], self.widths[op.reads], self.widths[op.gives])
+        return lean.expand(self._lean(activation, None), conv, x, kernel, *self._affine(op))[0]
 
-    def _lean(self) -> bool:
-        return self.how.batch_norm == "lean"
-
-    def _form(self, act: bool, gate: Any) -> Any:
+    def _lean(self, activation: str | None, gate: Callable[..., Tensor] | None) -> Any:
         from bignas_zoo.models import lean
 
-        return lean.Form(self.space.bn_epsilon, self.act if act else None, gate, self.pack)
+        act = elastic.ACTIVATIONS[activation] if activation else None
+        return lean.Fixed(self.space.bn_epsilon, act, gate, self.pack)
 
-    def _affine(self, op: Op, choice: Any) -> list[Tensor]:
-        return [elastic.channels(self.weights[f"{op.name}.bn.{key}"], choice) for key in ("gamma", "beta")]
+    def _affine(self, op: Op) -> list[Tensor]:
+        """Return a batch norm's gamma and beta for the channels that it lets through."""
+        cout = self.widths[op.gives]
+        if op.ends_branch and self.active is not True:
+            cout = ops.where(self.active, cout, 0)
+        return [elastic.channels(self.weights[f"{op.name}.bn.{key}"], cout) for key in ("gamma", "beta")]
 
-    def kernel(self, op: Op) -> Tensor:
-        return self.weights[f"{op.name}.kernel"]
+    def dense(self, x: Tensor, op: Op, activation: str | None = None) -> Tensor:
+        if op.role == "classifier" and self.dropout_mask is not None:
+            x = x * self.dropout_mask[:, : x.shape[-1]]
+        bias = self.weights[f"{op.name}.bias"] if op.bias else None
+        kernel = self.weights[f"{op.name}.kernel"]
+        y = elastic.dense(x, kernel, bias, self.widths[op.reads], self.widths[op.gives])
+        return elastic.ACTIVATIONS[activation](y) if activation else y
 
-    def dense(self, op: Op) -> tuple[Tensor, Tensor]:
-        return self.kernel(op), self.weights[f"{op.name}.bias"]
+    def mean(self, x: Tensor) -> Tensor:
+        return ops.cast(ops.mean(x, axis=(1, 2)), "float32") if len(x.shape) == 4 else x
 
-    def act(self, x: Tensor) -> Tensor:
-        return elastic.ACTIVATIONS[self.space.activation](x)
+    def activate(self, x: Tensor, activation: str, block: Block) -> Tensor:
+        return elastic.ACTIVATIONS[activation](x)
 
-    def conv_block(self, x: Tensor, block: Block, cin: Any, cout: Any) -> Tensor:
-        """Run the stem or the head: convolution, batch norm, activation."""
-        (op,) = block.ops
-        y = elastic.conv(x, self.weights[f"{op.name}.kernel"], cin, cout, block.stride, self.pack)
-        return self.norm(y, op, cout)
+    def add(self, shortcut: Tensor, branch: Tensor, block: Block) -> Tensor:
+        return shortcut + branch
 
-    def branch_of(
-        self, x: Tensor, block: Block, cin: Any, cout: Any, choice: ActiveChild, active: Any = True
-    ) -> Tensor:
-        """Run an MBConv without its shortcut; all zeros if not `active` (a traced bool)."""
-        named = {op.role: op for op in block.ops}
-        kernel = self.kernel
-        mid = cin * choice.expansion(block.stage, block.layer) if block.expands else cin
-        if block.expands:
-            op = named["expand"]
-            x = self.expand(x, op, cin, mid)
-        op = named["depthwise"]
-        size = choice.kernel(block.stage, block.layer)
-        x = elastic.depthwise(x, kernel(op), mid, size, block.stride, self.how, self.pack)
-        gate = None
-        if block.squeeze_excite:
-            se = block.squeeze_excite
-            hidden = se.hidden(cin, mid)
-            used = squeeze_excite.gate_weights(self.dense(named["squeeze"]), self.dense(named["excite"]), mid, hidden)
-            gate = functools.partial(squeeze_excite.gate, activation=se.activation, last=se.gate), used
-        x = self.norm(x, op, mid, gate=gate)
-        op = named["project"]
-        x = elastic.conv(x, kernel(op), mid, cout, 1, self.pack)
-        return self.norm(x, op, cout if active is True else ops.where(active, cout, 0), act=False)
+    def halve(self, x: Tensor, block: Block) -> Tensor:
+        return elastic.halve(x, block.pooling, odd=x.shape[1] % 2 == 1)
 
-    def residual(self, x: Tensor, block: Block, cin: Any, cout: Any, choice: ActiveChild, active: Any = True) -> Tensor:
-        """Run an MBConv with its shortcut; only the shortcut if not `active` (a traced bool)."""
-        y = self.branch_of(x, block, cin, cout, choice, active)
-        if block.shortcut == "project":
-            return y + self.shortcut_of(x, block, cin, cout)
-        if cin is not cout:
-            x = elastic.identity(x, y.shape[-1], cout)
-        return x + y
+    def resize(self, x: Tensor, block: Block) -> Tensor:
+        if self.widths["cin"] is self.widths["cout"]:
+            return x
+        cout = self.widths["cout"]
+        return elastic.identity(x, cout if is_static(cout) else block.cout, cout)
 
-    def shortcut_of(self, x: Tensor, block: Block, cin: Any, cout: Any) -> Tensor:
-        """Project the input of a stage's first layer: average pool if strided, then a 1x1."""
-        if block.stride == 2:
-            x = ops.average_pool(x, 2, 2, padding="same")
-        kernel = elastic.channels(self.weights[f"{block.name}.shortcut.kernel"], cout)
-        return elastic.conv(x, kernel, cin, kernel.shape[-1], 1, self.pack)
+    def shortcut(self, x: Tensor, block: Block) -> Tensor:
+        """Follow the space's rule for the widths in use; where they are traced, for both outcomes, and select."""
+        cin, cout = self.widths["cin"], self.widths["cout"]
+        alike, unlike = (self.space.shortcut.of(block.layer, block.stride, same) for same in (True, False))
+        if alike == unlike or cin is cout or (is_static(cin) and is_static(cout)):
+            kind = alike if cin is cout or (is_static(cin) and is_static(cout) and cin == cout) else unlike
+            return super().shortcut(x, replace(block, shortcut=kind))
+        same = super().shortcut(x, replace(block, shortcut=alike))
+        other = super().shortcut(x, replace(block, shortcut=unlike))
+        return ops.where(ops.equal(cin, cout), same, ops.zeros_like(same) if other is None else other)
 
 
 def forward(
@@ -201,41 +214,58 @@ def forward(
         weights: weight name to array, at the biggest child's size (see `initial_weights`).
         images: ``[batch, size, size, 3]`` float32, normalised, already at the child's resolution.
         choice: static entries slice, traced entries mask; both may be mixed.
-        dropout_mask: ``[batch, max head]``, multiplied into the pooled features; None for no dropout.
+        dropout_mask: ``[batch, most features]``, multiplied into the features that the classifier takes; None for no
+            dropout.
         how: see `Execution`; None takes its defaults.
 
     Returns:
         Logits ``[batch, classes]`` float32.
     """
-    run = _Run(space, weights, how or Execution(), images.shape[0])
-    x, cin = images, choice.stem
-    for block in plan(space.biggest):
-        x = run.lay(x, block)
-        if block.kind == "stem":
-            x = run.conv_block(x, block, 3, choice.stem)
-        elif block.kind == "mbconv":
-            x, cin = _mbconv(run, x, block, cin, choice)
-        elif block.kind == "head":
-            x = run.conv_block(x, block, cin, choice.head)
-        else:
-            x = ops.cast(ops.mean(x, axis=(1, 2)), "float32")
-            if dropout_mask is not None:
-                x = x * dropout_mask[:, : x.shape[-1]]
-            x = elastic.dense(x, weights["classifier.kernel"], weights["classifier.bias"], choice.head, space.classes)
+    how = how or Execution()
+    x, cin, pack = images, 3, 1
+    for block in plan_supernet(space):
+        old, pack = pack, pack_of(block, how.pack, images.shape[0], _resizes(space, block))
+        run = _Elastic(space, weights, how, pack, _widths(space, block, cin, choice), dropout_mask=dropout_mask)
+        x, cin = _run(run, elastic.packed(x, old, pack), block, choice)
     return x
 
 
-def _mbconv(run: _Run, x: Tensor, block: Block, cin: Any, choice: ActiveChild) -> tuple[Tensor, Any]:
-    """Run one MBConv with its shortcut; return its output and the width that is now in use."""
-    depth, cout = choice.depth(block.stage), choice.width(block.stage, block.layer)
+def _resizes(space: SearchSpace, block: Block) -> bool:
+    """Return whether an identity shortcut of a block may meet another width."""
+    if not block.of_stage:
+        return False
+    first = block.layer == 0 and space.shortcut.rule != "project_first"
+    return first or space.stages[block.stage].layerwise_widths
+
+
+def _widths(space: SearchSpace, block: Block, cin: Any, choice: ActiveChild) -> dict[str, Any]:
+    """Return a block's widths in use, of which `cin` comes from the block before."""
+    if block.of_stage:
+        cout, expansion = choice.width(block.stage, block.layer), choice.expansion(block.stage, block.layer)
+    else:
+        ends = {"stem": choice.stem, "classifier": space.classes}
+        cout, expansion = ends.get(block.kind, choice.head), space.head.expansion
+    mid = cin * expansion if block.expands else cin
+    form = block.squeeze_excite
+    return {"cin": cin, "mid": mid, "hidden": form.hidden(cin, mid) if form else None, "cout": cout}
+
+
+def _run(run: _Elastic, x: Tensor, block: Block, choice: ActiveChild) -> tuple[Tensor, Any]:
+    """Run one block, or pass by a layer that is not in use; return the output and the width that is now in use."""
+    cin, cout = run.widths["cin"], run.widths["cout"]
+    if not block.of_stage:
+        return run_block(run, x, block), cout
+    run = replace(run, kernel=choice.kernel(block.stage, block.layer))
+    depth = choice.depth(block.stage)
     if is_static(depth) and block.layer >= depth:
         return x, cin
     if is_static(depth) or block.layer < run.space.stages[block.stage].depths[0]:
-        return run.residual(x, block, cin, cout, choice), cout
+        return run_block(run, x, block), cout
     active = ops.less(block.layer, depth)
     width = elastic.latest(active, cout, cin)
     if run.how.branch == "cond":
-        return ops.cond(active, lambda: run.residual(x, block, cin, cout, choice), lambda: x), width
-    if cin is cout:  # an idle branch adds zeros
-        return run.residual(x, block, cin, cout, choice, active), width
-    return ops.where(active, run.residual(x, block, cin, cout, choice), x), width
+        return ops.cond(active, lambda: run_block(run, x, block), lambda: x), width
+    idle = replace(run, active=active)
+    if cin is cout and block.ends_in_sum:  # an idle branch adds zeros
+        return run_block(idle, x, block), width
+    return ops.where(active, run_block(idle, x, block), x), width

@@ -239,7 +239,7 @@ def run_export(option: Export, path: Path, inputs: np.ndarray) -> tuple[np.ndarr
         with LoadedFile(path) as file:
             return file.run(inputs), file.ends.runtime
     if option.format == "keras":
-        import keras
+        from bignas_zoo.models.backend import keras
 
         model = keras.saving.load_model(path, compile=False)
         logits = _in_parts(lambda part: model(part, training=False), inputs).astype(np.float64)

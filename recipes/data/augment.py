@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import ops
 
+from bignas_zoo.models.backend import ops
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+from bignas_zoo.models.tensorflow import tf
 
 Tensor = Any
 #: Name, probability, level from 0 to 10.

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError
+from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.recipes.data.autoaugment import autoaugment
 from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.data.tfrecords import (

@@ -17,18 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import keras
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.preprocess import decode_image
+from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.recipes.data.images import LabelledImages
 from bignas_zoo.recipes.randomness import philox
-from bignas_zoo.runtime.quiet import quiet_native
-
-with quiet_native():
-    import tensorflow as tf
 
 if keras.backend.backend() != "tensorflow":
     tf.config.set_visible_devices([], "GPU")  # TensorFlow only reads here; the memory is the engine's

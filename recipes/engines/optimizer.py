@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
+from bignas_zoo.models.backend import keras
 from bignas_zoo.recipes.recipe import Recipe
 
 

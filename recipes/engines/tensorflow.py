@@ -13,14 +13,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.models.backend import keras
 from bignas_zoo.models.elastic import Execution
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.supernet import initial_weights
+from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.recipes.data import augment
 from bignas_zoo.recipes.engines.engine import OPTIMIZER, STOP, StepInput
 from bignas_zoo.recipes.engines.optimizer import make_optimizer

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import ops
+
+from bignas_zoo.models.backend import ops
 
 Tensor = Any
 

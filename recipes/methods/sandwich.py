@@ -189,8 +189,7 @@ def _logits(
     how: Execution,
 ) -> Tensor:
     """Run one child of a step; return ``[batch, classes]`` float32."""
-    from keras import ops
-
+    from bignas_zoo.models.backend import ops
     from bignas_zoo.models.preprocess import resize
     from bignas_zoo.models.supernet import forward
     from bignas_zoo.recipes.methods import bits
@@ -199,7 +198,7 @@ def _logits(
     choice, resolution = _child(recipe, steering, index)
     mask = None
     if recipe.dropout and (index == 0 or _settings(recipe).regularise == "all"):
-        uniform = bits.uniform(steering["keys"][index], examples.rows, space.head_widths[-1])
+        uniform = bits.uniform(steering["keys"][index], examples.rows, space.most_features)
         mask = ops.cast(uniform >= recipe.dropout, "float32") / (1 - recipe.dropout)
     x = ops.cast(resize(examples.images, resolution), recipe.precision)
     return forward(space, weights, x, choice, dropout_mask=mask, how=how)
@@ -221,11 +220,11 @@ def _child(recipe: Recipe, steering: Mapping[str, Tensor], index: int) -> tuple[
 @functools.lru_cache(maxsize=64)
 def _extents(spec: ChildSpec) -> tuple[tuple[int, int, int], ...]:
     """Return what a child uses of each kernel of the supernet, by name: spatial size, inputs, outputs."""
-    from bignas_zoo.models.slicing import child_shapes
+    from bignas_zoo.models.slicing import child_shapes, supernet_shapes
 
     used = child_shapes(spec, statistics=False)
-    biggest = child_shapes(spec.space.biggest, statistics=False)
-    shapes = (used.get(name, (0,) * len(shape)) for name, shape in sorted(biggest.items()) if name.endswith("kernel"))
+    whole = supernet_shapes(spec.space)
+    shapes = (used.get(name, (0,) * len(shape)) for name, shape in sorted(whole.items()) if name.endswith("kernel"))
     return tuple((s[0] if len(s) == 4 else 1, s[-2], s[-1]) for s in shapes)
 
 

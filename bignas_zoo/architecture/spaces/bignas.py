@@ -9,7 +9,8 @@ they are the only reading that reproduces all published MACs and parameter count
 
 from __future__ import annotations
 
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace, StageSpace
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.architecture.stage import StageSpace
 
 BIGNAS = SearchSpace(
     name="bignas",

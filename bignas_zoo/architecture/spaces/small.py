@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from bignas_zoo.architecture.space import SearchSpace, StageSpace
+from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.architecture.stage import StageSpace
 
 #: CIFAR-10 at 32 px, trainable on two CPU cores. The blocks are BigNAS's (squeeze-excite on a
 #: quarter of the input, swish, projection shortcuts); expansion 3 and 4, early downsampling and 5x5

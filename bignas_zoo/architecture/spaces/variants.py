@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bignas_zoo.architecture.forms import SqueezeExcite
-from bignas_zoo.architecture.space import SearchSpace, StageSpace
+from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.architecture.stage import StageSpace
 
 
 def variant(

@@ -58,20 +58,19 @@ class TFLiteBuilder:
         """Write the file of a block, from map to map."""
         from bignas_zoo.models.child import build_block
 
-        self._part(build_block(block, self.space), path)
+        self._part(build_block(block, self.space.bn_epsilon), path)
 
     def floor(self, path: Path) -> None:
         """Write the file of a dense layer from one channel to one."""
-        import keras
+        from bignas_zoo.models.backend import keras
 
         pixel = keras.Input((1, 1, 1), name="image")
         self._part(keras.Model(pixel, keras.layers.Dense(1)(keras.layers.Flatten()(pixel))), path)
 
     def network(self, spec: ChildSpec, path: Path) -> None:
         """Write the file of a child, as `export` would."""
-        import keras
-
         from bignas_zoo.export.tflite import convert
+        from bignas_zoo.models.backend import keras
         from bignas_zoo.models.child import build_child
 
         child = build_child(spec)
@@ -80,9 +79,8 @@ class TFLiteBuilder:
         keras.backend.clear_session()
 
     def _part(self, part: keras.Model, path: Path) -> None:
-        import keras
-
         from bignas_zoo.export.tflite import convert_part
+        from bignas_zoo.models.backend import keras
 
         maps = _conditioned(part) if self.precision == "int8" else None
         atomic_write(path, convert_part(part, Export("tflite", self.precision), inputs=maps))
@@ -121,8 +119,9 @@ def _conditioned(model: keras.Model) -> np.ndarray:
     With fresh statistics values shrink from layer to layer. XNNPACK leaves an int8 addition of two very different
     scales to slower code, which would be measured in place of what a trained network runs.
     """
-    import keras
     import numpy as np
+
+    from bignas_zoo.models.backend import keras
 
     maps = np.random.default_rng(0).standard_normal((MAPS, *model.input_shape[1:]), np.float32)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
