@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from bignas_zoo.zoo.license import license_of
 if TYPE_CHECKING:
     from bignas_zoo.architecture.space import SearchSpace
     from bignas_zoo.latency import DeviceTable, Protocol
-    from bignas_zoo.latency.profiling.files import AdbMeter, LocalMeter
+    from bignas_zoo.latency.profiling.profile import Meter
 
 
 @click.command("profile")
@@ -79,59 +78,76 @@ def profile_command(
     NAME.png and NAME.svg. The same command goes on after an interruption. No phone was at hand: --adb is tested on
     recorded output. docs/latency.md says more.
     """
-    if serial is None:
-        of_phones = {"--cores": cores, "--device-name": device_name, "--runtime-version": runtime_version}
-        for option, given in of_phones.items():
-            if given is not None:
-                raise click.UsageError(f"{option} belongs to --adb.")
-
+    _refuse_without_phone(
+        serial, {"--cores": cores, "--device-name": device_name, "--runtime-version": runtime_version}
+    )
     from bignas_zoo.files import store
     from bignas_zoo.latency import write_table
-    from bignas_zoo.latency.profiling.files import AdbMeter, LocalMeter, ParallelBuilder, TFLiteBuilder
-    from bignas_zoo.latency.profiling.profile import PASSES, profile
-    from bignas_zoo.latency.profiling.workload import Workload, coverage_text
+    from bignas_zoo.latency.profiling.files import ParallelBuilder, TFLiteBuilder
+    from bignas_zoo.latency.profiling.profile import profile
+    from bignas_zoo.latency.profiling.workload import Workload, described
     from bignas_zoo.runtime.workers import default_workers
 
     if not NAME.fullmatch(name):
         raise UsageError(f"profile: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
     license = license_of(license)
-    search_space = _space(space)
-    meter: AdbMeter | LocalMeter
-    protocol: Protocol
+    workload = Workload(_space(space), blocks, fit, networks)
     if serial is None:
-        meter = LocalMeter(threads, -(-rounds // PASSES))
-        protocol = meter.protocol(precision)
+        meter, protocol = _this_machine(threads, rounds, precision)
     else:
-        meter = AdbMeter(serial, threads, cores=cores)
-        protocol = meter.protocol(precision, device_name or "", runtime_version)
+        meter, protocol = _phone(serial, threads, cores, precision, device_name or "", runtime_version)
+    folder = _folder(output)
+    if (least := len(workload.blocks())) > blocks:
+        space_name = workload.space.name
+        say(f"--blocks {blocks}: the fewest that cover the space '{space_name}' are {least}; those are measured")
+    with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
+        if problem:
+            say(problem)
+        INTERRUPT.resumable = True
+        parallel = ParallelBuilder(TFLiteBuilder(workload.space, precision), workers or default_workers())
+        with parallel as builder, file_progress("measuring") as report:
+            table = profile(workload, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)
+        table = described(table, workload, license)
+        write_table(folder / f"{name}.json", table)
+    describe(table)
+    _draw(table, folder)
+    say(f"written: {folder / f'{name}.json'}")
+
+
+def _refuse_without_phone(serial: str | None, of_phones: dict[str, str | None]) -> None:
+    """Refuse options about a phone where none is named."""
+    for option, given in of_phones.items():
+        if serial is None and given is not None:
+            raise click.UsageError(f"{option} belongs to --adb.")
+
+
+def _this_machine(threads: int, rounds: int, precision: str) -> tuple[Meter, Protocol]:
+    """Return what measures here, and what the table says of that."""
+    from bignas_zoo.latency.profiling.files import LocalMeter
+    from bignas_zoo.latency.profiling.profile import PASSES
+
+    meter = LocalMeter(threads, -(-rounds // PASSES))
+    return meter, meter.protocol(precision)
+
+
+def _phone(
+    serial: str, threads: int, cores: str | None, precision: str, device_name: str, version: str | None
+) -> tuple[Meter, Protocol]:
+    """Return what measures on a phone, and what the table says of that."""
+    from bignas_zoo.latency.profiling.files import AdbMeter
+
+    meter = AdbMeter(serial, threads, cores=cores)
+    return meter, meter.protocol(precision, device_name, version)
+
+
+def _folder(output: Path | None) -> Path:
+    """Return the folder for the table, made if need be."""
     folder = output or own_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LocalIOError(f"{folder}: cannot be created ({error.strerror}).") from error
-    workload = Workload(search_space, blocks, fit, networks)
-    if (least := len(workload.blocks())) > blocks:
-        say(f"--blocks {blocks}: the fewest that cover the space '{search_space.name}' are {least}; those are measured")
-    with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
-        if problem:
-            say(problem)
-        INTERRUPT.resumable = True
-        parallel = ParallelBuilder(TFLiteBuilder(search_space, precision), workers or default_workers())
-        with parallel as builder, file_progress("measuring") as report:
-            table = profile(workload, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)
-        table = dataclasses.replace(
-            table,
-            source="`bignas-zoo profile`, on the device",
-            license=license,
-            coverage=coverage_text(search_space, len(table.rows)),
-            note=f"Fitted to {fit} children, half of them random, half near the smallest and the biggest. A block's "
-            "time is that of the fastest round, less that of a file that computes almost nothing, and more or less by "
-            "what it was found to take in a network.",
-        )
-        write_table(folder / f"{name}.json", table)
-    describe(table)
-    _draw(table, folder)
-    say(f"written: {folder / f'{name}.json'}")
+    return folder
 
 
 def _space(name: str) -> SearchSpace:

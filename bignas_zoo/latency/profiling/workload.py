@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.sampling import choose, mutate, uniform_child
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
-from bignas_zoo.latency import BlockKey
+from bignas_zoo.latency import BlockKey, DeviceTable
 from bignas_zoo.latency.coverage import thinned_blocks
 
 #: Part of the choices in which a child near the smallest or biggest one differs from it.
@@ -77,7 +77,16 @@ class Workload:
         return uniform_child(self.space, ("profile anchor", self.seed))
 
 
-def coverage_text(space: SearchSpace, blocks: int) -> str:
-    """Return a table's coverage in words."""
+def described(table: DeviceTable, workload: Workload, license: str) -> DeviceTable:
+    """Return the table with what its file says of where it comes from."""
+    space, blocks = workload.space, len(table.rows)
     sizes = ", ".join(map(str, space.resolutions))
-    return f"Children of '{space.name}' at {sizes} px: {blocks} blocks measured, the others interpolated."
+    return dataclasses.replace(
+        table,
+        source="`bignas-zoo profile`, on the device",
+        license=license,
+        coverage=f"Children of '{space.name}' at {sizes} px: {blocks} blocks measured, the others interpolated.",
+        note=f"Fitted to {workload.fit} children, half of them random, half near the smallest and the biggest. A "
+        "block's time is that of the fastest round, less that of a file that computes almost nothing, and more or "
+        "less by what it was found to take in a network.",
+    )
