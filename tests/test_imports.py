@@ -54,6 +54,8 @@ MAY_IMPORT[""] = {"errors", "files", "budget", "architecture", "zoo", "export", 
 PURE = {"errors", "files", "budget", "data", "architecture", "latency", "zoo", "search"}
 #: What a pure module may load all the same, inside a function: fitting a table needs more than reading one.
 FITTED_WITH = {"bignas_zoo.latency.least_squares": {"numpy"}}
+#: Packages without tensors that a room may use as well.
+SMALL = {"files": ("filelock", "platformdirs")}
 HEAVY = (
     "numpy",
     "keras",
@@ -233,7 +235,7 @@ def test_tests_use_the_installed_names_as_well(path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(n for n in MODULES if room(n) in PURE))
 def test_the_pure_level_imports_the_standard_library_and_click_only(name: str) -> None:
-    allowed = {*sys.stdlib_module_names, "click", "bignas_zoo"}
+    allowed = {*sys.stdlib_module_names, "click", "bignas_zoo", *SMALL.get(room(name), ())}
     others = [(target, line) for target, _, line in imports(name) if target.split(".")[0] not in allowed]
     assert {target for target, _ in others} == FITTED_WITH.get(name, set())
     assert not {line for _, line in others} & top_level_lines(name)

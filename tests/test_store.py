@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.files import leftovers, store
@@ -406,6 +408,28 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert store.cache_root() == tmp_path / "xdg" / "bignas-zoo"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert store.cache_root() == tmp_path / ".cache" / "bignas-zoo"
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BIGNAS_ZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user whom the system does not know
+    monkeypatch.delenv("HOME")
+    with pytest.raises(LocalIOError, match="no home folder is known.* Set BIGNAS_ZOO_CACHE"):
+        store.cache_root()
+
+
+@pytest.mark.parametrize(
+    ("system", "place"), [(MacOS, "Library/Caches/bignas-zoo"), (Unix, ".cache/bignas-zoo")], ids=["macOS", "Unix"]
+)
+def test_the_cache_is_where_the_platform_has_caches(
+    system: type, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("platformdirs.PlatformDirs", system)
+    for variable in ("BIGNAS_ZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert store.cache_root() == tmp_path / place
 
 
 def test_json_bytes_are_what_json_reads() -> None:

@@ -34,8 +34,8 @@ class Amount(click.ParamType):  # type: ignore[type-arg]
 def cache_command() -> None:
     """Show, check, repair and prune the cache.
 
-    What `get` has made or fetched lies in a folder (BIGNAS_ZOO_CACHE, by default ~/.cache/bignas-zoo), so that it
-    need not be done twice. Everything in it can be made or fetched again.
+    What `get` has made or fetched lies in a folder (BIGNAS_ZOO_CACHE, on Linux by default ~/.cache/bignas-zoo), so
+    that it need not be done twice. Everything in it can be made or fetched again.
     """
 
 

@@ -155,28 +155,36 @@ def exclusive(path: Path, holder: str, place: Path | None = None) -> Iterator[st
     Raises:
         LocalIOError: another process holds it, or the file cannot be opened.
     """
+    from filelock import FileLock, Timeout  # it takes a while to load, and few commands lock anything
+
     place = place or path.parent
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be opened ({error.strerror}). Choose another place.") from error
-    with os.fdopen(handle, "r+b") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            other = file.read(200).decode("utf-8", "replace").strip() or "another process"
-            raise LocalIOError(
-                f"{place}: in use by {other}. Wait until it has ended, or choose another --output."
-            ) from error
-        except (OSError, ImportError) as error:
-            yield f"{place}: no locks here ({error}); see to it yourself that only one process uses it"
-            return
-        file.truncate()
-        file.write(holder.encode())
-        file.flush()
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise LocalIOError(
+            f"{place}: in use by {_holder(path)}. Wait until it has ended, or choose another --output."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        yield f"{place}: no locks here ({error}); see to it yourself that only one process uses it"
+        return
+    try:
+        with contextlib.suppress(OSError):  # Windows lets nobody write to a locked file by another handle
+            path.write_text(holder, "utf-8")
         yield None
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Return what the holder of a lock file wrote into it."""
+    with contextlib.suppress(OSError):
+        return path.read_bytes()[:200].decode("utf-8", "replace").strip() or "another process"
+    return "another process"
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 0) -> list[Path]:
@@ -375,12 +383,22 @@ def _not_ours(path: Path, marker: str | None) -> str | None:
 
 
 def cache_root() -> Path:
-    """Return the cache folder: ``BIGNAS_ZOO_CACHE``, else the platform's user cache folder."""
+    """Return the cache folder: ``BIGNAS_ZOO_CACHE``, else ``bignas-zoo`` in the platform's folder for a user's caches.
+
+    Raises:
+        LocalIOError: there is no such folder, as the user has no home.
+    """
     override = os.environ.get("BIGNAS_ZOO_CACHE")
     if override:
         return Path(override).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bignas-zoo"
+    from platformdirs import user_cache_path
+
+    try:
+        return user_cache_path("bignas-zoo", appauthor=False)
+    except RuntimeError as error:
+        raise LocalIOError(
+            "no home folder is known, so there is no cache. Set BIGNAS_ZOO_CACHE to a folder."
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
