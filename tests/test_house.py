@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import itertools
 import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +82,54 @@ def test_every_room_is_in_the_architecture() -> None:
     for room, holds in rows.items():
         place = next(place / room for place in (PACKAGE, ROOT) if (place / room).exists())
         assert [name for name in re.findall(r"`([\w/.]+\.(?:py|sh))`", holds) if not (place / name).exists()] == []
+
+
+#: Packages of others, and names of files, that dotted words in docstrings and comments may begin or end with.
+FOREIGN = {"concurrent", "importlib", "jax", "keras", "lax", "numpy", "os", "sys", "tensorflow", "tf", "threading"}
+FILE_ENDINGS = {"bin", "json", "jsonl", "keras", "npz", "onnx", "py", "safetensors", "tflite", "txt", "yaml"}
+SOURCES = {
+    "bignas_zoo." * (folder.name != "bignas_zoo")
+    + ".".join(part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__"): path
+    for folder in SHIPPED
+    for path in folder.rglob("*.py")
+}
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in SOURCES.items()}
+
+
+def said(path: Path) -> Iterator[str]:
+    """Give the docstrings and comments of a file."""
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.string.endswith('"""')):
+            yield token.string
+
+
+def defines(module: str, names: list[str]) -> bool:
+    """Return whether a module's source has all of these names, one within the other or not; none at all is fine."""
+    tree = TREES[module]
+    known = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    known |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    known |= {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return set(names) <= known
+
+
+def resolves(word: str, module: str) -> bool:
+    """Return whether a dotted word is a module of ours, something in one, or something of the module that says it."""
+    parts = word.split(".")
+    ends = [(".".join(parts[:length]), parts[length:]) for length in range(len(parts), 0, -1)]
+    places = [(name, rest) for end, rest in ends for name in SOURCES if f".{name}".endswith(f".{end}")]
+    here = {node.arg for node in ast.walk(TREES[module]) if isinstance(node, ast.arg)}
+    here |= {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+    return parts[0] in here or any(defines(name, rest) for name, rest in places)
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_what_docstrings_and_comments_name_exists(module: str) -> None:
+    words = {word for text in said(SOURCES[module]) for word in re.findall(r"`([a-z_]\w*(?:\.\w+)+)`", text)}
+    weights = {word for word in words if re.match(r"stage\d", word)}
+    ours = {w for w in words if w.split(".")[0] not in FOREIGN and w.split(".")[-1] not in FILE_ENDINGS} - weights
+    assert sorted(word for word in ours if not resolves(word, module)) == []
