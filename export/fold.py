@@ -56,13 +56,13 @@ def pool_by_convolution(child: keras.Model) -> keras.Model:
     return copy
 
 
-class _Gone(layers.Layer):  # type: ignore[misc]
+class _DroppedNorm(layers.Layer):  # type: ignore[misc]
     """Stands for a batch norm while the model is rebuilt; it never becomes part of it."""
 
 
 def _clone(layer: Any) -> Any:
     if isinstance(layer, layers.BatchNormalization):
-        return _Gone(name=layer.name)
+        return _DroppedNorm(name=layer.name)
     config = layer.get_config()
     if isinstance(layer, CONVOLUTIONS):
         config["use_bias"] = True
@@ -70,7 +70,7 @@ def _clone(layer: Any) -> Any:
 
 
 def _call(layer: Any, *inputs: Any, **_: Any) -> Any:
-    return inputs[0] if isinstance(layer, _Gone) else layer(*inputs)
+    return inputs[0] if isinstance(layer, _DroppedNorm) else layer(*inputs)
 
 
 def _with_norm(layer: Any) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,11 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.tasks.slices import find
 
+if TYPE_CHECKING:
+    from bignas_zoo.architecture.blocks import Block
+    from bignas_zoo.latency import Estimate
+    from bignas_zoo.zoo.slice import Slice
+
 
 @click.command("show")
 @click.argument("name", type=SliceName())
@@ -36,7 +41,6 @@ from bignas_zoo.tasks.slices import find
 def show_command(name: str, family: str | None, device: str | None, as_json: bool, plot: Path | None) -> None:
     """Show one slice (or slice folder): cost, accuracy, and its blocks."""
     slice_ = find(name, family)
-    blocks = plan(slice_.spec)
     (estimate,), problem = estimates(device, [slice_])
     if plot:
         from bignas_zoo.hub_cards.plots import plot_architectures
@@ -44,11 +48,22 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
         plot_architectures([slice_], plot)
         say(f"drawn: {plot}")
     if as_json:
-        rows = [{**to_json(b), "macs": b.macs} for b in blocks]
         extra: dict[str, Any] = {} if device is None else {"latency": estimate and estimate.to_json()}
         extra |= {"peak_activation_bytes": cost.peak_activation_bytes(slice_.spec)}
+        rows = [{**to_json(b), "macs": b.macs} for b in plan(slice_.spec)]
         print_json("show", {**slice_.to_json(), **extra, "child": slice_.spec.to_json(), "blocks": rows})
         return
+    _print_facts(slice_, estimate)
+    if problem:
+        say(problem)
+    click.echo(f"peak activation memory: {cost.peak_activation_bytes(slice_.spec) / 1e6:.2f} MB float32, batch 1\n")
+    headings = ("block", ">input px", ">channels", ">kernel", ">stride", "shortcut", ">MMACs", ">M params")
+    print_table(headings, [_row(block) for block in plan(slice_.spec)])
+    click.echo(f"\n{MACS_NOTE}")
+
+
+def _print_facts(slice_: Slice, estimate: Estimate | None) -> None:
+    """Print what is known of a slice as a whole."""
     click.echo(f"{slice_.name}: {millions(slice_.macs)} MMACs, {millions(slice_.parameters)} M parameters, ", nl=False)
     click.echo(f"{slice_.spec.resolution} px, top-1 {accuracy(slice_)} %")
     click.echo(f"measured on: {slice_.top1_source}")
@@ -57,23 +72,17 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
         click.echo("weights: none published; train the space to have them")
     if estimate:
         click.echo(f"on {estimate.device}: {bar(estimate)} ms predicted; `bignas-zoo latency` has it block by block")
-    if problem:
-        say(problem)
-    click.echo(f"peak activation memory: {cost.peak_activation_bytes(slice_.spec) / 1e6:.2f} MB float32, batch 1\n")
-    print_table(
-        ("block", ">input px", ">channels", ">kernel", ">stride", "shortcut", ">MMACs", ">M params"),
-        [
-            (
-                b.name,
-                str(b.size_in),
-                " > ".join(map(str, (b.cin, b.mid, b.cout) if b.expands else (b.cin, b.cout))),
-                str(b.kernel),
-                str(b.stride),
-                "" if b.shortcut == "none" else b.shortcut,
-                f"{sum(op.macs for op in b.ops) / 1e6:.3f}",
-                f"{sum(op.parameters for op in b.ops) / 1e6:.3f}",
-            )
-            for b in blocks
-        ],
+
+
+def _row(block: Block) -> tuple[str, ...]:
+    channels = (block.cin, block.mid, block.cout) if block.expands else (block.cin, block.cout)
+    return (
+        block.name,
+        str(block.size_in),
+        " > ".join(map(str, channels)),
+        str(block.kernel),
+        str(block.stride),
+        "" if block.shortcut == "none" else block.shortcut,
+        f"{block.macs / 1e6:.3f}",
+        f"{sum(op.parameters for op in block.ops) / 1e6:.3f}",
     )
-    click.echo(f"\n{MACS_NOTE}")
