@@ -34,23 +34,13 @@ from bignas_zoo.recipes.data import LabelledImages, batches
 from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.finetune_settings import LABEL_SMOOTHING, WEIGHT_DECAY, FinetuneSettings
 from bignas_zoo.recipes.methods.losses import cross_entropy, smooth_labels
+from bignas_zoo.recipes.progress import Progress
 from bignas_zoo.recipes.randomness import philox
 
 Tensor = Any
 #: Training images that batch norms are calibrated on, at most.
 CALIBRATION_IMAGES = 1_000
 CHUNK = 250
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress display is told after each step; the fields of `recipes.train.Progress`."""
-
-    step: int
-    steps: int
-    loss: float
-    images_per_second: float
-    phase: str
 
 
 @dataclass(frozen=True)

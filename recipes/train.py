@@ -31,6 +31,7 @@ from bignas_zoo.recipes.engines.choosing import choose_engine, host_index, make_
 from bignas_zoo.recipes.engines.engine import STOP, Engine, StepInput
 from bignas_zoo.recipes.methods import method_of
 from bignas_zoo.recipes.methods.method import Method, State
+from bignas_zoo.recipes.progress import Progress
 from bignas_zoo.recipes.recipe import Recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold
@@ -42,18 +43,6 @@ from bignas_zoo.recipes.schedule import learning_rate
 
 Evaluate = Callable[[dict[str, np.ndarray]], dict[str, float]]
 LOG_EVERY = 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress display is told after each step."""
-
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    images_per_second: float
-    phase: str
 
 
 @dataclass(frozen=True)
@@ -240,7 +229,7 @@ def _tell(
 ) -> None:
     """Report a step, and log every `LOG_EVERY`-th and the last."""
     recipe = host.recipe
-    record.report(Progress(step, recipe.steps, figures["loss"], figures["accuracy"], speed, phase))
+    record.report(Progress(step, recipe.steps, figures["loss"], speed, phase, figures.get("accuracy")))
     if step % LOG_EVERY == 0 or step == recipe.steps:
         record.log.add(
             {

@@ -161,6 +161,13 @@ def test_fields_are_changed_by_their_names_wherever_they_are() -> None:
         changed.with_fields(random_children=65)
 
 
+@pytest.mark.parametrize("place", ["train.py", "schedule.py", "engines", "tpu", "runs", "data"])
+def test_only_the_list_of_methods_knows_one(place: str) -> None:
+    root = ROOT / "recipes" / place
+    for path in [root] if root.is_file() else sorted(root.glob("*.py")):
+        assert "sandwich" not in path.read_text("utf-8").lower(), path
+
+
 def test_a_loss_is_the_sum_of_its_parts() -> None:
     # By hand: 2 + 3 * 5 = 17, and the last part that names a figure counts.
     def first(weights: Any, examples: Examples, steering: Any, carried: Any, how: Execution) -> Term:

@@ -67,7 +67,7 @@ def speed(images_per_second: float) -> str:
 
 @contextmanager
 def training_progress() -> Iterator[Callable[[Any], None]]:
-    """Yield a callback for `recipes.train.Progress`: loss, images/s and time left."""
+    """Yield a callback for `recipes.progress.Progress`: loss, images/s and time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

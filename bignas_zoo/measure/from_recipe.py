@@ -20,13 +20,13 @@ from bignas_zoo.models.calibration import MIN_IMAGES
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Dataset, open_dataset
 from bignas_zoo.recipes.engines.choosing import choose_engine, host_index
+from bignas_zoo.recipes.progress import Progress
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import check_output, hold
 from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.recipes.runs.start import starting_family
 from bignas_zoo.recipes.runs.stopping import stop_requests
-from bignas_zoo.recipes.train import Progress
 from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.zoo.family import FAMILY_FILE
 from bignas_zoo.zoo.license import license_of

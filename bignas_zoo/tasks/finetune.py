@@ -146,7 +146,7 @@ def finetune(
         seed: of the split, the order and the augmentation.
         license: of the new slice; None takes that of the slice it is made of.
         say: told what is going on, a sentence at a time.
-        report: told a `bignas_zoo.recipes.finetune.Progress` after each step.
+        report: told a `bignas_zoo.recipes.progress.Progress` after each step.
 
     Returns:
         The result; the folder is one that `load`, `evaluate` and the others take.

@@ -43,7 +43,7 @@ def train(
         license: of the family's weights, e.g. ``"CC-BY-4.0"``; None takes that of the family whose weights the recipe
             starts from, or else "unknown".
         say: told what is going on, a sentence at a time.
-        report: told a `bignas_zoo.recipes.train.Progress` after each step.
+        report: told a `bignas_zoo.recipes.progress.Progress` after each step.
 
     Returns:
         The family's folder, to be given to `get` and the others as `family`. None after a training on

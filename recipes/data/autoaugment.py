@@ -83,8 +83,8 @@ def autoaugment(image: Tensor, seed: Tensor) -> Tensor:
         # One branch an operation, whatever the level: a graph of 24 branches, not of 100.
         branches = [functools.partial(operation, image, argument) for operation in OPERATIONS.values()]
         unchanged = functools.partial(tf.identity, image)
-        chosen = tf.where(draws[1 + i] < probability, name, len(branches))
-        image = tf.ensure_shape(tf.switch_case(chosen, [*branches, unchanged]), image.shape)
+        branch = tf.where(draws[1 + i] < probability, name, len(branches))
+        image = tf.ensure_shape(tf.switch_case(branch, [*branches, unchanged]), image.shape)
     return image
 
 

@@ -34,10 +34,10 @@ def read_splits(folder: Path, crop_size: int) -> dict[str, LabelledImages]:
     names, root = class_names(folder), _root(folder)
     train = image_folder(root, crop_size, names)
     parts = {
-        part: dataclasses.replace(found, source=f"{folder.name}/{found.source}")
+        part: dataclasses.replace(images, source=f"{folder.name}/{images.source}")
         for part in SPLITS[1:]
         if root != folder and (folder / part).is_dir()
-        for found in [image_folder(folder / part, crop_size, names)]
+        for images in [image_folder(folder / part, crop_size, names)]
     }
     _check_counts(root, train, least=1 if "val" in parts else 2)
     return {"train": train, **parts}
@@ -54,8 +54,8 @@ def class_names(folder: Path) -> tuple[str, ...]:
     root = _root(folder)
     names = _folders(root)
     if len(names) < 2:
-        found = f"one class, '{names[0]}'" if names else "no sub-folders"
-        raise UsageError(f"{root}: {found}; a classifier needs at least two classes. {EXPECTED}")
+        what = f"one class, '{names[0]}'" if names else "no sub-folders"
+        raise UsageError(f"{root}: {what}; a classifier needs at least two classes. {EXPECTED}")
     try:
         return records.class_names(names, len(names))
     except ValueError as error:

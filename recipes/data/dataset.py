@@ -143,10 +143,10 @@ def open_dataset(recipe: Recipe, data: str | Path, test_data: str | Path | None 
         dataset = _tfrecords(recipe, pattern, str(test_data or test_pattern(pattern)))
     else:
         dataset = _split(recipe, *_folders(recipe, Path(data)))
-    found, space = len(dataset.images.class_names), recipe.search_space
-    if found != space.classes:
+    classes, space = len(dataset.images.class_names), recipe.search_space
+    if classes != space.classes:
         raise UsageError(
-            f"{data}: {found} classes, but space '{space.name}' has {space.classes}. "
+            f"{data}: {classes} classes, but space '{space.name}' has {space.classes}. "
             "Set classes in the recipe, or give --classes-from-folders."
         )
     return dataset

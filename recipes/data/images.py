@@ -162,15 +162,16 @@ def image_folder(
     """
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. Name a folder with one sub-folder of images a class.")
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = class_names or tuple(found)
-    unknown = [name for name in found if name not in names]
+    subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = class_names or tuple(subfolders)
+    unknown = [name for name in subfolders if name not in names]
     if unknown:
         raise IntegrityError(
             f"{folder}: sub-folder '{unknown[0]}' is none of the classes: {', '.join(names[:10])}"
             f"{', …' if len(names) > 10 else ''}."
         )
-    files = [(path, label) for label, name in enumerate(names) if name in found for path in image_files(folder / name)]
+    present = [(label, name) for label, name in enumerate(names) if name in subfolders]
+    files = [(path, label) for label, name in present for path in image_files(folder / name)]
     if limit is not None and len(files) > limit:
         files = [files[i] for i in evenly(len(files), limit)]
     if not files:

@@ -250,10 +250,10 @@ def random_crop(encoded: Tensor, seed: Tensor, crop_size: int, crop_area: float 
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,
     )
-    found = tf.reduce_any(size[:2] < shape[:2])  # after ten failures it is the whole image
+    smaller = tf.reduce_any(size[:2] < shape[:2])  # after ten failures it is the whole image
     side = tf.reduce_min(shape[:2])
     square = tf.concat([(shape[:2] - side) // 2, [side, side]], 0)
-    window = tf.where(found, tf.concat([begin[:2], size[:2]], 0), square)
+    window = tf.where(smaller, tf.concat([begin[:2], size[:2]], 0), square)
     # The exact transform, as Pillow's, whose pixels evaluation sees; it costs nothing.
     pixels = tf.image.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method="INTEGER_ACCURATE")
     resized = tf.image.resize(pixels, [crop_size, crop_size], "bicubic", antialias=True)
@@ -270,12 +270,12 @@ def _number_of_images(pattern: str, files: tuple[str, ...], stated: int | None) 
     if stated is None:
         return sum(count_records(file) for file in files)
     some = evenly(len(files), COUNTED)
-    found = sum(count_records(files[i]) for i in some) * len(files) // len(some)
-    wrong = stated != found if len(some) == len(files) else not found / 2 <= stated <= found * 2
+    counted = sum(count_records(files[i]) for i in some) * len(files) // len(some)
+    wrong = stated != counted if len(some) == len(files) else not counted / 2 <= stated <= counted * 2
     if wrong:
         about = "" if len(some) == len(files) else "about "
         raise LocalIOError(
-            f"{pattern}: {stated:,} images are stated, but there are {about}{found:,}. "
+            f"{pattern}: {stated:,} images are stated, but there are {about}{counted:,}. "
             "State their true number, or none to have them counted."
         )
     return stated

@@ -97,17 +97,17 @@ def class_names(files: Sequence[str], classes: int, label_offset: int, limit: in
         label_offset: the first class's label in the files.
         limit: of records.
     """
-    found: dict[int, str] = {}
+    texts: dict[int, str] = {}
     read = 0
     for file in files:
         for _, where, content in numbered_records(file, limit - read):
             read += 1
             label, text = _label_and_text(content, where)
             if text and 0 <= label - label_offset < classes:
-                found.setdefault(label - label_offset, text)
-        if len(found) == classes or read >= limit:
+                texts.setdefault(label - label_offset, text)
+        if len(texts) == classes or read >= limit:
             break
-    names = [found.get(i, f"class {i}") for i in range(classes)]
+    names = [texts.get(i, f"class {i}") for i in range(classes)]
     twice = {name for name in names if names.count(name) > 1}  # ImageNet has two cranes
     return tuple(f"{name} ({i})" if name in twice else name for i, name in enumerate(names))
 
@@ -247,10 +247,10 @@ def read_records(
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
         for file, numbers in records.items():
             wanted = set(numbers.tolist())
-            chosen = [(name, content) for i, name, content in numbered_records(file, max(wanted) + 1) if i in wanted]
-            places = range(place, place + len(chosen))
-            list(pool.map(read, places, *zip(*chosen, strict=True)))
-            place += len(chosen)
+            some = [(name, content) for i, name, content in numbered_records(file, max(wanted) + 1) if i in wanted]
+            places = range(place, place + len(some))
+            list(pool.map(read, places, *zip(*some, strict=True)))
+            place += len(some)
     source = f"{os.path.basename(next(iter(records)))} and others" if len(records) > 1 else os.path.basename(*records)
     return LabelledImages(pixels, labels, class_names, f"{source} ({total:,} images)")
 
