@@ -11,13 +11,14 @@ from typing import Any
 
 from bignas_zoo.errors import UsageError
 from bignas_zoo.export.tflite import INPUT, OUTPUT, SIGNATURE
+from bignas_zoo.files import names
 from bignas_zoo.files.store import atomic_write, new_folder, scratch_folder
 from bignas_zoo.models.backend import keras
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.runtime.quiet import quiet_native
 
-METADATA, CONFIG, MARKER = "metadata.json", "config.json", "saved_model.pb"
+METADATA, CONFIG, MARKER = "metadata.json", names.CONFIG, names.SAVED_MODEL
 #: The earliest time a zip archive can hold stands for all times, so that the same child gives the same bytes.
 NO_TIME, NO_DATE = (1980, 1, 1, 0, 0, 0), "1980-01-01@00:00:00"
 

@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Sequence
 
 from bignas_zoo.errors import IntegrityError
+from bignas_zoo.files import names
 
-LABELS = "labels.txt"
+LABELS = names.LABELS
 #: Bytes of a text of labels, and of an archive's directory, which holds 46 bytes and the name for a file.
 MAX_LABELS, MAX_DIRECTORY = 1 << 22, 1 << 16
 #: What the last record of an archive begins with, and its size if the archive has no comment.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError
+from bignas_zoo.files import names
 from bignas_zoo.files.store import read_json, verify
 from bignas_zoo.hub_cards.drawing import BLUE, GREEN, GREY, ORANGE, new_figure, write_drawing
 from bignas_zoo.hub_cards.plots import REMAKE, mark_sandwich
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METRICS = "metrics.jsonl"
+METRICS = names.METRICS
 HELP = "Name a folder that `bignas-zoo train` writes to (its --output), or a family's folder."
 
 
@@ -144,7 +145,7 @@ def _record(path: Path, number: int, line: bytes) -> Evaluation | Point | None:
 
 def _recipe(folder: Path, log: Path) -> tuple[str, int | None]:
     """Return the family's name and the steps of the whole run, as far as the folder tells; check a family's log."""
-    path = next((p for p in (folder / FAMILY_FILE, folder / "recipe.json") if p.is_file()), None)
+    path = next((p for p in (folder / FAMILY_FILE, folder / names.RECIPE) if p.is_file()), None)
     if path is None:
         return folder.resolve().name, None
     data = read_json(path)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.errors import PreemptedError, TrainingStoppedError
+from bignas_zoo.files import names
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.files.store import write_json
 from bignas_zoo.models.preprocess import Preprocess
@@ -156,7 +157,7 @@ def _open_run(recipe: Recipe, images: TrainingImages, workdir: Path, engine: Eng
     """Put an engine where a run stands, and write down what the run is."""
     position = _starting_position(recipe, workdir, engine, say)
     remember_images(workdir, images, resumed=position.step > 0)
-    write_json(workdir / "recipe.json", recipe.to_json())
+    write_json(workdir / names.RECIPE, recipe.to_json())
     if position.step < recipe.steps:
         say(f"training from step {position.step:,} on {engine.devices}; the first step compiles, which takes longest")
     else:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from bignas_zoo.files import names
+
 PACKAGE = ROOT / "bignas_zoo"
 SHIPPED = [ROOT / name for name in ("bignas_zoo", "export", "recipes", "hub_cards")]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -133,3 +135,24 @@ def test_what_docstrings_and_comments_name_exists(module: str) -> None:
     weights = {word for word in words if re.match(r"stage\d", word)}
     ours = {w for w in words if w.split(".")[0] not in FOREIGN and w.split(".")[-1] not in FILE_ENDINGS} - weights
     assert sorted(word for word in ours if not resolves(word, module)) == []
+
+
+#: Names that nothing else is called. A checkpoint has a manifest.json of its own.
+OWN_NAMES = {
+    text
+    for constant, value in vars(names).items()
+    if constant.isupper() and constant not in ("MANIFEST", "CARD")
+    for text in (value if isinstance(value, tuple) else (value,))
+    if "." in text
+}
+
+
+def test_the_name_of_a_file_is_written_once() -> None:
+    written = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
+        for folder in SHIPPED
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and node.value in OWN_NAMES and path != PACKAGE / "files" / "names.py"
+    ]
+    assert written == []

@@ -8,6 +8,7 @@ import click
 
 from bignas_zoo.cli.common import SliceName, family_option, json_option, license_option, print_json, say
 from bignas_zoo.cli.progress import training_progress
+from bignas_zoo.files import names
 from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FROZEN
 from bignas_zoo.tasks import finetune as finetuning
 from bignas_zoo.tasks.finetune import DEFAULTS, FinetuneResult
@@ -116,7 +117,7 @@ def _print(result: FinetuneResult) -> None:
             f"{training['holdout_top1']:.2f} % now",
         ),
         ("top-1", f"{slice_.top1:.2f} % on {slice_.top1_source}"),
-        ("model.tflite", f"{slice_.bytes:,} bytes, float32"),
+        (names.TFLITE, f"{slice_.bytes:,} bytes, float32"),
         ("parity", f"log-probabilities differ from Keras by at most {result.description['parity']['max_abs']:.1e}"),
         ("written to", f"{result.path}"),
     ):

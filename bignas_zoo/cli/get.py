@@ -23,6 +23,7 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
 from bignas_zoo.cli.progress import search_progress
+from bignas_zoo.files import names
 from bignas_zoo.files.say import silent
 from bignas_zoo.tasks import get as delivery
 from bignas_zoo.tasks import search as searching
@@ -154,14 +155,14 @@ def _check_search(
 
 def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
     chosen, parity = result.slice, result.parity
-    size = result.files["model.tflite"]["bytes"]
+    size = result.files[names.TFLITE]["bytes"]
     top1 = "not measured" if chosen.top1 is None else f"{chosen.top1:.2f} % on {chosen.top1_source}"
     for label, value in (
         ("slice", f"{chosen.name} (family {chosen.family})"),
         ("MACs", f"{amount('macs', chosen.macs)} at {chosen.spec.resolution} px"),
         ("parameters", f"{chosen.parameters:,}"),
         *((f"on {entry['device']}", _latency(entry)) for entry in result.latency or ()),
-        ("model.tflite", f"{size:,} bytes, float32"),
+        (names.TFLITE, f"{size:,} bytes, float32"),
         ("top-1", top1),
         (
             "parity",

@@ -18,21 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
-from bignas_zoo.files import leftovers, strict_json
+from bignas_zoo.files import leftovers, names, strict_json
 from bignas_zoo.files.formats import EXPORT_NAME
 
 CHUNK = 1 << 20
 #: The largest JSON file of this package, a device's table, has half a megabyte.
 MAX_JSON = 32 << 20
+
+
+def _one_of(*allowed: str, pattern: str | None = None) -> re.Pattern[str]:
+    """Return a pattern of these names, and of those that another pattern allows."""
+    return re.compile("|".join([*map(re.escape, allowed), *([pattern] if pattern else [])]))
+
+
 #: What a folder of each kind consists of, by the file that marks it. Anything else in it is somebody's own.
 FOLDERS = {
-    "slice.json": re.compile(
-        r"slice\.json|model\.tflite|model\.safetensors|labels\.txt|README\.md|manifest\.json|exports\.json|"
-        + EXPORT_NAME.pattern
+    names.SLICE: _one_of(
+        *(names.SLICE, names.TFLITE, names.WEIGHTS, names.LABELS, names.CARD, names.MANIFEST, names.EXPORTS),
+        pattern=EXPORT_NAME.pattern,
     ),
-    "family.json": re.compile(r"family\.json|front\.json|metrics\.jsonl|supernet\.safetensors|bn"),
-    "SHA256SUMS": re.compile(r"SHA256SUMS|SHA256SUMS\.sig|config\.json|entry\.json|slice"),
-    "saved_model.pb": re.compile(r"saved_model\.pb|fingerprint\.pb|variables|assets"),
+    names.FAMILY: _one_of(names.FAMILY, names.FRONT, names.METRICS, names.SUPERNET, names.STATISTICS),
+    names.SUMS: _one_of(names.SUMS, names.SIGNATURE, names.CONFIG, names.DIGESTS, names.FETCHED_SLICE),
+    names.SAVED_MODEL: _one_of(names.SAVED_MODEL, "fingerprint.pb", "variables", "assets"),
 }
 #: The key of a JSON file that holds its own digest, see `sealed`.
 SEAL = "digest"
@@ -267,7 +274,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, force: bool, marker: str | None = "slice.json") -> Iterator[Path]:
+def new_folder(path: Path, *, force: bool, marker: str | None = names.SLICE) -> Iterator[Path]:
     """Fill a folder under a temporary name, then give it its final one.
 
     Args:
@@ -349,7 +356,7 @@ def give_name(made: Path, path: Path) -> None:
         raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
-def check_free(path: Path, *, force: bool, marker: str | None = "slice.json") -> None:
+def check_free(path: Path, *, force: bool, marker: str | None = names.SLICE) -> None:
     """Refuse an output folder that exists, unless it may be replaced.
 
     Raises:
@@ -375,10 +382,9 @@ def _not_ours(path: Path, marker: str | None) -> str | None:
         return None
     if path.is_symlink() or not path.is_dir():
         return "is not a folder"
-    names = {entry.name for entry in path.iterdir()}
     if not (path / marker).is_file():
         return f"was not made by this command (no {marker} in it)"
-    foreign = sorted(name for name in names if not FOLDERS[marker].fullmatch(name))
+    foreign = sorted(p.name for p in path.iterdir() if not FOLDERS[marker].fullmatch(p.name))
     return f"holds files that this command did not make, such as '{foreign[0][:60]}'" if foreign else None
 
 

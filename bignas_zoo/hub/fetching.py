@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NetworkError, reason
-from bignas_zoo.files import leftovers, store
+from bignas_zoo.files import leftovers, names, store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.hub.address import COMMIT, Address, parse
@@ -25,7 +25,7 @@ from bignas_zoo.zoo import slice_folder
 #: A file of a slice is smaller than this.
 MAX_BYTES = 2 << 30
 #: In an entry of the cache: the sha256 of the manifest, which lists all others, and of its signature.
-OWN_DIGESTS = "entry.json"
+OWN_DIGESTS = names.DIGESTS
 OTHER_PLACE = "Free space there, or set BIGNAS_ZOO_CACHE to another folder."
 
 
@@ -70,9 +70,9 @@ def fetch(
     """
     wanted = parse(address) if isinstance(address, str) else address
     key = None if verify_key is None else read_verifier(Path(verify_key))
-    home = store.cache_root() / "hub" / wanted.folder
+    home = store.cache_root() / names.HUB / wanted.folder
     offline = offline or is_offline()
-    for place in (home, home / "refs"):
+    for place in (home, home / names.REFS):
         leftovers.remove(place)
     hub, state = None, None
     if wanted.is_commit:
@@ -90,7 +90,7 @@ def fetch(
     unsigned = None if damage else _not_signed(entry, wanted, key)
     if damage is None and unsigned is None:
         leftovers.mark_used(entry)
-        return Fetched(wanted, commit, entry / "slice", True)
+        return Fetched(wanted, commit, entry / names.FETCHED_SLICE, True)
     if offline:
         _refuse_offline(wanted, commit, entry, damage or str(unsigned))
     hub = hub or Hub(token)
@@ -99,7 +99,7 @@ def fetch(
         say(f"{damage or 'the copy in the cache is not signed by this key.'} Fetching it again.")
     _fill(hub, wanted, state, entry, key, say)
     leftovers.keep(entry)
-    return Fetched(wanted, commit, entry / "slice", False)
+    return Fetched(wanted, commit, entry / names.FETCHED_SLICE, False)
 
 
 def _checked_commit(commit: str, wanted: Address) -> str:
@@ -110,7 +110,7 @@ def _checked_commit(commit: str, wanted: Address) -> str:
 
 
 def _ref(home: Path, wanted: Address) -> Path:
-    return home / "refs" / f"{wanted.revision.replace('/', '--')}.json"
+    return home / names.REFS / f"{wanted.revision.replace('/', '--')}.json"
 
 
 def _remember(home: Path, wanted: Address, commit: str, say: Say) -> None:
@@ -178,9 +178,9 @@ def check(entry: Path) -> dict[str, Any]:
         if file.is_symlink():
             raise IntegrityError(f"{file}: is a link.")
         store.verify(file, digest, fix="")
-        if file.parent.name == "slice":
+        if file.parent.name == names.FETCHED_SLICE:
             records[file.name] = store.record(file)
-    unknown = {p.name for p in (entry / "slice").iterdir()} - set(records)
+    unknown = {p.name for p in (entry / names.FETCHED_SLICE).iterdir()} - set(records)
     if unknown:
         raise IntegrityError(f"{entry / 'slice'}: '{sorted(unknown)[0][:60]}' is not in {manifest.FILE}.")
     return records
@@ -232,7 +232,7 @@ def _wanted(listed: Mapping[str, str], where: str) -> dict[str, str]:
 
 def _place(entry: Path, path: str) -> Path:
     name = layout.local(path)
-    return entry / path if name is None else entry / "slice" / name
+    return entry / path if name is None else entry / names.FETCHED_SLICE / name
 
 
 def _fill(hub: Hub, wanted: Address, state: State, entry: Path, key: Verifier | None, say: Say) -> None:
@@ -243,11 +243,11 @@ def _fill(hub: Hub, wanted: Address, state: State, entry: Path, key: Verifier | 
         home.mkdir(parents=True, exist_ok=True)
         with store.working_folder(home) as work:
             files = _download(hub, wanted, state, work, key)
-            _check_slice(work / "slice", wanted)
+            _check_slice(work / names.FETCHED_SLICE, wanted)
             if (_damage(entry) or _not_signed(entry, wanted, key)) is None:
                 return  # another process was faster
             with store.new_folder(entry, force=True, marker=None) as new:
-                (new / "slice").mkdir()
+                (new / names.FETCHED_SLICE).mkdir()
                 for path in files:
                     store.copy(_place(work, path), _place(new, path))
                 own = [path for path in files if path in (manifest.FILE, manifest.SIGNATURE)]
@@ -275,7 +275,7 @@ def _download(hub: Hub, wanted: Address, state: State, work: Path, key: Verifier
             f"{hub.url(wanted.repo)}: is no slice of this project: it has no {manifest.FILE}. "
             "Slices are put there by `bignas-zoo push`."
         )
-    (work / "slice").mkdir()
+    (work / names.FETCHED_SLICE).mkdir()
     raw = work / ".raw"
     _check_size(state, manifest.FILE, manifest.MAX_BYTES, where)
     data = _checked_by_git(hub, wanted, state, manifest.FILE, raw)

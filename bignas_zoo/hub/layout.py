@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bignas_zoo.files import names
 from bignas_zoo.files.formats import EXPORT_NAME
 from bignas_zoo.hub import manifest
 from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, WEIGHTS
 
-CONFIG = "config.json"
+CONFIG = names.CONFIG
 #: The layout that ``keras.saving.load_model("hf://ORG/NAME")`` opens.
 KERAS = (CONFIG, "metadata.json", "model.weights.h5")
 PLOTS = ("plots/architecture.png", "plots/front.png")

@@ -12,7 +12,7 @@ import numpy as np
 
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.measure.evaluate import Evaluator
 from bignas_zoo.measure.front_children import accuracy
 from bignas_zoo.measure.trained import Trained
@@ -21,7 +21,7 @@ from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.runtime.workers import Work
 
-WEIGHTS, JOB, ARRAYS = "supernet.safetensors", "job.json", ("calibration", "pixels", "labels")
+WEIGHTS, JOB, ARRAYS = names.SUPERNET, "job.json", ("calibration", "pixels", "labels")
 
 
 def write_job(run: Trained, folder: Path) -> None:

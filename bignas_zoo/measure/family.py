@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say
 from bignas_zoo.measure.evaluate import child_top1
@@ -24,7 +24,7 @@ from bignas_zoo.search.log import measured_to_json
 from bignas_zoo.zoo.family import FAMILY_FILE, SCHEMA
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
-FRONT_FILE, SUPERNET_FILE = "front.json", "supernet.safetensors"
+FRONT_FILE, SUPERNET_FILE = names.FRONT, names.SUPERNET
 
 
 def write_family(

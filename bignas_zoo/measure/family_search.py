@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.architecture.space import ChildSpec
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say
 from bignas_zoo.measure import accuracy_predictor
@@ -31,7 +31,7 @@ from bignas_zoo.search.outcome import Outcome, best_for_each, budget_to_json, wo
 from bignas_zoo.search.settings import Settings, fits_any, method_of
 from bignas_zoo.zoo.family import Family
 
-LOG_FILE = "measured.jsonl"
+LOG_FILE = names.MEASURED
 
 
 def find_children(

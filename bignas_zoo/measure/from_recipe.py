@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bignas_zoo.errors import BigNASError, NotFoundError, UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.files.say import Say
 from bignas_zoo.measure.evaluate import Evaluator
@@ -31,7 +31,7 @@ from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.zoo.family import FAMILY_FILE
 from bignas_zoo.zoo.license import license_of
 
-MEASURED_FILE, NOTES_FILE, RECIPE_FILE = "measured.jsonl", "notes.txt", "recipe.json"
+MEASURED_FILE, NOTES_FILE, RECIPE_FILE = names.MEASURED, names.NOTES, names.RECIPE
 CURVE_CALIBRATION = 1_000
 
 
@@ -72,7 +72,7 @@ def train_family(
 def _check_start(recipe: Recipe, data: str | Path, output: Path) -> None:
     """Refuse what can be refused before the images are read, which can take minutes."""
     check_output(output, data)
-    store.check_free(output / "family", force=True, marker=FAMILY_FILE)  # now, not after hours of training
+    store.check_free(output / names.FAMILY_FOLDER, force=True, marker=FAMILY_FILE)  # now, not after hours of training
     if recipe.start_from and not (output / checkpoint.FOLDER).exists():
         starting_family(recipe)
 
@@ -181,4 +181,4 @@ def _finish(
         license, _source(recipe),
     )  # fmt: skip
     with hold(output, say):
-        return write_family(run, measure_front(run, output / MEASURED_FILE, say), output / "family", say)
+        return write_family(run, measure_front(run, output / MEASURED_FILE, say), output / names.FAMILY_FOLDER, say)

@@ -10,7 +10,7 @@ from typing import Any
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.search.children import CostOf, misses
 from bignas_zoo.search.coarse_to_fine import CoarseToFine, default_grid
 from bignas_zoo.search.costs import DEFAULT_FRONT
@@ -19,7 +19,7 @@ from bignas_zoo.search.random_search import RandomSearch
 from bignas_zoo.search.rounds import Method
 
 METHODS = ("coarse-to-fine", "evolution", "random")
-SETTINGS_FILE = "settings.json"
+SETTINGS_FILE = names.SETTINGS
 LEAST_CHILDREN = 8
 
 

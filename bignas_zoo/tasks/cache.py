@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import BigNASError, LocalIOError, UsageError
-from bignas_zoo.files import leftovers, store
+from bignas_zoo.files import leftovers, names, store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.address import COMMIT
 from bignas_zoo.tasks import slice_cache
 from bignas_zoo.zoo.family import check_family
 from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
-SLICES, HUB, SEARCHES, REFS = "slices", "hub", "searches", "refs"
+SLICES, HUB, SEARCHES, REFS = names.SLICES, names.HUB, names.SEARCHES, names.REFS
 #: Names of entries, and of what may be in them, by kind.
 NAMES = {
     "slice": re.compile(r"[0-9a-f]{32}"),
@@ -32,12 +32,19 @@ NAMES = {
     "search": re.compile(r"[a-z0-9][a-z0-9.-]{0,95}-[0-9a-f]{16}"),
 }
 CONTENT = {
-    "slice": store.FOLDERS["slice.json"],
-    "hub": store.FOLDERS["SHA256SUMS"],
-    "search": re.compile(r"settings\.json|measured\.jsonl|family|search\.(?:json|png|svg)|train\.lock"),
+    "slice": store.FOLDERS[names.SLICE],
+    "hub": store.FOLDERS[names.SUMS],
+    "search": re.compile(
+        "|".join(
+            map(
+                re.escape,
+                (names.SETTINGS, names.MEASURED, names.FAMILY_FOLDER, names.SEARCH, *names.DRAWINGS, names.LOCK),
+            )
+        )
+    ),
 }
 REPO = re.compile(r"([A-Za-z0-9_.-]+?)--([A-Za-z0-9_.-]+)")
-FAMILY, LOCK = "family", "train.lock"
+FAMILY, LOCK = names.FAMILY_FOLDER, names.LOCK
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def list_entries() -> tuple[Entry, ...]:
 
 def strangers() -> tuple[Path, ...]:
     """Return what lies in the cache and was not put there by this package; it is never touched."""
-    known = {SLICES, HUB, SEARCHES, "locks"}
+    known = {SLICES, HUB, SEARCHES, names.LOCKS}
     root = store.cache_root()
     odd = [p for p in _inside(root) if p.name not in known or not _is_folder(p)]
     odd += [p for p in _inside(root / HUB) if not _is_folder(p) or not REPO.fullmatch(p.name)]
@@ -289,7 +296,10 @@ def _is_entry(kind: str, path: Path) -> bool:
         NAMES[kind].fullmatch(path.name) is not None
         and _is_folder(path)
         and all(CONTENT[kind].fullmatch(p.name) and not p.is_symlink() for p in _inside(path))
-        and (kind != "hub" or all(store.FOLDERS["slice.json"].fullmatch(p.name) for p in _inside(path / "slice")))
+        and (
+            kind != "hub"
+            or all(store.FOLDERS[names.SLICE].fullmatch(p.name) for p in _inside(path / names.FETCHED_SLICE))
+        )
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, LocalIOError, QualityError, UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say, silent
@@ -104,7 +104,7 @@ def _alone(folder: Path, say: Say) -> Iterator[None]:
     Raises:
         LocalIOError: another process exports into it.
     """
-    locks = store.cache_root() / "locks"
+    locks = store.cache_root() / names.LOCKS
     try:
         locks.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, UsageError
-from bignas_zoo.files import leftovers, store
+from bignas_zoo.files import leftovers, names, store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slices
 from bignas_zoo.tasks.cutting import supernet_weights
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bignas_zoo.search.rounds import ChildProgress
     from bignas_zoo.search.settings import Settings
 
-REPORT_FILE, DRAWINGS = "search.json", ("search.png", "search.svg")
+REPORT_FILE, DRAWINGS = names.SEARCH, names.DRAWINGS
 #: Children that a search for one budget measures, unless told otherwise.
 ON_DEMAND_CHILDREN = 64
 Report = Callable[["ChildProgress"], None]
@@ -148,7 +148,7 @@ def search_family(
 
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, method, children, seed, workers, predictor, from_scratch, axes)
-    target = home.folder if in_place and home.folder else folder / "family"
+    target = home.folder if in_place and home.folder else folder / names.FAMILY_FOLDER
     return _search(work, settings, folder, target, reuse=reuse)
 
 
@@ -190,8 +190,8 @@ def search_for(
 
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, children=children, seed=seed, workers=workers, within=True)
-    folder = store.cache_root() / "searches" / f"{home.name}-{_identity(work, limits[0], children, seed)}"
-    found = _search(work, settings, folder, folder / "family", only_best=True, reuse=True)
+    folder = store.cache_root() / names.SEARCHES / f"{home.name}-{_identity(work, limits[0], children, seed)}"
+    found = _search(work, settings, folder, folder / names.FAMILY_FOLDER, only_best=True, reuse=True)
     leftovers.keep(folder)
     leftovers.mark_used(folder)
     return found
@@ -267,7 +267,7 @@ def _refused_leaves_nothing(folder: Path, new: bool) -> Iterator[None]:
     try:
         yield
     except BigNASError:
-        if new and {p.name for p in folder.glob("*")} <= {"settings.json", "train.lock"}:
+        if new and {p.name for p in folder.glob("*")} <= {names.SETTINGS, names.LOCK}:
             leftovers.take_away(folder)
         raise
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, reason
-from bignas_zoo.files import leftovers, store
+from bignas_zoo.files import leftovers, names, store
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slice_files
@@ -25,7 +25,7 @@ from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
-MANIFEST = "manifest.json"
+MANIFEST = names.MANIFEST
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def finished(
         QualityError: the exported file does not compute what the Keras model does.
     """
     check_weights(family, slice_)  # milliseconds; what is cached must not hide a damaged installation
-    entry = store.cache_root() / "slices" / cache_key(family, slice_)
+    entry = store.cache_root() / names.SLICES / cache_key(family, slice_)
     leftovers.remove(entry.parent)
     with leftovers.held(entry):
         records = verified(entry)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.errors import TrainingStoppedError, UsageError
+from bignas_zoo.files import names
 from bignas_zoo.files.say import Say, silent
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _family_elsewhere(
         raise TrainingStoppedError(
             f"{output}: trained, but no family could be made (see above). Try: bignas-zoo family {output} --data {data}"
         )
-    return output / "family"
+    return output / names.FAMILY_FOLDER
 
 
 def compile_only(

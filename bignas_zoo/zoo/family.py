@@ -9,7 +9,7 @@ from typing import Any
 
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError, NotFoundError, nearest, reason
-from bignas_zoo.files import records
+from bignas_zoo.files import names, records
 from bignas_zoo.files.records import UNKNOWN, FileRecord
 from bignas_zoo.files.store import SEAL, check_seal, read_json, verify
 from bignas_zoo.zoo.slice import Facts, Slice, read_slice
@@ -17,7 +17,7 @@ from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 SCHEMA = "bignas-zoo/family/2"
 #: The same without a digest of its content; families made before it are read still.
 UNSEALED = "bignas-zoo/family/1"
-FAMILY_FILE = "family.json"
+FAMILY_FILE = names.FAMILY
 #: The family that is meant where none is named.
 DEFAULT_FAMILY = "bignas-cifar10"
 #: The family of the paper's four models.

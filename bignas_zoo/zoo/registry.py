@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
 from bignas_zoo.errors import NotFoundError, nearest
+from bignas_zoo.files import names
 from bignas_zoo.zoo.family import FAMILY_FILE, PAPER_FAMILY, Family, load_family
 from bignas_zoo.zoo.slice import Slice
 
@@ -59,7 +60,7 @@ def get_family(name: str | Path) -> Family:
         return paper_family()
     if str(name) in known:
         return load_family(SHIPPED / str(name))
-    for folder in (Path(name), Path(name) / "family"):  # of a run, or the run itself
+    for folder in (Path(name), Path(name) / names.FAMILY_FOLDER):  # of a run, or the run itself
         if os.path.isfile(folder / FAMILY_FILE):  # unlike Path.is_file: also False where a name is too long
             return load_family(folder)
     raise NotFoundError(f"family '{name}': not known, and no folder with a {FAMILY_FILE}. {nearest(str(name), known)}")

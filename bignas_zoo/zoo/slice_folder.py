@@ -13,15 +13,15 @@ from typing import Any
 
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError, reason
-from bignas_zoo.files import records, store
+from bignas_zoo.files import names, records, store
 from bignas_zoo.files.records import class_names, is_inside, line, printable
 from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 
 SCHEMA = "bignas-zoo/slice/2"
-SLICE_FILE, EXPORTS_FILE, EXPORTS_SCHEMA = "slice.json", "exports.json", "bignas-zoo/exports/2"
+SLICE_FILE, EXPORTS_FILE, EXPORTS_SCHEMA = names.SLICE, names.EXPORTS, "bignas-zoo/exports/2"
 #: What the name of an export that missed its gate ends with.
 REJECTED = ".rejected"
-TFLITE, WEIGHTS, LABELS, CARD = "model.tflite", "model.safetensors", "labels.txt", "README.md"
+TFLITE, WEIGHTS, LABELS, CARD = names.TFLITE, names.WEIGHTS, names.LABELS, names.CARD
 
 
 def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:

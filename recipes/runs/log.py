@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo.files import names
 from bignas_zoo.files.store import append_line, atomic_write
 from bignas_zoo.runtime.quiet import quiet_native
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+METRICS, TENSORBOARD = names.METRICS, "tensorboard"
 
 
 class RunLog:

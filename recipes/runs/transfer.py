@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.data.packing import packed_source
@@ -30,7 +30,7 @@ from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.recipes.scripting import error_exits
 
 SCHEMA = "bignas-zoo/collected/1"
-MANIFEST, RECIPE_FILE, NOTES_FILE, STATE = "manifest.json", "recipe.json", "notes.txt", "state.safetensors"
+MANIFEST, RECIPE_FILE, NOTES_FILE, STATE = "manifest.json", names.RECIPE, names.NOTES, "state.safetensors"
 PART_BYTES = 15_000_000
 #: Four parts, so that with manifest, recipe and log there are seven files.
 WHOLE_BYTES = 4 * PART_BYTES
