@@ -19,6 +19,7 @@ from hub_server import HubServer
 import bignas_zoo as bz
 from bignas_zoo.cli.main import main
 from bignas_zoo.files import leftovers, store
+from bignas_zoo.files.locks import exclusive
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.pushing import Bundle
 from bignas_zoo.tasks import cache, slice_cache
@@ -251,7 +252,7 @@ def test_searches_are_listed_checked_and_pruned(tmp_path: Path) -> None:
     assert "supernet.safetensors: damaged" in cli("verify", code=4).stdout
     cli("repair")
     assert {p.name for p in folder.iterdir()} == {"settings.json", "train.lock"}  # measurements stay
-    with store.exclusive(folder / "train.lock", "a search"):
+    with exclusive(folder / "train.lock", "a search"):
         assert "kept" in cli("prune", "--all").stderr
     cli("prune", "--all")
     assert not folder.exists()

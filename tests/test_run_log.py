@@ -113,7 +113,7 @@ def test_a_log_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bignas_zoo.files.store import exclusive
+from bignas_zoo.files.locks import exclusive
 with exclusive(Path(sys.argv[1]), "process 123 on elsewhere"):
     print("held", flush=True)
     time.sleep(60)

@@ -13,6 +13,7 @@ from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import file_progress
 from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
 from bignas_zoo.files.formats import PRECISIONS
+from bignas_zoo.files.locks import exclusive
 from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import NAME
 from bignas_zoo.zoo.family import DEFAULT_FAMILY
@@ -81,7 +82,6 @@ def profile_command(
     _refuse_without_phone(
         serial, {"--cores": cores, "--device-name": device_name, "--runtime-version": runtime_version}
     )
-    from bignas_zoo.files import store
     from bignas_zoo.latency import write_table
     from bignas_zoo.latency.profiling.files import ParallelBuilder, TFLiteBuilder
     from bignas_zoo.latency.profiling.profile import profile
@@ -100,7 +100,7 @@ def profile_command(
     if (least := len(workload.blocks())) > blocks:
         space_name = workload.space.name
         say(f"--blocks {blocks}: the fewest that cover the space '{space_name}' are {least}; those are measured")
-    with store.exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
+    with exclusive(folder / f"{name}.lock", "another `profile`", folder / name) as problem:
         if problem:
             say(problem)
         INTERRUPT.resumable = True

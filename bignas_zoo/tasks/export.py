@@ -20,6 +20,7 @@ from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, LocalIOError, QualityError, UsageError
 from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
+from bignas_zoo.files.locks import exclusive
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.get import get
@@ -114,7 +115,7 @@ def _alone(folder: Path, say: Say) -> Iterator[None]:
         yield
         return
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    with store.exclusive(locks / name, f"process {os.getpid()}", folder) as unlocked:
+    with exclusive(locks / name, f"process {os.getpid()}", folder) as unlocked:
         if unlocked:
             say(unlocked)
         store.remove_leftovers(folder)

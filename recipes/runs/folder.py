@@ -10,8 +10,9 @@ from pathlib import Path
 
 from bignas_zoo.errors import LocalIOError, UsageError
 from bignas_zoo.files import names
+from bignas_zoo.files.locks import exclusive
 from bignas_zoo.files.say import Say, silent
-from bignas_zoo.files.store import exclusive, remove_leftovers
+from bignas_zoo.files.store import remove_leftovers
 from bignas_zoo.models.preprocess import SUFFIXES
 from bignas_zoo.recipes.data.dataset import is_tfrecords
 from bignas_zoo.recipes.data.images import is_cifar10
