@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,12 @@ import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The nets are tiny: threads of their own would wait for each other, and each would keep a heap. Workers of pytest-xdist
+# and processes that tests start take these from here.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plugins"):
     # The TPU's compiler without a TPU: JAX would look for one, and complain on stderr that there is none.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -89,13 +97,22 @@ LAYERWISE_EXPANSIONS = _with_expansions(LAYERWISE, "tiny+layerwise-expansions")
 @pytest.fixture(scope="module", autouse=True)
 def _let_go() -> Iterator[None]:
     """Give back what a file's tests have traced and compiled; a process that runs them all grows by gigabytes else."""
+    before = _resident()
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session(free_memory=False)  # which would collect as well
+    if _resident() > before + 50_000_000:
+        gc.unfreeze()  # the last test of an earlier file may have left something
     gc.collect()
     gc.freeze()  # what is left are libraries and caches, millions of objects: not looked at again after every file
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="session")
@@ -114,8 +131,9 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a cache and a folder of device tables of its own."""
-    monkeypatch.setenv("BIGNAS_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("BIGNAS_ZOO_DEVICES", str(tmp_path_factory.mktemp("devices")))
+    base = tmp_path_factory.getbasetemp()  # its `mktemp` would look through thousands of names for the next number
+    for name in ("CACHE", "DEVICES"):
+        monkeypatch.setenv(f"BIGNAS_ZOO_{name}", tempfile.mkdtemp(dir=base, prefix=f"own-{name.lower()}-"))
 
 
 @pytest.fixture(scope="session")

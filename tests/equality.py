@@ -8,9 +8,9 @@ backends can be compared.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
+from functools import cache
 
 import keras
 import numpy as np
@@ -28,7 +28,9 @@ from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import forward, initial_weights
 
 IMAGES = 64
+BRANCHES = ("where", "cond")
 FORMS = {
+    "sliced": Execution(),
     "two-pass": Execution(batch_norm="two_pass"),
     "one-pass": Execution(batch_norm="one_pass"),
     "shifted": Execution(depthwise="shifted"),
@@ -72,27 +74,42 @@ def compiled(function):
     return tf.function(function, autograph=False, jit_compile=False)
 
 
-def run(spec: ChildSpec, weights: dict[str, np.ndarray], seed: int) -> tuple[dict[str, float], np.ndarray]:
-    """Return the errors of one child, relative to the largest logit, and its calibrated logits."""
+@cache
+def masked(space: SearchSpace, branch: str):
+    """Return the program of a space that masks what a child does not have, traced once a resolution.
+
+    It takes the weights too, so that one program is every child's, as in training.
+    """
+    how = Execution(branch=branch)
+    return compiled(lambda w, x, v: forward(space, w, x, ActiveChild.from_vector(space, v), how=how))
+
+
+def sliced(spec: ChildSpec, weights: dict[str, np.ndarray], images: np.ndarray, how: Execution, *, compile_: bool):
+    """Return the logits of a child whose every choice is static."""
+
+    def program(x):
+        return forward(spec.space, weights, x, ActiveChild.of(spec), how=how)
+
+    return (compiled(program) if compile_ else program)(images)
+
+
+def run(
+    spec: ChildSpec, weights: dict[str, np.ndarray], seed: int, *, compile_: bool = True
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return the errors of one child, relative to the largest logit, and its calibrated logits.
+
+    Args:
+        spec: the child.
+        weights: of the supernet.
+        seed: of the images.
+        compile_: run the sliced forms as compiled programs, which takes a second each, and not step by step.
+    """
     images = np.random.default_rng(seed).normal(size=(IMAGES, spec.resolution, spec.resolution, 3)).astype("f4")
-    space, active = spec.space, ActiveChild.of(spec)
-    vector = active.vector()
-
-    def masked(branch):
-        how = Execution(branch=branch)
-        traced = functools.partial(ActiveChild.from_vector, space)
-        return compiled(lambda x, v: forward(space, weights, x, traced(v), how=how))(images, vector)
-
     child = build_child(spec)
     set_weights(child, spec, slice_weights(weights, spec), calibrated=False)
     results = {
-        "sliced": compiled(lambda x: forward(space, weights, x, active))(images),
-        "where": masked("where"),
-        "cond": masked("cond"),
-        **{
-            form: compiled(lambda x, how=how: forward(space, weights, x, active, how=how))(images)
-            for form, how in FORMS.items()
-        },
+        **{branch: masked(spec.space, branch)(weights, images, ActiveChild.of(spec).vector()) for branch in BRANCHES},
+        **{form: sliced(spec, weights, images, how, compile_=compile_) for form, how in FORMS.items()},
     }
     reference = np.asarray(child(images, training=True))
     errors = {f"batch {k}": error(v, reference) for k, v in results.items()}

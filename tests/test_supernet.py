@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import equality
@@ -30,6 +31,12 @@ def weights() -> dict[str, np.ndarray]:
     return equality.random_weights(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _let_programs_go() -> Iterator[None]:
+    yield
+    equality.masked.cache_clear()
+
+
 @pytest.mark.parametrize("index", range(4))
 def test_masked_sliced_and_child_agree(index: int, weights: dict[str, np.ndarray]) -> None:
     errors, _ = equality.run(equality.children(4)[index], weights, index)
@@ -49,7 +56,7 @@ def test_variants_agree_as_well(space: SearchSpace, index: int) -> None:
 @pytest.mark.parametrize("index", range(20))
 def test_masked_sliced_and_child_agree_on_many(index: int, weights: dict[str, np.ndarray]) -> None:
     spec = uniform_child(TINY, ("many", index), TINY.all_resolutions[index % len(TINY.all_resolutions)])
-    errors, _ = equality.run(spec, weights, index)
+    errors, _ = equality.run(spec, weights, index, compile_=False)
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
 
 
@@ -58,7 +65,7 @@ def test_masked_sliced_and_child_agree_on_many(index: int, weights: dict[str, np
 @pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
 def test_variants_agree_on_many(space: SearchSpace, index: int) -> None:
     spec = uniform_child(space, ("many", index), space.all_resolutions[index % len(space.all_resolutions)])
-    errors, _ = equality.run(spec, equality.random_weights(0, space), index)
+    errors, _ = equality.run(spec, equality.random_weights(0, space), index, compile_=False)
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
 
 
@@ -125,17 +132,22 @@ def _gradients(
     return {k: np.asarray(tf.convert_to_tensor(g)) for k, g in run(ActiveChild.of(spec).vector()).items()}
 
 
+@pytest.fixture(scope="module", params=[TINY, LAYERWISE], ids=lambda s: s.name)
+def sliced_gradients(request: pytest.FixtureRequest, weights: dict[str, np.ndarray]):
+    """A child and the gradients of its static program."""
+    spec = uniform_child(request.param, ("gradient", 1), 13)
+    return spec, _gradients(spec, weights, Execution(), static=True)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("space", [TINY, LAYERWISE], ids=lambda s: s.name)
 @pytest.mark.parametrize("branch", ["where", "cond"])
 @pytest.mark.parametrize(
     ("batch_norm", "depthwise"), [("fused", "native"), ("two_pass", "shifted"), ("one_pass", "native")]
 )
 def test_masked_gradients_equal_sliced_gradients(
-    batch_norm: str, depthwise: str, branch: str, space: SearchSpace, weights: dict[str, np.ndarray]
+    batch_norm: str, depthwise: str, branch: str, sliced_gradients, weights: dict[str, np.ndarray]
 ) -> None:
-    spec = uniform_child(space, ("gradient", 1), 13)
-    sliced = _gradients(spec, weights, Execution(), static=True)
+    spec, sliced = sliced_gradients
     masked = _gradients(spec, weights, Execution(batch_norm, depthwise, branch))
     scale = max(float(np.abs(g).max()) for g in sliced.values())
     assert max(float(np.abs(sliced[k] - masked[k]).max()) for k in sliced) <= TOLERANCE * scale
