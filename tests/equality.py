@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import cache
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -74,7 +74,7 @@ def compiled(function):
     return tf.function(function, autograph=False, jit_compile=False)
 
 
-@cache
+@lru_cache(maxsize=2)  # a program takes 16 MB a resolution
 def masked(space: SearchSpace, branch: str):
     """Return the program of a space that masks what a child does not have, traced once a resolution.
 

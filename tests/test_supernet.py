@@ -37,35 +37,34 @@ def _let_programs_go() -> Iterator[None]:
     equality.masked.cache_clear()
 
 
-@pytest.mark.parametrize("index", range(4))
+# All of one space in turn: its two masked programs are kept for the next child, and no other's.
+
+
+@pytest.mark.parametrize("index", [pytest.param(i, marks=() if i < 4 else pytest.mark.slow) for i in range(24)])
 def test_masked_sliced_and_child_agree(index: int, weights: dict[str, np.ndarray]) -> None:
-    errors, _ = equality.run(equality.children(4)[index], weights, index)
+    if index < 4:
+        spec = equality.children(4)[index]
+    else:
+        spec = uniform_child(TINY, ("many", index - 4), TINY.all_resolutions[(index - 4) % len(TINY.all_resolutions)])
+    errors, _ = equality.run(spec, weights, index, compile_=index < 4)
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
 
 
-@pytest.mark.parametrize("index", range(2))
-@pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    ("space", "index"),
+    [
+        pytest.param(space, i, id=f"{space.name}-{i}", marks=() if i < 2 else pytest.mark.slow)
+        for space in equality.SPACES[1:]
+        for i in range(12)
+    ],
+)
 def test_variants_agree_as_well(space: SearchSpace, index: int) -> None:
-    spec = equality.children(2, space)[index]
-    assert any(len(set(values)) > 1 for stage in spec.stages for values in (stage.widths, stage.expansions))
-    errors, _ = equality.run(spec, equality.random_weights(0, space), index)
-    assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("index", range(20))
-def test_masked_sliced_and_child_agree_on_many(index: int, weights: dict[str, np.ndarray]) -> None:
-    spec = uniform_child(TINY, ("many", index), TINY.all_resolutions[index % len(TINY.all_resolutions)])
-    errors, _ = equality.run(spec, weights, index, compile_=False)
-    assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("index", range(10))
-@pytest.mark.parametrize("space", equality.SPACES[1:], ids=lambda s: s.name)
-def test_variants_agree_on_many(space: SearchSpace, index: int) -> None:
-    spec = uniform_child(space, ("many", index), space.all_resolutions[index % len(space.all_resolutions)])
-    errors, _ = equality.run(spec, equality.random_weights(0, space), index, compile_=False)
+    if index < 2:
+        spec = equality.children(2, space)[index]
+        assert any(len(set(values)) > 1 for stage in spec.stages for values in (stage.widths, stage.expansions))
+    else:  # at three sizes, even and odd: each takes a program
+        spec = uniform_child(space, ("many", index - 2), space.all_resolutions[index % 3])
+    errors, _ = equality.run(spec, equality.random_weights(0, space), index, compile_=index < 2)
     assert {k: v for k, v in errors.items() if not v <= TOLERANCE} == {}
 
 
