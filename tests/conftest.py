@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # JAX's own tests do so: a third less to compile a step
 if importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plugins"):
     # The TPU's compiler without a TPU: JAX would look for one, and complain on stderr that there is none.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -136,9 +137,44 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(f"BIGNAS_ZOO_{name}", tempfile.mkdtemp(dir=base, prefix=f"own-{name.lower()}-"))
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first worker of a session makes, and all of them read."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / f"once-{name}"
+    with FileLock(base / f"once-{name}.lock"):
+        if not folder.exists():
+            new = Path(tempfile.mkdtemp(dir=base))
+            make(new)
+            new.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A family folder of the tiny space with random weights, made by the code that makes the real ones."""
+    """A family folder of the tiny space with random weights, made by the code that makes the real ones.
+
+    Not to be changed. Beside it lies calibration.npy, the images of its statistics.
+    """
+    return once(tmp_path_factory, "family", _make_tiny_family) / "family"
+
+
+@pytest.fixture(scope="session")
+def tiny_slice(tiny_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `get` makes of its smallest slice; not to be changed."""
+    import bignas_zoo as bz
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BIGNAS_ZOO_CACHE", str(folder / "cache"))
+            bz.get("tiny-smallest", family=tiny_family, output=folder / "slice")
+
+    return once(tmp_path_factory, "slice", make) / "slice"
+
+
+def _make_tiny_family(place: Path) -> None:
     import numpy as np
 
     from bignas_zoo.architecture import spaces
@@ -174,11 +210,10 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Measured(spec, 20.0 + 10 * i, "corner" if i in (0, 4) else "random")
         for i, spec in enumerate([TINY.smallest, *drawn, TINY.biggest])
     )
-    folder = write_family(run, measured, tmp_path_factory.mktemp("run") / "family", silent)
-    np.save(folder.parent / "calibration.npy", train.pixels)
+    write_family(run, measured, place / "family", silent)
+    np.save(place / "calibration.npy", train.pixels)
     spaces.SPACES.clear()
     spaces.SPACES.update(before)
-    return folder
 
 
 pytest_plugins = ["hub_fixtures"]

@@ -1,4 +1,6 @@
-"""Five steps of one engine, as a script: ``python engine_parity.py MODE OUT.npz [RECIPE FIELDS AS JSON]``.
+"""Five steps of one engine, as a script: ``python engine_parity.py MODE OUT.npz FIELDS [MODE OUT.npz FIELDS]...``.
+
+FIELDS are the recipe's, as JSON. Several are run one after the other; the first one's MODE prepares the process.
 
 MODE is "tensorflow", "mirrored" (two logical CPU devices), "worker0" and "worker1" (two processes on
 loopback, the port in PARITY_PORT), "jax", "jax2" (two virtual CPU devices), or "jaxworker0" and
@@ -10,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from unittest import mock
 
 import numpy as np
 
@@ -20,6 +24,9 @@ def prepare(mode: str) -> None:
     """Set what must be set before the libraries are loaded."""
     os.environ["KERAS_BACKEND"] = "jax" if mode.startswith("jax") else "tensorflow"
     os.environ["JAX_PLATFORMS"] = "cpu"
+    sys.modules["matplotlib"] = None  # Keras would load it if it is there
+    if not mode.startswith("jax"):
+        sys.modules["jax"] = None  # and TensorFlow this
     if mode == "jax2":
         os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
     if mode.startswith("jaxworker"):
@@ -80,8 +87,6 @@ def run(mode: str, recipe):
     if mode.startswith("jax"):
         from bignas_zoo.recipes.engines import jax as engine_jax
 
-        if mode == "jaxtpu":
-            engine_jax.platform_of = lambda mesh: "tpu"
         engine = engine_jax.JaxEngine(recipe, preprocess)
     else:
         from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
@@ -107,17 +112,30 @@ def run(mode: str, recipe):
     return state, engine.state(), {name: float(value) for name, value in values.items()}
 
 
-def main(mode: str, out: str, fields: str = "{}") -> None:
-    prepare(mode)
-    if mode == "mirrored":
+def platform(mode: str) -> AbstractContextManager[object]:
+    """Have JAX's engine take this machine for a TPU in mode "jaxtpu"."""
+    if mode != "jaxtpu":
+        return nullcontext()
+    return mock.patch("bignas_zoo.recipes.engines.jax.platform_of", return_value="tpu")
+
+
+def report(mode: str, out: str, fields: str) -> None:
+    with platform(mode):
+        start, state, values = run(mode, make_recipe(**json.loads(fields)))
+    moved = max(float(np.abs(state[k] - start[k]).max()) for k in state if not k.startswith("optimizer"))
+    np.savez(out, **state)
+    print(json.dumps({"mode": mode, "moved": moved, **values}))
+
+
+def main(*jobs: str) -> None:
+    prepare(jobs[0])
+    if jobs[0] == "mirrored":
         import tensorflow as tf
 
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-    start, state, values = run(mode, make_recipe(**json.loads(fields)))
-    moved = max(float(np.abs(state[k] - start[k]).max()) for k in state if not k.startswith("optimizer"))
-    np.savez(out, **state)
-    print(json.dumps({"mode": mode, "moved": moved, **values}))
+    for first in range(0, len(jobs), 3):
+        report(*jobs[first : first + 3])
 
 
 if __name__ == "__main__":

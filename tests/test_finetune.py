@@ -55,8 +55,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def parent(tiny_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bz.get("tiny-smallest", family=tiny_family, output=tmp_path_factory.mktemp("parent") / "slice").path
+def parent(tiny_slice: Path) -> Path:
+    return tiny_slice
 
 
 @pytest.fixture(scope="module")

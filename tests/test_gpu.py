@@ -25,12 +25,12 @@ from bignas_zoo.recipes.runs.transfer import collect, restore
 
 #: Not on the machines that `recipes/gpu.sh` is for. (An entry of None makes an import fail as if nothing were there.)
 ABSENT = ("tensorflow", "ai_edge_litert", "jinja2", "matplotlib", "h5py")
-STEPS = 1500
+STEPS = 700
 SITE = """
 import sys
 sys.modules.update(dict.fromkeys({absent!r}))
 sys.path.append({tests!r})
-from bignas_zoo import spaces
+from bignas_zoo.architecture import spaces
 from trainer_space import MINI
 spaces.SPACES["mini"] = MINI
 """

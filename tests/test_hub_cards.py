@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -271,13 +272,13 @@ def test_a_snippet_cannot_be_broken_out_of(slice_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_every_snippet_of_a_pushed_card_runs(
-    hub: HubServer, tiny_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, tiny_slice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import Image
 
     from bignas_zoo.hub import fetching
 
-    folder = bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "slice").path
+    folder = Path(shutil.copytree(tiny_slice, tmp_path / "slice"))
     bz.export_slice(folder, bz.Export("onnx"))
     result = bz.push(folder, REPO)
     head = hub.repos[REPO].head()
@@ -328,10 +329,10 @@ def test_a_real_slice_comes_back_and_computes_the_same(hub: HubServer, tiny_fami
 
 
 @pytest.mark.slow
-def test_every_command_takes_an_address_like_a_folder(hub: HubServer, tiny_family: Path, tmp_path: Path) -> None:
+def test_every_command_takes_an_address_like_a_folder(hub: HubServer, tiny_slice: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    folder, address = bz.get("tiny-smallest", family=tiny_family, output=tmp_path / "slice").path, f"hf://{REPO}"
+    folder, address = Path(shutil.copytree(tiny_slice, tmp_path / "slice")), f"hf://{REPO}"
     bz.push(folder, REPO)
     for i, name in enumerate("abcde"):
         (tmp_path / "images" / name).mkdir(parents=True)

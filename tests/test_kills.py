@@ -93,7 +93,7 @@ def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bignas_zoo import leftovers, store
+from bignas_zoo.files import leftovers, store
 leftovers.exchange = lambda one, other: False
 rename, calls = os.rename, []
 def killing(source, target):

@@ -33,6 +33,18 @@ def small():
     return alive(TINY.smallest)
 
 
+@pytest.fixture(scope="module")
+def plain(small) -> bytes:
+    """Its float32 file."""
+    return convert(small)
+
+
+@pytest.fixture(scope="module")
+def integer(child) -> bytes:
+    """An int8 file of a child, of 100 images."""
+    return convert(child, precision="int8", images=normalised(100), properties={"version": "1"})
+
+
 def pixels(count: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (count, 12, 12, 3)).astype("f4")
 
@@ -52,9 +64,8 @@ def run(data: bytes, x: np.ndarray) -> np.ndarray:
     return onnxruntime.InferenceSession(data, options).run(["scores"], {"image": x})[0]
 
 
-def test_every_convolution_is_integer_and_the_softmax_is_not(child) -> None:
-    data = convert(child, precision="int8", images=normalised(80), properties={"version": "1"})
-    model = onnx.load_from_string(data)
+def test_every_convolution_is_integer_and_the_softmax_is_not(child, integer: bytes) -> None:
+    model = onnx.load_from_string(integer)
     onnx.checker.check_model(model, full_check=True)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -82,9 +93,9 @@ def float_nodes(child) -> list:
     return list(onnx.load_from_string(convert(child)).graph.node)
 
 
-def test_weights_are_within_half_a_step(small) -> None:
+def test_weights_are_within_half_a_step(small, plain: bytes) -> None:
     weight = np.asarray(small.layers[-1].kernel)  # of the classifier: no batch norm is folded into it
-    data = onnx.load_from_string(quantise(convert(small), normalised(64)))
+    data = onnx.load_from_string(quantise(plain, normalised(64)))
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in data.graph.initializer}
     makers = {name: node for node in data.graph.node for name in node.output}
     (product,) = (node for node in data.graph.node if node.op_type in ("MatMul", "Gemm"))
@@ -94,10 +105,10 @@ def test_weights_are_within_half_a_step(small) -> None:
     assert np.abs(stored * step - weight).max() <= step.max() * 0.501
 
 
-def test_it_computes_almost_the_same_in_either_layout(child) -> None:
+def test_it_computes_almost_the_same_in_either_layout(child, integer: bytes) -> None:
     given = normalised(100)
     exact = scores(child, given)
-    nhwc = run(convert(child, precision="int8", images=given), given)
+    nhwc = run(integer, given)
     nchw = run(convert(child, layout="nchw", precision="int8", images=given), given.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(nhwc, nchw, atol=1e-6)
     assert np.abs(nhwc - exact).mean() < 0.03
@@ -111,12 +122,12 @@ def test_pixels_are_normalised_in_the_graph(small) -> None:
     assert "QuantizeLinear" not in kinds[: kinds.index("Sub")]
 
 
-def test_ranges_are_those_of_numpy(small) -> None:
-    x, model = normalised(80), convert(small)
+def test_ranges_are_those_of_numpy(small, plain: bytes) -> None:
+    x = normalised(80)
     width = (x.max() - x.min()) / 8192  # of a bin
-    found = activation_ranges(model, x, 99.0)
+    found = activation_ranges(plain, x, 99.0)
     np.testing.assert_allclose(found["image"], [np.percentile(x, 1), np.percentile(x, 99)], atol=2 * width)
-    whole = activation_ranges(model, x, 100)
+    whole = activation_ranges(plain, x, 100)
     np.testing.assert_allclose(whole["image"], [x.min(), x.max()], rtol=1e-6)
     expected = scores(small, x)
     np.testing.assert_allclose(whole["scores"], [expected.min(), expected.max()], rtol=1e-4)
@@ -142,9 +153,8 @@ def test_tensors_that_hardly_change_have_ranges() -> None:
         assert abs(high - array.max()) <= 2e-4, name
 
 
-def test_the_same_images_give_the_same_bytes(small) -> None:
-    model = convert(small)
-    assert quantise(model, normalised(64)) == quantise(model, normalised(64))
+def test_the_same_images_give_the_same_bytes(plain: bytes) -> None:
+    assert quantise(plain, normalised(64)) == quantise(plain, normalised(64))
 
 
 @pytest.mark.parametrize(
@@ -161,13 +171,13 @@ def test_images_that_do_not_do(small, images: np.ndarray, message: str) -> None:
         convert(small, precision="int8", images=images)
 
 
-def test_what_int8_needs(small) -> None:
+def test_what_int8_needs(small, plain: bytes) -> None:
     with pytest.raises(UsageError, match="int8 needs images"):
         convert(small, precision="int8")
     with pytest.raises(UsageError, match="onnx has no precision 'float16'; allowed: float32, int8"):
         convert(small, precision="float16")
     with pytest.raises(UsageError, match="cover must be over 50 and at most 100 percent, got 101"):
-        quantise(convert(small), normalised(64), cover=101)
+        quantise(plain, normalised(64), cover=101)
     value = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 12, 12, 3])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Softmax", ["image"], ["s"])], "g", [value], [])
     with pytest.raises(QualityError, match="cannot be quantised: it has no convolution"):
@@ -210,11 +220,12 @@ def test_int8_costs_at_most_a_point_of_accuracy(name: str, shared_data: Path) ->
 def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
     script = (
         "import sys, numpy as np, bignas_zoo as bz; child = bz.load('bignas-cifar10-smallest');"
-        "x = np.random.default_rng(0).normal(size=(64, *child.input_shape[1:])).astype('f4');"
-        "bz.to_onnx(child, sys.argv[1], precision='int8', images=x)"
+        "bz.to_onnx(child, sys.argv[1], precision='int8', images=np.load(sys.argv[2]))"
     )
-    files = [tmp_path / f"{i}.onnx" for i in range(2)]
-    for seed, file in enumerate(files):
-        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
-        subprocess.run([sys.executable, "-c", script, str(file)], check=True, capture_output=True, env=environment)
-    assert files[0].read_bytes() == files[1].read_bytes()
+    there, images, here = (tmp_path / name for name in ("there.onnx", "images.npy", "here.onnx"))
+    child = bz.load("bignas-cifar10-smallest")
+    np.save(images, np.random.default_rng(0).normal(size=(64, *child.input_shape[1:])).astype("f4"))
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}  # this process has another
+    subprocess.run([sys.executable, "-c", script, there, images], check=True, capture_output=True, env=environment)
+    bz.to_onnx(child, here, precision="int8", images=np.load(images))
+    assert there.read_bytes() == here.read_bytes()

@@ -28,6 +28,12 @@ def child():
     return alive(TINY.smallest)
 
 
+@pytest.fixture(scope="module")
+def plain(child) -> bytes:
+    """Its float32 file."""
+    return convert(child)
+
+
 def pixels(count: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (count, 12, 12, 3)).astype("f4")
 
@@ -56,9 +62,9 @@ def _types(interpreter) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float16", "dynamic"])
-def test_smaller_weights_compute_almost_the_same(child, precision: str) -> None:
+def test_smaller_weights_compute_almost_the_same(child, plain: bytes, precision: str) -> None:
     data = convert(child, Export(precision=precision))
-    assert len(data) < len(convert(child))
+    assert len(data) < len(plain)
     np.testing.assert_allclose(run_tflite(data, normalised(20)), scores(child, normalised(20)), atol=0.02)
 
 
@@ -74,13 +80,13 @@ def test_pixels_are_normalised_in_the_graph(child) -> None:
 
 
 @pytest.mark.slow
-def test_ranges_are_those_of_numpy(child) -> None:
+def test_ranges_are_those_of_numpy(plain: bytes) -> None:
     x = normalised(80)
-    ranges = activation_ranges(convert(child), x, 99.0)
+    ranges = activation_ranges(plain, x, 99.0)
     (name,) = (n for n in ranges if n.startswith("classify_image"))
     width = (x.max() - x.min()) / 8192  # of a bin
     np.testing.assert_allclose(ranges[name], [np.percentile(x, 1), np.percentile(x, 99)], atol=2 * width)
-    whole = activation_ranges(convert(child), x, 100)
+    whole = activation_ranges(plain, x, 100)
     np.testing.assert_allclose(whole[name], [x.min(), x.max()], rtol=1e-6)
     assert all(low <= high for low, high in whole.values())
 

@@ -86,6 +86,7 @@ def measure(*_: Any) -> None:
 
 
 def main() -> None:
+    sys.modules["jax"] = sys.modules["matplotlib"] = None  # type: ignore[assignment]  # loaded where they are installed
     import tensorflow as tf
 
     from bignas_zoo.cli.main import main as command
