@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.plan import plan
-from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import amount
 from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.hub_cards.metadata import metadata
@@ -27,7 +27,7 @@ SETTINGS = {
 
 def render_card(
     description: Mapping[str, Any],
-    spec: ChildSpec,
+    network: Network,
     exports: Sequence[Mapping[str, Any]] = (),
     *,
     repo: str | None = None,
@@ -37,7 +37,7 @@ def render_card(
 
     Args:
         description: the content of slice.json.
-        spec: the slice's architecture.
+        network: the slice's architecture.
         exports: the entries of exports.json. Every number of the card is in one of these three, or in the plan.
         repo: ``ORG/NAME`` on the Hub, which the snippets then fetch from; None for a folder.
         plots: paths of pictures beside the card.
@@ -58,19 +58,26 @@ def render_card(
             "name": b.name, "size_in": b.size_in, "cin": b.cin, "mid": b.mid, "cout": b.cout,
             "kernel": b.kernel, "stride": b.stride, "expands": b.expands, "macs": b.macs,
         }
-        for b in plan(spec)
+        for b in plan(network)
     ]  # fmt: skip
     text: str = environment.get_template(MAIN).render(
         # Folders older than a key lack it.
-        **{"latency": None, "license": UNKNOWN, "source": "", **description, "training": _training(description)},
+        **{
+            "latency": None,
+            "license": UNKNOWN,
+            "source": "",
+            **description,
+            "training": _training(description),
+            "blocks": blocks,
+        },
         metadata=metadata(description, exports),
         exports=exports,
         onnx=next((entry for entry in exports if entry["file"] == "model.onnx"), None),
         repo=repo,
         plots=plots,
-        classes=spec.space.classes,
+        classes=network.classes,
         tuned=dict(description["provenance"]).get("finetuned"),
-        blocks=blocks,
+        is_child="blocks" not in description,
         macs_text=amount("macs", description["macs"]),
     )
     return text

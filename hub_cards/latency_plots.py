@@ -81,7 +81,7 @@ def plot_latency_front(family: Family, table: DeviceTable, path: Path) -> None:
         if chosen.top1 is None:
             continue
         try:
-            points.append((predict(table, chosen.spec), chosen.top1, chosen.name.removeprefix(f"{family.name}-")))
+            points.append((predict(table, chosen.network), chosen.top1, chosen.name.removeprefix(f"{family.name}-")))
         except NotFoundError as error:
             problem = error
     if not points:

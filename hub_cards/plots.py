@@ -103,7 +103,7 @@ def plot_curve(family: Family, path: Path) -> None:
 
 
 def _architectures(slices: Sequence[Slice]) -> Figure:
-    plans = [plan(s.spec) for s in slices]
+    plans = [plan(s.network) for s in slices]
     rows = _rows(plans)
     width = GUTTER + COLUMN * len(slices) + MARGIN
     caption = textwrap.wrap(_caption(slices), int((width - 2 * MARGIN) / 0.058))
@@ -187,14 +187,14 @@ def _figures(chosen: Slice) -> tuple[str, str, str]:
     else:
         top1 = f"top-1 {chosen.top1:.2f} %"
     return (
-        f"{chosen.macs / 1e6:,.2f} MMACs, {chosen.spec.resolution} px",
+        f"{chosen.macs / 1e6:,.2f} MMACs, {chosen.network.resolution} px",
         f"{chosen.parameters / 1e6:,.2f} M parameters",
         top1,
     )
 
 
 def _caption(slices: Sequence[Slice]) -> str:
-    blocks = [b for b in plan(slices[0].spec) if b.kernel > 1 and b.cin > 3]  # neither stem nor head
+    blocks = [b for b in plan(slices[0].network) if b.kernel > 1 and b.cin > 3]  # neither stem nor head
     block = next((b for b in blocks if b.expands), blocks[0])
     sources = dict.fromkeys(s.top1_source for s in slices if s.top1 is not None)
     return (

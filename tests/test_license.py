@@ -71,7 +71,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slice cut from a family of others."""
     place = tmp_path_factory.mktemp("theirs")
     family = copy_of("family", place, license=TERMS, source=SOURCE)
-    return bz.get("tiny-smallest", family=family, output=place / "slice").path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIGNAS_ZOO_CACHE", str(place / "cache"))
+        return bz.get("tiny-smallest", family=family, output=place / "slice").path
 
 
 def test_the_shipped_family_is_this_projects_own() -> None:

@@ -196,7 +196,7 @@ def estimates(device: str | None, slices: Sequence[Slice]) -> tuple[list[Estimat
     problem = None
     for slice_ in slices:
         try:
-            predicted.append(predict(table, slice_.spec))
+            predicted.append(predict(table, slice_.network))
         except NotFoundError as error:
             predicted.append(None)
             problem = problem or f"{slice_.name}: {error}"

@@ -159,7 +159,7 @@ def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
     top1 = "not measured" if chosen.top1 is None else f"{chosen.top1:.2f} % on {chosen.top1_source}"
     for label, value in (
         ("slice", f"{chosen.name} (family {chosen.family})"),
-        ("MACs", f"{amount('macs', chosen.macs)} at {chosen.spec.resolution} px"),
+        ("MACs", f"{amount('macs', chosen.macs)} at {chosen.network.resolution} px"),
         ("parameters", f"{chosen.parameters:,}"),
         *((f"on {entry['device']}", _latency(entry)) for entry in result.latency or ()),
         (names.TFLITE, f"{size:,} bytes, float32"),

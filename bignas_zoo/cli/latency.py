@@ -34,7 +34,7 @@ def latency_command(name: str, device: str, family: str | None, as_json: bool, p
     what interpolated blocks may be off by.
     """
     slice_, table = find(name, family), find_device(device)
-    estimate = predict(table, slice_.spec)
+    estimate = predict(table, slice_.network)
     if plot:
         from bignas_zoo.hub_cards.latency_plots import plot_breakdown
 

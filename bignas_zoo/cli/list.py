@@ -61,7 +61,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
                 millions(s.macs),
                 millions(s.parameters),
                 millions(s.bytes),
-                str(s.spec.resolution),
+                str(s.network.resolution),
                 *([] if device is None else [bar(e) if e else "-"]),
                 accuracy(s),
                 s.top1_source if s.has_weights else "(the paper's figure; no weights)",

@@ -49,23 +49,24 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
         say(f"drawn: {plot}")
     if as_json:
         extra: dict[str, Any] = {} if device is None else {"latency": estimate and estimate.to_json()}
-        extra |= {"peak_activation_bytes": cost.peak_activation_bytes(slice_.spec)}
-        rows = [{**to_json(b), "macs": b.macs} for b in plan(slice_.spec)]
-        print_json("show", {**slice_.to_json(), **extra, "child": slice_.spec.to_json(), "blocks": rows})
+        extra |= {"peak_activation_bytes": cost.peak_activation_bytes(slice_.network)}
+        rows = [{**to_json(b), "macs": b.macs} for b in plan(slice_.network)]
+        child = slice_.spec and slice_.spec.to_json()
+        print_json("show", {**slice_.to_json(), **extra, "child": child, "blocks": rows})
         return
     _print_facts(slice_, estimate)
     if problem:
         say(problem)
-    click.echo(f"peak activation memory: {cost.peak_activation_bytes(slice_.spec) / 1e6:.2f} MB float32, batch 1\n")
+    click.echo(f"peak activation memory: {cost.peak_activation_bytes(slice_.network) / 1e6:.2f} MB float32, batch 1\n")
     headings = ("block", ">input px", ">channels", ">kernel", ">stride", "shortcut", ">MMACs", ">M params")
-    print_table(headings, [_row(block) for block in plan(slice_.spec)])
+    print_table(headings, [_row(block) for block in plan(slice_.network)])
     click.echo(f"\n{MACS_NOTE}")
 
 
 def _print_facts(slice_: Slice, estimate: Estimate | None) -> None:
     """Print what is known of a slice as a whole."""
     click.echo(f"{slice_.name}: {millions(slice_.macs)} MMACs, {millions(slice_.parameters)} M parameters, ", nl=False)
-    click.echo(f"{slice_.spec.resolution} px, top-1 {accuracy(slice_)} %")
+    click.echo(f"{slice_.network.resolution} px, top-1 {accuracy(slice_)} %")
     click.echo(f"measured on: {slice_.top1_source}")
     click.echo(f"licence: {slice_.license}{f'; source: {slice_.source}' if slice_.source else ''}")
     if not slice_.has_weights:

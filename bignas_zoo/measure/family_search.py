@@ -107,7 +107,7 @@ def _start(family: Family, settings: Settings, costs: CostOf) -> list[Candidate]
     """Return both ends of the space, and the family's slices: of a search within budgets those that fit."""
     ends = corners(family.space)
     slices = () if settings.from_scratch else family.slices
-    specs = dict.fromkeys(s.spec for s in slices if s.has_weights)
+    specs = dict.fromkeys(s.spec for s in slices if s.has_weights and s.spec)
     rest = [Candidate(spec, "earlier") for spec in specs if all(spec != end.spec for end in ends)]
     if settings.within:
         return [c for c in (*ends, *rest) if fits_any(settings.budgets, costs(c.spec))]

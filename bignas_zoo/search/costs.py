@@ -41,7 +41,9 @@ def figures(spec: ChildSpec) -> dict[str, float]:
 def operation_bytes(slices: Iterable[Slice]) -> int:
     """Return what an operation takes in the files of some slices beyond its weights, from above."""
     known = [
-        math.ceil((s.bytes - cost.weight_bytes(s.spec)) / len(cost.ops(s.spec))) for s in slices if s.bytes is not None
+        math.ceil((s.bytes - cost.weight_bytes(s.network)) / len(cost.ops(s.network)))
+        for s in slices
+        if s.bytes is not None
     ]
     return max(known, default=OPERATION_BYTES)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.network import Network
 from bignas_zoo.errors import IntegrityError, UsageError, reason
 from bignas_zoo.files import store
 from bignas_zoo.files.say import Say, silent
@@ -66,11 +66,11 @@ def card(folder: Path, repo: str | None = None, plots: tuple[str, ...] = ()) -> 
         IntegrityError: the folder is damaged, or its description lacks what a card needs.
     """
     chosen, description = slice_folder.describe(folder)
-    return _card(folder, description, chosen.spec, published_exports(folder)[0], repo, plots)
+    return _card(folder, description, chosen.network, published_exports(folder)[0], repo, plots)
 
 
 def _card(
-    folder: Path, description: Mapping[str, Any], spec: ChildSpec, exports: list[dict[str, Any]],
+    folder: Path, description: Mapping[str, Any], network: Network, exports: list[dict[str, Any]],
     repo: str | None, plots: tuple[str, ...],
 ) -> str:  # fmt: skip
     import jinja2
@@ -78,7 +78,7 @@ def _card(
     from bignas_zoo.hub_cards.card import render_card
 
     try:
-        return render_card(description, spec, exports, repo=repo, plots=plots)
+        return render_card(description, network, exports, repo=repo, plots=plots)
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{folder / SLICE_FILE}: it, or {slice_folder.EXPORTS_FILE}, lacks what a card needs "
@@ -111,7 +111,7 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
         files[path] = _written(place / path, data)
     plots = draw(place, description, chosen, say)
     files |= {path: place / path for path in plots}
-    text = _card(folder, description, chosen.spec, exports, repo, plots).encode()
+    text = _card(folder, description, chosen.network, exports, repo, plots).encode()
     files[CARD] = _written(place / CARD, text)
     described = store.sealed({**description, "files": {**description["files"], CARD: store.record(files[CARD])}})
     files[SLICE_FILE] = _written(place / SLICE_FILE, store.json_bytes(described))

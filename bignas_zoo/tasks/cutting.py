@@ -26,12 +26,10 @@ def cut(family: Family, slice_: Slice) -> keras.Model:
     from bignas_zoo.models.child import build_child, set_weights
     from bignas_zoo.models.slicing import slice_weights
 
-    if slice_.statistics is None:
-        raise NotFoundError(no_weights(slice_))
-    supernet = supernet_weights(family)
-    statistics = _read_checked(family, slice_.statistics)
-    child = build_child(slice_.spec)
-    set_weights(child, slice_.spec, {**slice_weights(supernet, slice_.spec), **statistics})
+    *shared, own = (_read_checked(family, record) for record in family.weight_files(slice_))
+    weights = {**slice_weights(shared[0], slice_.network), **own} if shared else own
+    child = build_child(slice_.network)
+    set_weights(child, slice_.network, weights)
     return child
 
 
@@ -54,9 +52,7 @@ def check_weights(family: Family, slice_: Slice) -> None:
         NotFoundError: the family has no weights.
         IntegrityError: a file is missing or damaged.
     """
-    for record in (family.weights, slice_.statistics):
-        if record is None:
-            raise NotFoundError(no_weights(slice_))
+    for record in family.weight_files(slice_):
         _verified_path(family, record)
 
 

@@ -44,7 +44,7 @@ def evaluate(
     images = read_labelled(Path(data), None, preprocess.crop_size, opened.home.class_names)
     if limit is not None:
         images = images.take(slice(0, limit))
-    resolution = opened.slice.spec.resolution
+    resolution = opened.slice.network.resolution
     top1 = child_top1(child, resolution, preprocess, images, report)
     return {
         "name": opened.slice.name,

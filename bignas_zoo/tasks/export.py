@@ -276,7 +276,7 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
     from bignas_zoo.tasks.proving import make, prove
 
     if (option.format, option.precision) == ("tflite", "int8") and "hard_swish" in json.dumps(
-        subject.description["space"]
+        subject.description.get("space") or subject.description["blocks"]
     ):
         say(
             f"{option.file}: hard_swish in int8 is slow on CPUs (XNNPACK does not take it; some five times the time of "

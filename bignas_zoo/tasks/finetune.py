@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.architecture.space import ChildSpec
-from bignas_zoo.errors import NotFoundError
+from bignas_zoo.errors import UsageError
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import machine
 from bignas_zoo.files.say import Say, silent
@@ -25,7 +25,7 @@ from bignas_zoo.tasks.load import network
 from bignas_zoo.tasks.opening import Opened, SliceFolder, open_slice
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.family import Family, no_weights
+from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.license import license_of
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, WEIGHTS
 
@@ -204,11 +204,11 @@ def _parent(opened: Opened) -> Parent:
     if isinstance(home, SliceFolder):
         supernet_sha256 = dict(home.description.get("provenance") or {}).get("supernet_sha256")
         weights = {WEIGHTS: home.description["files"][WEIGHTS]["sha256"]}
-    elif home.weights is None or slice_.statistics is None:
-        raise NotFoundError(no_weights(slice_))
     else:
-        supernet_sha256 = home.weights.sha256
-        weights = {record.name: record.sha256 for record in (home.weights, slice_.statistics)}
+        weights = {record.name: record.sha256 for record in home.weight_files(slice_)}
+        supernet_sha256 = home.weights.sha256 if home.weights else None
+    if slice_.spec is None:  # the new slice is written as a child of a space
+        raise UsageError(f"'{slice_.name}': is a list of blocks; only children of a search space can be fine-tuned.")
     return Parent(
         name=slice_.name,
         family=slice_.family,

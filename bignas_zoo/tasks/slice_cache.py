@@ -85,15 +85,12 @@ def finished(
 
 def cache_key(family: Family, slice_: Slice) -> str:
     """Return a key that changes with anything the slice's files depend on."""
-    assert family.weights
-    assert slice_.statistics
     facts = [
         slice_folder.SCHEMA,
         versions(),
         slice_.to_json(),
-        slice_.spec.to_json(),
-        family.weights.sha256,
-        slice_.statistics.sha256,
+        slice_.network.to_json(),
+        *(record.sha256 for record in family.weight_files(slice_)),
         list(family.class_names),
         dict(family.preprocess),
         dict(family.training),

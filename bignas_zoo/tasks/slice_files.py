@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.network import Network
 from bignas_zoo.files import store
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.records import UNKNOWN
@@ -52,11 +52,11 @@ def write(
     inputs = np.random.default_rng(0).normal(size=(PARITY_IMAGES, *child.input_shape[1:])).astype(np.float32)
     parity = check_tflite(child, data, inputs, "random inputs (normal, seed 0)")
     store.atomic_write(folder / TFLITE, data)
-    write_weights(folder / WEIGHTS, get_weights(child, chosen.spec), {"slice": chosen.name})
+    write_weights(folder / WEIGHTS, get_weights(child, chosen.network), {"slice": chosen.name})
     store.atomic_write(folder / LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
     files = {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)}
     description = content(family, chosen, files, parity.to_json(), provenance)
-    store.atomic_write(folder / CARD, render_card(description, chosen.spec).encode())
+    store.atomic_write(folder / CARD, render_card(description, chosen.network).encode())
     description["files"] |= {CARD: store.record(folder / CARD)}
     store.write_json(folder / SLICE_FILE, store.sealed(description))
 
@@ -75,45 +75,52 @@ def content(
         files: name to record, of model.tflite, model.safetensors and labels.txt.
         parity: report of the comparison with the Keras child.
     """
+    shared = family.weights if chosen.spec else None  # a list of blocks was not cut from them
     return {
         "schema": SCHEMA,
         **chosen.to_json(),
         "bytes": files[TFLITE]["bytes"],
         "weights": True,
-        "child": chosen.spec.to_json(),
-        "space": chosen.spec.space.to_json(),
+        **_architecture(chosen),
         "class_names": list(family.class_names),
         "preprocess": dict(family.preprocess),
         "output": "softmax scores; model.safetensors and Keras give logits",
         "parity": dict(parity),
         "latency": None,
-        "provenance": dict(provenance or {"supernet_sha256": family.weights.sha256 if family.weights else None}),
-        "training": dict(family.training),
+        "provenance": dict(provenance or {"supernet_sha256": shared.sha256 if shared else None}),
+        "training": dict(family.training) if chosen.spec else {},
         "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
         "versions": versions(),
         "files": dict(files),
     }
 
 
-def read(folder: Path) -> tuple[ChildSpec, Mapping[str, Any], keras.Model]:
+def _architecture(slice_: Slice) -> dict[str, Any]:
+    """Return a child and its space, or a list of blocks."""
+    if slice_.spec is None:
+        return {"blocks": slice_.network.to_json()}
+    return {"child": slice_.spec.to_json(), "space": slice_.spec.space.to_json()}
+
+
+def read(folder: Path) -> tuple[Network, Mapping[str, Any], keras.Model]:
     """Load a slice folder's network; every file it lists is checked first.
 
     Returns:
-        The child's spec, the content of slice.json, and the calibrated Keras model.
+        The network as data, the content of slice.json, and the calibrated Keras model.
 
     Raises:
         IntegrityError: slice.json is not valid, or a file is missing or differs from its sha256.
     """
     chosen, description = describe(folder)
-    spec = chosen.spec
+    network = chosen.network
     check_files(folder)
 
     from bignas_zoo.models.child import build_child, set_weights
     from bignas_zoo.models.weights import read_weights
 
-    child = build_child(spec)
-    set_weights(child, spec, read_weights(folder / WEIGHTS))
-    return spec, description, child
+    child = build_child(network)
+    set_weights(child, network, read_weights(folder / WEIGHTS))
+    return network, description, child
 
 
 def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileInfo:

@@ -65,6 +65,18 @@ class Family:
             raise NotFoundError(no_weights(self))
         return self.folder / record.name
 
+    def weight_files(self, slice_: Slice) -> tuple[FileRecord, ...]:
+        """Return the files that a slice's weights are in: its own, or the shared weights and its statistics.
+
+        Raises:
+            NotFoundError: it has none.
+        """
+        files = (slice_.weights,) if slice_.blocks else (self.weights, slice_.statistics)
+        present = tuple(file for file in files if file is not None)
+        if len(present) < len(files):
+            raise NotFoundError(no_weights(slice_))
+        return present
+
     def find(self, name: str) -> Slice:
         """Return a slice by its name, or by its short form such as ``s``.
 
@@ -124,7 +136,8 @@ def check_family(folder: Path) -> Family:
         LocalIOError: one cannot be read.
     """
     family = load_family(folder)
-    for record in filter(None, [family.weights, *(s.statistics for s in family.slices)]):
+    files = [file for slice_ in family.slices for file in family.weight_files(slice_)]
+    for record in dict.fromkeys([*filter(None, [family.weights]), *files]):
         verify(family.path(record), record.sha256, size=record.bytes, fix="")
     return family
 

@@ -61,7 +61,7 @@ class Predictor:
         """Predict a slice's latency; raises NotFoundError for blocks that the table lacks."""
         from bignas_zoo.latency import predict
 
-        return predict(self.tables[device], chosen.spec)
+        return predict(self.tables[device], chosen.network)
 
     def figures(self, chosen: Slice) -> dict[str, float | None]:
         """Return everything that a budget can limit; a latency that cannot be predicted is None."""
@@ -195,6 +195,6 @@ def underuse(chosen: Slice, budget: Budget, predictor: Predictor | None = None) 
 
 def _could_hold(candidate: Slice, budget: Budget, predictor: Predictor) -> bool:
     # Never exported: its weights stand for its file.
-    figures = {**predictor.figures(candidate), "bytes": cost.weight_bytes(candidate.spec)}
+    figures = {**predictor.figures(candidate), "bytes": cost.weight_bytes(candidate.network)}
     known = [(limit, figures.get(limit.figure)) for limit in budget.upper]
     return all(figure is not None and limit.allows(figure) for limit, figure in known)

@@ -1,4 +1,4 @@
-"""A slice: a child of a family, named and measured."""
+"""A slice: a network of the zoo, named and measured: a child of a family, or a list of blocks with its own weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.network import BlockList, Network
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.files import records
 from bignas_zoo.files.records import UNKNOWN, FileRecord
@@ -16,12 +17,12 @@ from bignas_zoo.files.records import UNKNOWN, FileRecord
 
 @dataclass(frozen=True)
 class Slice:
-    """A child of a family, named and measured.
+    """A network, named and measured.
 
     Attributes:
         name: unique within the zoo.
         family: name of its family.
-        spec: the child.
+        spec: the child; None where it is a list of blocks.
         top1: accuracy in percent on images never used to choose it; None if not measured.
         top1_images: how many images that was measured on.
         top1_source: which images, or whose figure it is.
@@ -32,11 +33,13 @@ class Slice:
         license: of its weights, as SPDX names it or in other words; "unknown" if nobody has told.
         source: where its weights come from, in words; may be empty.
         preprocess: the input contract as JSON data (see `models.preprocess.Preprocess`).
+        blocks: the network of a slice that is no child; None for a child.
+        weights: the file with all weights of such a network, statistics included; those of a child are its family's.
     """
 
     name: str
     family: str
-    spec: ChildSpec
+    spec: ChildSpec | None
     top1: float | None
     top1_images: int | None
     top1_source: str
@@ -47,21 +50,34 @@ class Slice:
     license: str = UNKNOWN
     source: str = ""
     preprocess: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    blocks: BlockList | None = None
+    weights: FileRecord | None = None
+
+    def __post_init__(self) -> None:
+        if (self.spec is None) == (self.blocks is None):
+            raise TypeError(f"slice '{self.name}': must be a child or a list of blocks, one of them.")
+
+    @property
+    def network(self) -> Network:
+        """What it is, whatever it is: its plan gives cost, latency, drawings and the Keras model."""
+        network = self.blocks or self.spec
+        assert network is not None
+        return network
 
     @property
     def has_weights(self) -> bool:
         """Whether there are weights to make its network of."""
-        return self.statistics is not None
+        return self.statistics is not None or self.weights is not None
 
     @functools.cached_property
     def macs(self) -> int:
         """Multiply-adds for one image."""
-        return cost.macs(self.spec)
+        return cost.macs(self.network)
 
     @functools.cached_property
     def parameters(self) -> int:
         """Parameters, batch-norm statistics included."""
-        return cost.parameters(self.spec)
+        return cost.parameters(self.network)
 
     @property
     def figures(self) -> dict[str, float | None]:
@@ -76,7 +92,7 @@ class Slice:
             "macs": self.macs,
             "parameters": self.parameters,
             "bytes": self.bytes,
-            "resolution": self.spec.resolution,
+            "resolution": self.network.resolution,
             "top1": self.top1,
             "top1_images": self.top1_images,
             "top1_source": self.top1_source,
@@ -113,19 +129,42 @@ class Facts:
         )
 
 
-def read_slice(data: Mapping[str, Any], facts: Facts, space: SearchSpace) -> Slice:
-    """Read a slice's entry in family.json; raises KeyError, TypeError or ValueError."""
-    return Slice(
+def read_slice(data: Mapping[str, Any], facts: Facts, space: SearchSpace | None) -> Slice:
+    """Read a slice's entry in family.json; raises KeyError, TypeError, ValueError or SpaceError.
+
+    Args:
+        data: the entry; ``blocks`` and ``weights`` stand in a network's that is no child in place of ``spec`` and
+            ``statistics``.
+        facts: what its family says of it.
+        space: that its children are of; None if it must be a list of blocks.
+    """
+    of_blocks = "blocks" in data or space is None
+    slice_ = Slice(
         name=records.name(data["name"]),
         family=facts.family,
-        spec=ChildSpec.from_json(data["spec"], space),
         top1=records.percentage(data["top1"]),
         top1_images=records.whole(data["top1_images"]),
         top1_source=records.line(data["top1_source"]),
         holdout_top1=records.percentage(data["holdout_top1"]),
         bytes=records.whole(data["bytes"]),
-        statistics=FileRecord.from_json(data["statistics"]),
         license=records.license_name(data.get("license", facts.license)),
         source=records.line(data.get("source", facts.source)),
         preprocess=facts.preprocess,
+        **(_of_blocks(data) if of_blocks else _of_space(data, space)),
     )
+    if space is not None and slice_.network.classes != space.classes:
+        raise ValueError(f"{slice_.name}: has {slice_.network.classes} classes, its family {space.classes}")
+    return slice_
+
+
+def _of_space(data: Mapping[str, Any], space: SearchSpace | None) -> dict[str, Any]:
+    assert space is not None
+    return {"spec": ChildSpec.from_json(data["spec"], space), "statistics": FileRecord.from_json(data["statistics"])}
+
+
+def _of_blocks(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "spec": None,
+        "blocks": BlockList.from_json(data["blocks"]),
+        "weights": FileRecord.from_json(data["weights"]),
+    }

@@ -38,16 +38,16 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
     try:
         if description["schema"] != SCHEMA:
             raise ValueError(f"schema is {description['schema']!r}, this version reads {SCHEMA!r}")
-        space = SearchSpace.from_json(description["space"])
+        space = None if "blocks" in description else SearchSpace.from_json(description["space"])
         listed = _listed(description)
-        class_names(description["class_names"], space.classes)
         facts = Facts.from_json(description, _family(description.get("family", "")))
         _check_printed(description)
         if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
             raise ValueError(f"files are {sorted(listed)}")
-        entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description["child"]}
-        entry["statistics"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
+        entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description.get("child")}
+        entry["statistics"] = entry["weights"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
         chosen = read_slice(entry, facts, space)
+        class_names(description["class_names"], chosen.network.classes)
         _check_figures(description, chosen)
         printable(description)
         store.check_seal(description)
