@@ -12,8 +12,6 @@ from bignas_zoo.cli.common import SliceName, family_option, json_option, million
 from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
 from bignas_zoo.files import store
-from bignas_zoo.tasks import get as delivery
-from bignas_zoo.tasks.opening import holds_slice, local_path
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice_folder import TFLITE
 
@@ -88,6 +86,8 @@ def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
     """Return the files of a file, a folder or a slice, which is exported into a folder first."""
     from bignas_zoo.runtime.bench import BenchFile
     from bignas_zoo.runtime.runner import printable
+    from bignas_zoo.tasks.get import get
+    from bignas_zoo.tasks.opening import local_path
 
     path = local_path(target)
     if os.path.isdir(path):
@@ -97,7 +97,7 @@ def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
         return bench_files
     if os.path.lexists(target) or path.suffix in SUFFIXES or os.sep in target:
         return [BenchFile(path, printable(target), _macs(path.parent))]
-    slice_ = delivery.get(target, family=family, output=folder, say=say).slice
+    slice_ = get(target, family=family, output=folder, say=say).slice
     return [BenchFile(folder / TFLITE, slice_.name, slice_.macs)]
 
 
@@ -109,6 +109,8 @@ def _exports(folder: Path) -> list[Path]:
 
 def _macs(folder: Path) -> int | None:
     """Return the MACs of the slice that a folder's files belong to, if it says so."""
+    from bignas_zoo.tasks.opening import holds_slice
+
     if not holds_slice(folder):
         return None
     try:

@@ -8,7 +8,6 @@ import click
 
 from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json
 from bignas_zoo.cli.progress import image_progress
-from bignas_zoo.tasks.evaluate import evaluate
 
 
 @click.command("evaluate")
@@ -24,6 +23,8 @@ from bignas_zoo.tasks.evaluate import evaluate
 @json_option
 def evaluate_command(name: str, data: Path, family: str | None, limit: int | None, as_json: bool) -> None:
     """Measure a slice's (or a slice folder's) top-1 accuracy."""
+    from bignas_zoo.tasks.evaluate import evaluate
+
     with image_progress("evaluating") as report:
         result = evaluate(name, data, family=family, limit=limit, report=report)
     if as_json:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bignas_zoo.cli.common import SliceName, family_option, json_option, license_option, print_json, say
 from bignas_zoo.cli.progress import training_progress
 from bignas_zoo.files import names
-from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FROZEN
-from bignas_zoo.tasks import finetune as finetuning
-from bignas_zoo.tasks.finetune import DEFAULTS, FinetuneResult
+from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FROZEN, FinetuneSettings
+
+if TYPE_CHECKING:
+    from bignas_zoo.tasks.finetune import FinetuneResult
+
+DEFAULTS = FinetuneSettings()
 
 
 @click.command("finetune")
@@ -79,8 +83,10 @@ def finetune_command(
     with the best held-out accuracy are exported into a slice folder like those of `get`. The new slice is under the
     licence of the one it is made of, unless --license says otherwise.
     """
+    from bignas_zoo.tasks.finetune import finetune
+
     with training_progress() as report:
-        result = finetuning.finetune(
+        result = finetune(
             name,
             data,
             family=family,

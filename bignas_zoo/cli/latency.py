@@ -18,7 +18,6 @@ from bignas_zoo.cli.common import (
     say,
 )
 from bignas_zoo.latency import Estimate, find_device, predict
-from bignas_zoo.tasks.slices import find
 
 
 @click.command("latency")
@@ -33,6 +32,8 @@ def latency_command(name: str, device: str, family: str | None, as_json: bool, p
     The sum has a bar meant to hold 95 % of networks: the table's error on whole networks, the spread of its rows, and
     what interpolated blocks may be off by.
     """
+    from bignas_zoo.tasks.slices import find
+
     slice_, table = find(name, family), find_device(device)
     estimate = predict(table, slice_.network)
     if plot:

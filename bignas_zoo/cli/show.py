@@ -24,7 +24,6 @@ from bignas_zoo.cli.common import (
     print_table,
     say,
 )
-from bignas_zoo.tasks.slices import find
 
 if TYPE_CHECKING:
     from bignas_zoo.architecture.blocks import Block
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the architecture into a .png or .svg file.")
 def show_command(name: str, family: str | None, device: str | None, as_json: bool, plot: Path | None) -> None:
     """Show one slice (or slice folder): cost, accuracy, and its blocks."""
+    from bignas_zoo.tasks.slices import find
+
     slice_ = find(name, family)
     (estimate,), problem = estimates(device, [slice_])
     if plot:

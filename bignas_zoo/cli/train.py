@@ -10,8 +10,6 @@ import click
 
 from bignas_zoo.cli.common import license_option, print_json, print_table, say
 from bignas_zoo.cli.progress import elapsed_progress, training_progress
-from bignas_zoo.tasks import train as training
-from bignas_zoo.tasks.make_family import make_family
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.registry import get_family
 
@@ -63,6 +61,8 @@ def train_command(
     if data is None:
         raise click.UsageError("Missing option '--data' (only --compile-only does without).")
     run = output or Path("runs") / Path(recipe).stem
+    from bignas_zoo.tasks import train as training
+
     with training_progress() as report:
         folder = training.train(
             recipe, data, run, test_data=test_data, engine=engine, classes_from_folders=classes_from_folders,
@@ -87,8 +87,10 @@ def _images(data: str, test_data: str | None) -> str:
 
 
 def _compile_only(recipe: str, topology: str, as_json: bool) -> None:
+    from bignas_zoo.tasks.train import compile_only
+
     with elapsed_progress(f"compiling for {topology}") as report:
-        compiled = training.compile_only(recipe, topology, report=report)
+        compiled = compile_only(recipe, topology, report=report)
     if as_json:
         print_json("compile", compiled.to_json())
     else:
@@ -105,6 +107,8 @@ def family_command(run: Path, data: str, test_data: str | None, license: str | N
 
     `train` does this by itself where TensorFlow is installed.
     """
+    from bignas_zoo.tasks.make_family import make_family
+
     folder = make_family(data, run, test_data=test_data, license=license, say=say)
     _print_family(get_family(folder), folder)
 
