@@ -1,4 +1,4 @@
-"""Masked supernet = sliced supernet = child run block by block = plain Keras child.
+"""Masked supernet = sliced supernet = child run block by block = plain Keras child = numpy.
 
 Runs as a script on another Keras backend:
 
@@ -24,6 +24,7 @@ from bignas_zoo.models.blockwise import CutChild
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
 from bignas_zoo.models.elastic import Execution
+from bignas_zoo.models.numpy_forward import numpy_forward
 from bignas_zoo.models.slicing import slice_weights
 from bignas_zoo.models.supernet import forward, initial_weights
 
@@ -121,6 +122,7 @@ def run(
     statistics = cut.moments(images)
     assert {f"{name}.bn.mean" for name in statistics} == {name for name in stored if name.endswith(".mean")}
     errors["calibrated blockwise"] = error(cut.logits(images, statistics), logits)
+    errors["calibrated numpy"] = error(numpy_forward(spec, stored, images), logits)
     # One batch of all images: batch statistics and calibrated statistics are the same numbers.
     errors["calibrated batch"] = error(reference, logits)
     return errors, logits

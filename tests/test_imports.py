@@ -255,6 +255,12 @@ def loaded_by(code: str, *heavy: str) -> tuple[str, list[str]]:
     return result.stdout, result.stderr[marker:].split()[1:]
 
 
+@pytest.mark.parametrize("name", ["numpy_forward", "slicing", "weights", "preprocess", "folding", "active"])
+def test_models_without_tensors_of_a_framework_load_none(name: str) -> None:
+    out, loaded = loaded_by(f"import bignas_zoo.models.{name}", "keras", "tensorflow", "jax")
+    assert (out, loaded) == ("", [])
+
+
 def test_the_report_of_loaded_packages_works() -> None:
     assert loaded_by("import yaml", "yaml", "rich") == ("", ["yaml"])
 

@@ -237,6 +237,19 @@ def calibrated(spec, weights, chunks):
     return child
 
 
+def test_calibration_refuses_a_layer_that_reads_past_its_block() -> None:
+    import keras
+    from keras import layers
+
+    x = images = keras.Input((8, 8, 3))
+    x = stem = layers.Conv2D(4, 1, name="stem")(x)
+    x = layers.Conv2D(4, 1, name="stage1.layer1.expand")(x)
+    x = layers.Conv2D(4, 1, name="stage1.layer2.expand")(x)
+    x = layers.BatchNormalization(name="stage1.layer2.expand.bn")(layers.Add(name="stage1.layer2.add")([x, stem]))
+    with pytest.raises(UsageError, match=r"stage1.layer2.add' takes more than what the block before it gives"):
+        calibrate(keras.Model(images, x), [normal(64, 8, 8, 3)])
+
+
 def test_calibration_does_not_depend_on_the_batch_split() -> None:
     spec = uniform_child(TINY, ("split",), 14)
     weights = initial_weights(TINY, 1, last_gamma=1.0)

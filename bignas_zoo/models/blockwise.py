@@ -116,7 +116,7 @@ class CutChild:
         done, left = self._prefixes.longest(key, self._blocks[:count]) if key else (0, None)
         x, statistics = left or (images() if callable(images) else images, ())
         for i in range(done, count):
-            x, new = _graph(run, self._patterns[i], self._epsilon)(x, weights[i])
+            x, new = _graph(run, self._patterns[i], self._epsilon, len(x.shape))(x, weights[i])
             statistics = (*statistics, new)
             if key and i + 1 < count:
                 self._prefixes.keep(key, self._blocks[: i + 1], (x, statistics), FLOAT32_BYTES * math.prod(x.shape))
@@ -145,7 +145,8 @@ def _folded(block: Block, weights: Weights, statistics: Statistics, epsilon: flo
 
 
 @functools.lru_cache(maxsize=512)
-def _graph(run: Run, block: Block, epsilon: float) -> Callable[..., Any]:
+def _graph(run: Run, block: Block, epsilon: float, axes: int) -> Callable[..., Any]:
+    """Return the graph of a block for inputs of so many axes: the classifier takes maps or vectors."""
     return compiled(functools.partial(run, block, epsilon), any_shape=True)
 
 

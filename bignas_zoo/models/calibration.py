@@ -35,7 +35,7 @@ def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
             images, never those an accuracy is reported on. At least 64 images in all.
 
     Raises:
-        UsageError: too few images, or of a wrong shape.
+        UsageError: too few images, or of a wrong shape; or a layer takes what lies before its block.
     """
     chunks: list[Tensor] = []
     count = 0
@@ -102,11 +102,12 @@ def _run(block: list[Any], x: Tensor, wanted: Any) -> Tensor:
     if id(wanted) in values:
         return x
     for layer in block:
-        inputs = layer.input
-        if isinstance(inputs, list):
-            arguments: Any = [values[id(t)] for t in inputs]
-        else:
-            arguments = values[id(inputs)]
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        if any(id(t) not in values for t in inputs):
+            raise UsageError(f"calibration: layer '{layer.name}' takes more than what the block before it gives.")
+        arguments: Any = [values[id(t)] for t in inputs]
+        if not isinstance(layer.input, list):
+            (arguments,) = arguments
         # Only batch norm and dropout know `training`; a child has no dropout.
         inference = {"training": False} if isinstance(layer, keras.layers.BatchNormalization) else {}
         y = layer(arguments, **inference)

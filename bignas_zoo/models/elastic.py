@@ -160,16 +160,16 @@ def packed(x: Tensor, old: int, new: int) -> Tensor:
     Returns:
         ``[batch / new, height, width, new * channels]``.
     """
+    if new == old:
+        return x
     n, height, width, wide = x.shape
     if new > old:
         k = new // old
         x = ops.transpose(ops.reshape(x, (n // k, k, height, width, wide)), (0, 2, 3, 1, 4))
         return ops.reshape(x, (n // k, height, width, k * wide))
-    if new < old:
-        k = old // new
-        x = ops.transpose(ops.reshape(x, (n, height, width, k, wide // k)), (0, 3, 1, 2, 4))
-        return ops.reshape(x, (n * k, height, width, wide // k))
-    return x
+    k = old // new
+    x = ops.transpose(ops.reshape(x, (n, height, width, k, wide // k)), (0, 3, 1, 2, 4))
+    return ops.reshape(x, (n * k, height, width, wide // k))
 
 
 def _diagonal(kernel: Tensor, pack: int) -> Tensor:

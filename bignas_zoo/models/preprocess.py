@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bignas_zoo.errors import IntegrityError, LocalIOError
-from bignas_zoo.models.backend import ops
 
 Tensor = Any
 #: What Pillow raises on a file that is no image, or one of unreasonable size.
@@ -77,6 +76,8 @@ class Preprocess:
         Returns:
             float32 of the same shape, ``(pixels - mean) / std``.
         """
+        from bignas_zoo.models.backend import ops
+
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return (ops.cast(pixels, "float32") - mean) / std
 
@@ -105,6 +106,8 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     """
     if images.shape[1] == resolution:
         return images
+    from bignas_zoo.models.backend import ops
+
     return ops.image.resize(images, (resolution, resolution), interpolation="bicubic", antialias=True)
 
 
