@@ -19,7 +19,7 @@ from bignas_zoo.errors import LocalIOError, NotFoundError, NothingFitsError, Usa
 from bignas_zoo.files import store
 from bignas_zoo.latency import BlockKey, DeviceTable, write_table
 from bignas_zoo.zoo import selection
-from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.selection import LatencyPredictor
 from bignas_zoo.zoo.slice import Slice
 
 #: The sums of a table without validation carry a bar of 15 %.
@@ -58,7 +58,7 @@ def test_the_upper_end_of_the_bar_must_meet_the_budget(phone: DeviceTable, famil
         for limit in (time * 1.001, time * UPPER * 1.001):
             budget = Budget.parse(f"{limit:.4f}ms@phone")
             for risk, factor in (("upper", UPPER), ("mean", 1.0)):
-                predictor = Predictor.of(budget, risk=risk)
+                predictor = LatencyPredictor.of(budget, risk=risk)
                 if factor * times[0] > limit:
                     with pytest.raises(NothingFitsError):
                         selection.pick(family, budget, predictor)
@@ -82,10 +82,12 @@ def test_several_devices_and_limits_must_all_hold(phone: DeviceTable, family: bz
     chosen = max(family.slices, key=milliseconds)
     limit = UPPER * milliseconds(chosen) * 1.001
     budget = Budget.parse(f"{limit:.4f}ms@phone,{10 * limit:.4f}ms@slow,{chosen.parameters}params")
-    assert selection.pick(family, budget, Predictor.of(budget, tables=[slow])).name in {s.name for s in family.slices}
+    assert selection.pick(family, budget, LatencyPredictor.of(budget, tables=[slow])).name in {
+        s.name for s in family.slices
+    }
     tight = Budget.parse(f"{limit:.4f}ms@phone,{limit / 5:.4f}ms@slow")
     with pytest.raises(NothingFitsError, match="ms@slow"):
-        selection.pick(family, tight, Predictor.of(tight, tables=[slow]))
+        selection.pick(family, tight, LatencyPredictor.of(tight, tables=[slow]))
 
 
 def test_a_device_without_these_blocks_is_an_error_that_names_them(family: bz.Family) -> None:
@@ -105,13 +107,13 @@ def test_slices_that_cannot_be_predicted_are_left_out(phone: DeviceTable, family
     partial = dataclasses.replace(phone, name="partial", rows={k: m for k, m in phone.rows.items() if k in needed})
     predictable = [s for s in family.slices if {BlockKey.of(b) for b in plan(s.spec)} <= needed]
     budget = Budget.parse("1000ms@partial")
-    picked = selection.pick(family, budget, Predictor.of(budget, tables=[partial]))
+    picked = selection.pick(family, budget, LatencyPredictor.of(budget, tables=[partial]))
     assert picked.name in {s.name for s in predictable}
 
 
 def test_risk_is_one_of_two() -> None:
     with pytest.raises(UsageError, match="risk: must be one of upper, mean; got 'p99'"):
-        Predictor(risk="p99")
+        LatencyPredictor(risk="p99")
 
 
 def test_amounts_of_milliseconds() -> None:

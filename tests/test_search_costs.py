@@ -21,7 +21,7 @@ from bignas_zoo.latency import BlockKey, DeviceTable
 from bignas_zoo.search import costs
 from bignas_zoo.search.children import Measured
 from bignas_zoo.search.front import best, not_worse, pareto, thin
-from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.selection import LatencyPredictor
 
 SPECS = list(dict.fromkeys(uniform_child(TINY, ("costs", i)) for i in range(40)))
 
@@ -63,7 +63,7 @@ def test_a_child_with_blocks_that_a_table_lacks_meets_no_limit() -> None:
     assert pareto(rows, "latency_ms@phone", "top1") == (rows[0],)
     other = table_of(TINY, rows={k: v for k, v in whole.rows.items() if k not in small})
     with pytest.raises(NotFoundError, match="blocks are neither in its table"):
-        costs.costs_for(TINY, budgets, Predictor({"phone": other}), ())
+        costs.costs_for(TINY, budgets, LatencyPredictor({"phone": other}), ())
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_a_budget_below_the_smallest_child_is_refused_at_once(budget: str, has: 
 
 def test_bytes_are_those_of_the_shipped_files_and_never_less() -> None:
     family = bz.get_family("bignas-cifar10")
-    figures = costs.costs_for(family.space, [], Predictor(), family.slices)
-    without = costs.costs_for(family.space, [], Predictor(), ())
+    figures = costs.costs_for(family.space, [], LatencyPredictor(), family.slices)
+    without = costs.costs_for(family.space, [], LatencyPredictor(), ())
     for shipped in family.slices:
         assert shipped.bytes is not None
         assert shipped.bytes <= figures(shipped.spec)["bytes"] <= 1.005 * shipped.bytes

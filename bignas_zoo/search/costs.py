@@ -18,7 +18,7 @@ from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget, Limit, amount
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.search.children import CostOf, misses
-from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.selection import LatencyPredictor
 from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _figure(axis: str) -> str:
 
 def predictor_for(
     budgets: Sequence[Budget], front: Sequence[str], *, risk: str = "upper", tables: Sequence[DeviceTable] = ()
-) -> Predictor:
+) -> LatencyPredictor:
     """Return what predicts the latencies that budgets and a front name.
 
     Raises:
@@ -91,10 +91,12 @@ def predictor_for(
         if "@" in figure:
             device = figure.partition("@")[2]
             limits.append(Limit("latency_ms", Fraction(1), device, f"ms@{device}"))
-    return Predictor.of(Budget(tuple(limits)), risk=risk, tables=tables)
+    return LatencyPredictor.of(Budget(tuple(limits)), risk=risk, tables=tables)
 
 
-def costs_for(space: SearchSpace, budgets: Sequence[Budget], predictor: Predictor, slices: Iterable[Slice]) -> CostOf:
+def costs_for(
+    space: SearchSpace, budgets: Sequence[Budget], predictor: LatencyPredictor, slices: Iterable[Slice]
+) -> CostOf:
     """Return what tells a child's figures: MACs, parameters, bytes, latencies.
 
     Args:
@@ -109,7 +111,7 @@ def costs_for(space: SearchSpace, budgets: Sequence[Budget], predictor: Predicto
     """
     overhead = operation_bytes(slices)
     for device in predictor.tables:
-        milliseconds(predictor, space.smallest, device)
+        predictor.milliseconds(space.smallest, device)
 
     @functools.cache
     def costs(spec: ChildSpec) -> Mapping[str, float]:
@@ -117,7 +119,7 @@ def costs_for(space: SearchSpace, budgets: Sequence[Budget], predictor: Predicto
         times: dict[str, float] = {}
         for device in predictor.tables:
             try:
-                times[f"latency_ms@{device}"] = milliseconds(predictor, spec, device)
+                times[f"latency_ms@{device}"] = predictor.milliseconds(spec, device)
             except NotFoundError:
                 times[f"latency_ms@{device}"] = math.inf
         return {**figures(spec), "bytes": bytes_, **times}
@@ -129,11 +131,3 @@ def costs_for(space: SearchSpace, budgets: Sequence[Budget], predictor: Predicto
                 f"{amount(limit.quantity, costs(space.smallest)[limit.figure])}."
             )
     return costs
-
-
-def milliseconds(predictor: Predictor, spec: ChildSpec, device: str) -> float:
-    """Return what is held against a limit of a device; raises NotFoundError for blocks that its table lacks."""
-    from bignas_zoo.latency import predict
-
-    estimate = predict(predictor.tables[device], spec)
-    return estimate.high_ms if predictor.risk == "upper" else estimate.latency_ms

@@ -23,7 +23,7 @@ from bignas_zoo.tasks.slice_cache import SliceFiles, finished
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry, selection, slice_folder
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, no_weights
-from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.selection import LatencyPredictor
 from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def get(
     """
     _check_place(name, family, verify_key)
     limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
-    predictor = Predictor.of(limits, risk=risk, tables=tables) if limits else Predictor(risk=risk)
+    predictor = LatencyPredictor.of(limits, risk=risk, tables=tables) if limits else LatencyPredictor(risk=risk)
     if name is None:
         opened = _best(limits, family, predictor)
     else:
@@ -138,7 +138,7 @@ def _check_place(name: str | None, family: str | Path | None, verify_key: str | 
         )
 
 
-def _best(limits: Budget | None, family: str | Path | None, predictor: Predictor) -> Opened:
+def _best(limits: Budget | None, family: str | Path | None, predictor: LatencyPredictor) -> Opened:
     """Choose the most accurate slice within a budget."""
     if limits is None:
         raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
@@ -146,7 +146,7 @@ def _best(limits: Budget | None, family: str | Path | None, predictor: Predictor
     return Opened(selection.pick(home, limits, predictor), home)
 
 
-def _named(opened: Opened, limits: Budget | None, predictor: Predictor) -> Opened:
+def _named(opened: Opened, limits: Budget | None, predictor: LatencyPredictor) -> Opened:
     """Check that a slice asked for by name can be had, and is within a budget."""
     if not opened.slice.has_weights:
         raise NotFoundError(no_weights(opened.slice))
@@ -219,7 +219,7 @@ def _say_what_goes(target: Path, say: Say) -> None:
         say(f"{target}: replaced, and with it its exports {', '.join(names)}")
 
 
-def _predicted(opened: Opened, predictor: Predictor) -> list[dict[str, Any]] | None:
+def _predicted(opened: Opened, predictor: LatencyPredictor) -> list[dict[str, Any]] | None:
     """Return what slice.json says of predicted latencies."""
     entries = []
     for device, table in predictor.tables.items():

@@ -23,7 +23,7 @@ from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry
 from bignas_zoo.zoo.family import Family, check_family, load_family
 from bignas_zoo.zoo.license import license_of
-from bignas_zoo.zoo.selection import Predictor
+from bignas_zoo.zoo.selection import LatencyPredictor
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
@@ -201,7 +201,9 @@ def _budget(budget: str | Budget) -> Budget:
     return budget if isinstance(budget, Budget) else Budget.parse(budget)
 
 
-def _devices(budgets: Sequence[Budget], axes: Sequence[str], risk: str, tables: Sequence[DeviceTable]) -> Predictor:
+def _devices(
+    budgets: Sequence[Budget], axes: Sequence[str], risk: str, tables: Sequence[DeviceTable]
+) -> LatencyPredictor:
     from bignas_zoo.search.costs import predictor_for
 
     return predictor_for(budgets, axes, risk=risk, tables=tables)
@@ -213,7 +215,7 @@ class _Work:
 
     home: Family
     weights: Mapping[str, Any]
-    devices: Predictor
+    devices: LatencyPredictor
     data: str | Path
     test_data: str | Path | None
     say: Say

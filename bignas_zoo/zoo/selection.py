@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.network import Network
 from bignas_zoo.budget import Budget, Limit, amount
 from bignas_zoo.errors import NotFoundError, NothingFitsError, UsageError
 from bignas_zoo.zoo.family import Family, no_weights
@@ -20,7 +21,7 @@ RISKS = ("upper", "mean")
 
 
 @dataclass(frozen=True)
-class Predictor:
+class LatencyPredictor:
     """What slices take on the devices of a budget.
 
     Attributes:
@@ -37,7 +38,7 @@ class Predictor:
             raise UsageError(f"risk: must be one of {', '.join(RISKS)}; got '{self.risk}'.")
 
     @staticmethod
-    def of(budget: Budget, *, risk: str = "upper", tables: Sequence[DeviceTable] = ()) -> Predictor:
+    def of(budget: Budget, *, risk: str = "upper", tables: Sequence[DeviceTable] = ()) -> LatencyPredictor:
         """Find the tables that a budget needs.
 
         Args:
@@ -50,30 +51,35 @@ class Predictor:
             NotFoundError: there is no table for a device.
             IntegrityError: a table is damaged.
         """
-        found = {}
+        by_name = {}
         for limit in budget.limits:
             if limit.device is not None:
                 given = {table.name: table for table in tables}
-                found[limit.device] = given.get(limit.device) or _find(limit, given)
-        return Predictor(found, risk)
+                by_name[limit.device] = given.get(limit.device) or _find(limit, given)
+        return LatencyPredictor(by_name, risk)
 
-    def estimate(self, chosen: Slice, device: str) -> Estimate:
+    def estimate(self, slice_: Slice, device: str) -> Estimate:
         """Predict a slice's latency; raises NotFoundError for blocks that the table lacks."""
         from bignas_zoo.latency import predict
 
-        return predict(self.tables[device], chosen.network)
+        return predict(self.tables[device], slice_.network)
 
-    def figures(self, chosen: Slice) -> dict[str, float | None]:
+    def milliseconds(self, network: Network, device: str) -> float:
+        """Return what is held against a limit of a device; raises NotFoundError for blocks that its table lacks."""
+        from bignas_zoo.latency import predict
+
+        estimate = predict(self.tables[device], network)
+        return estimate.high_ms if self.risk == "upper" else estimate.latency_ms
+
+    def figures(self, slice_: Slice) -> dict[str, float | None]:
         """Return everything that a budget can limit; a latency that cannot be predicted is None."""
-        found = dict(chosen.figures)
+        figures = dict(slice_.figures)
         for device in self.tables:
             try:
-                estimate = self.estimate(chosen, device)
+                figures[f"latency_ms@{device}"] = self.milliseconds(slice_.network, device)
             except NotFoundError:
-                found[f"latency_ms@{device}"] = None
-            else:
-                found[f"latency_ms@{device}"] = estimate.high_ms if self.risk == "upper" else estimate.latency_ms
-        return found
+                figures[f"latency_ms@{device}"] = None
+        return figures
 
 
 def _find(limit: Limit, given: Collection[str]) -> DeviceTable:
@@ -86,7 +92,7 @@ def _find(limit: Limit, given: Collection[str]) -> DeviceTable:
         raise NotFoundError(f"budget {limit.text!r}: {error}{named}") from error
 
 
-def pick(family: Family, budget: Budget, predictor: Predictor | None = None) -> Slice:
+def pick(family: Family, budget: Budget, predictor: LatencyPredictor | None = None) -> Slice:
     """Return the most accurate slice of a family within a budget.
 
     Accuracy here is that on held-out images, never the reported one, so that the report stays an
@@ -103,7 +109,7 @@ def pick(family: Family, budget: Budget, predictor: Predictor | None = None) -> 
         NotFoundError: the family has no weights; or there is no latency table for a device, or it lacks blocks of
             every slice.
     """
-    predictor = predictor or Predictor.of(budget)
+    predictor = predictor or LatencyPredictor.of(budget)
     candidates = [s for s in family.slices if s.has_weights]
     if not candidates:
         raise NotFoundError(no_weights(family))
@@ -119,19 +125,19 @@ def pick(family: Family, budget: Budget, predictor: Predictor | None = None) -> 
     return max(fitting, key=lambda s: (s.holdout_top1 or 0.0, -s.macs))
 
 
-def check_fits(chosen: Slice, budget: Budget, predictor: Predictor | None = None) -> None:
+def check_fits(slice_: Slice, budget: Budget, predictor: LatencyPredictor | None = None) -> None:
     """Raise NothingFitsError if a slice asked for by name is over the budget.
 
     Raises:
         NotFoundError: there is no table for a device, or it lacks blocks of the slice.
     """
-    predictor = predictor or Predictor.of(budget)
+    predictor = predictor or LatencyPredictor.of(budget)
     for device in budget.devices:
-        predictor.estimate(chosen, device)
-    figures = predictor.figures(chosen)
+        predictor.estimate(slice_, device)
+    figures = predictor.figures(slice_)
     misses = [_miss(figures, limit, predictor.risk) for limit in budget.violations(figures)]
     if misses:
-        raise NothingFitsError(f"'{chosen.name}' does not meet {budget}: {'; '.join(misses)}.")
+        raise NothingFitsError(f"'{slice_.name}' does not meet {budget}: {'; '.join(misses)}.")
 
 
 Figures = Mapping[str, float | None]
@@ -166,23 +172,23 @@ def _miss(figures: Figures, limit: Limit, risk: str) -> str:
     return f"{amount(limit.quantity, figure)}{bar} is {amount(limit.quantity, off)} over {limit.text}"
 
 
-def underuse(chosen: Slice, budget: Budget, predictor: Predictor | None = None) -> str | None:
+def underuse(slice_: Slice, budget: Budget, predictor: LatencyPredictor | None = None) -> str | None:
     """Return a hint if a pick uses less than half of its budget, naming what would use it.
 
     Args:
-        chosen: the pick.
+        slice_: the pick.
         budget: what it was picked for.
         predictor: what it was picked by.
 
     Returns:
         The hint, or None if at least one limit is used by half or more.
     """
-    predictor = predictor or Predictor.of(budget)
-    figures = predictor.figures(chosen)
+    predictor = predictor or LatencyPredictor.of(budget)
+    figures = predictor.figures(slice_)
     used = max((float(figures[v.figure] or 0) / float(v.value) for v in budget.upper), default=1.0)
     if used >= 0.5:
         return None
-    text = f"'{chosen.name}' is the most accurate of its family, yet uses only {100 * used:.1f} % of {budget}."
+    text = f"'{slice_.name}' is the most accurate of its family, yet uses only {100 * used:.1f} % of {budget}."
     larger = [s for s in paper_family().slices if _could_hold(s, budget, predictor)]
     if larger:
         best = max(larger, key=lambda s: s.macs)
@@ -193,7 +199,7 @@ def underuse(chosen: Slice, budget: Budget, predictor: Predictor | None = None) 
     return text
 
 
-def _could_hold(candidate: Slice, budget: Budget, predictor: Predictor) -> bool:
+def _could_hold(candidate: Slice, budget: Budget, predictor: LatencyPredictor) -> bool:
     # Never exported: its weights stand for its file.
     figures = {**predictor.figures(candidate), "bytes": cost.weight_bytes(candidate.network)}
     known = [(limit, figures.get(limit.figure)) for limit in budget.upper]
