@@ -17,7 +17,6 @@ from conftest import ROOT
 from PIL import Image
 
 import bignas_zoo as bz
-from bignas_zoo.cli import train as train_commands
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import IntegrityError, UsageError
 from bignas_zoo.export.metadata import read_metadata
@@ -29,7 +28,9 @@ from bignas_zoo.measure import from_recipe
 from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 from bignas_zoo.tasks import bundle, slice_files
 from bignas_zoo.tasks import finetune as finetuning
+from bignas_zoo.tasks import make_family as family_making
 from bignas_zoo.tasks import search as searching
+from bignas_zoo.tasks import train as training
 from bignas_zoo.zoo import slice_folder as folders
 from bignas_zoo.zoo.family import load_family
 from bignas_zoo.zoo.license import license_of
@@ -225,8 +226,8 @@ def test_a_family_made_without_a_word_is_unknown(tiny_family: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "function", "command"),
     [
-        (train_commands.training, "train", ["train", "cifar10_cpu", "--data", "d"]),
-        (train_commands, "make_family", ["family", "run", "--data", "d"]),
+        (training, "train", ["train", "cifar10_cpu", "--data", "d"]),
+        (family_making, "make_family", ["family", "run", "--data", "d"]),
         (finetuning, "finetune", ["finetune", "bignas-cifar10-s", "--data", "d"]),
         (searching, "search_family", ["search", "bignas-cifar10", "--data", "d"]),
     ],
