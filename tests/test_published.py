@@ -10,6 +10,7 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.plan import plan, plan_supernet
 from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.architecture.spaces import PUBLISHED, SPACES, get_space
 from bignas_zoo.architecture.spaces.attentivenas import ATTENTIVENAS, PAPER_MODELS
 from bignas_zoo.architecture.spaces.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2
 from bignas_zoo.architecture.spaces.nss import NSS, RESNET20
@@ -157,3 +158,11 @@ def test_forms_as_usual_are_left_out_of_the_json() -> None:
     assert not {"block", "activation", "layerwise_widths"} & data["stages"][0].keys()
     assert "make_divisible" not in data["stages"][1]["squeeze_excite"]
     assert {"shortcut", "padding", "head"} <= ATTENTIVENAS.to_json().keys()
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_spaces_go_by_name_and_to_json_and_back(name: str) -> None:
+    space = get_space(name)
+    assert space.name == name
+    assert SearchSpace.from_json(json.loads(json.dumps(space.to_json()))) == space
+    assert name not in SPACES
