@@ -105,14 +105,14 @@ def place_labels(
             for i, (dx, dy, box) in enumerate(boxes)
             if not box.count_overlaps(hard) and frame.contains(*box.min) and frame.contains(*box.max)
         ]
-        chosen = min(free, default=(0, 0))[1]
-        dx, dy, box = boxes[chosen]
+        best = min(free, default=(0, 0))[1]
+        dx, dy, box = boxes[best]
         hard.append(box)
         label.set_position((dx / unit, dy / unit))
         own = _gap(box, centre)
         # Too far, or nearer to another point: not seen to belong together.
-        if chosen >= len(DIRECTIONS) or any(_gap(box, c) < own - unit for c in centres):
-            turn, length = DIRECTIONS[chosen % len(DIRECTIONS)] * pi / 4, DISTANCES[chosen // len(DIRECTIONS)] - 2
+        if best >= len(DIRECTIONS) or any(_gap(box, c) < own - unit for c in centres):
+            turn, length = DIRECTIONS[best % len(DIRECTIONS)] * pi / 4, DISTANCES[best // len(DIRECTIONS)] - 2
             axes.annotate(
                 "", (x, y), (length * cos(turn), length * sin(turn)), textcoords="offset points",
                 arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},

@@ -77,11 +77,11 @@ def plot_latency_front(family: Family, table: DeviceTable, path: Path) -> None:
     """
     points = []
     problem: NotFoundError | None = None
-    for chosen in family.slices:
-        if chosen.top1 is None:
+    for slice_ in family.slices:
+        if slice_.top1 is None:
             continue
         try:
-            points.append((predict(table, chosen.network), chosen.top1, chosen.name.removeprefix(f"{family.name}-")))
+            points.append((predict(table, slice_.network), slice_.top1, slice_.name.removeprefix(f"{family.name}-")))
         except NotFoundError as error:
             problem = error
     if not points:

@@ -104,7 +104,7 @@ def plot_curve(family: Family, path: Path) -> None:
 
 def _architectures(slices: Sequence[Slice]) -> Figure:
     plans = [plan(s.network) for s in slices]
-    rows = _rows(plans)
+    rows = _row_heights(plans)
     width = GUTTER + COLUMN * len(slices) + MARGIN
     caption = textwrap.wrap(_caption(slices), int((width - 2 * MARGIN) / 0.058))
     depth = max(rows.values()) + ROW + LINE * (len(caption) + 1.5)
@@ -115,14 +115,14 @@ def _architectures(slices: Sequence[Slice]) -> Figure:
     for stage in sorted({b.stage for blocks in plans for b in blocks if b.of_stage}):
         mine = [y for (s, _), y in rows.items() if s == stage]
         axes.text(MARGIN, (mine[0] + mine[-1]) / 2, f"stage {stage + 1}", va="center", color=GREY, fontsize=8)
-    for i, (chosen, blocks) in enumerate(zip(slices, plans, strict=True)):
-        _draw_column(axes, GUTTER + COLUMN * i, chosen, blocks, rows)
+    for i, (slice_, blocks) in enumerate(zip(slices, plans, strict=True)):
+        _draw_column(axes, GUTTER + COLUMN * i, slice_, blocks, rows)
     for i, line in enumerate(caption, start=1):
         axes.text(MARGIN, depth - LINE * (len(caption) + 0.8 - i), line, fontsize=7.5, color=GREY)
     return figure
 
 
-def _rows(plans: Iterable[Sequence[Block]]) -> dict[tuple[int, int], float]:
+def _row_heights(plans: Iterable[Sequence[Block]]) -> dict[tuple[int, int], float]:
     """Return the height of each row's middle, in inches below the first one, in order."""
     keys = sorted({_row(block) for blocks in plans for block in blocks})
     rows, y = {keys[0]: 0.0}, 0.0
@@ -138,11 +138,11 @@ def _row(block: Block) -> tuple[int, int]:
 
 
 def _draw_column(
-    axes: Axes, left: float, chosen: Slice, blocks: Sequence[Block], rows: Mapping[tuple[int, int], float]
+    axes: Axes, left: float, slice_: Slice, blocks: Sequence[Block], rows: Mapping[tuple[int, int], float]
 ) -> None:
     middle = left + PIXELS + BLOCK_WIDTH / 2
-    axes.text(middle, -HEADING + 0.27, chosen.name, ha="center", fontsize=10, fontweight="bold", color=INK)
-    for i, line in enumerate(_figures(chosen)):
+    axes.text(middle, -HEADING + 0.27, slice_.name, ha="center", fontsize=10, fontweight="bold", color=INK)
+    for i, line in enumerate(_figures(slice_)):
         axes.text(middle, -HEADING + 0.45 + LINE * i, line, ha="center", fontsize=8, color=INK)
     axes.plot([middle] * 2, [rows[_row(blocks[i])] for i in (0, -1)], color=GREY, linewidth=1, zorder=0)
     size = 0
@@ -178,17 +178,17 @@ def _block_label(block: Block) -> str:
     return f"{block.kind} {block.kernel}x{block.kernel} → {block.cout}"
 
 
-def _figures(chosen: Slice) -> tuple[str, str, str]:
+def _figures(slice_: Slice) -> tuple[str, str, str]:
     """Return the lines under a slice's name; an accuracy that is the paper's stands in parentheses."""
-    if chosen.top1 is None:
+    if slice_.top1 is None:
         top1 = "top-1 not measured"
-    elif not chosen.has_weights:
-        top1 = f"top-1 ({chosen.top1:.1f} %, the paper's)"
+    elif not slice_.has_weights:
+        top1 = f"top-1 ({slice_.top1:.1f} %, the paper's)"
     else:
-        top1 = f"top-1 {chosen.top1:.2f} %"
+        top1 = f"top-1 {slice_.top1:.2f} %"
     return (
-        f"{chosen.macs / 1e6:,.2f} MMACs, {chosen.network.resolution} px",
-        f"{chosen.parameters / 1e6:,.2f} M parameters",
+        f"{slice_.macs / 1e6:,.2f} MMACs, {slice_.network.resolution} px",
+        f"{slice_.parameters / 1e6:,.2f} M parameters",
         top1,
     )
 

@@ -156,3 +156,50 @@ def test_the_name_of_a_file_is_written_once() -> None:
         if isinstance(node, ast.Constant) and node.value in OWN_NAMES and path != PACKAGE / "files" / "names.py"
     ]
     assert written == []
+
+
+#: Words that say of a variable only that there is one.
+VAGUE = {"found", "chosen", "there", "made"}
+
+
+def local_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Give the parameters and the variables of the functions of a source, with their lines; no fields of classes."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            for node in ast.walk(function):
+                if isinstance(node, ast.arg):
+                    yield node.lineno, node.arg
+                elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    yield node.lineno, node.id
+                elif isinstance(node, ast.ExceptHandler | ast.MatchAs) and node.name:
+                    yield node.lineno, node.name
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_local_variables_say_what_they_are(module: str) -> None:
+    assert sorted({(line, name) for line, name in local_names(TREES[module]) if name in VAGUE}) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f():\n    found = 1",
+        "def f():\n    found: int = 1",
+        "def f():\n    (a, *found) = 1, 2",
+        "def f():\n    for found in (): pass",
+        "def f():\n    with a() as found: pass",
+        "def f():\n    return [found for found in ()]",
+        "def f():\n    return (found := 1)",
+        "def f():\n    try: pass\n    except OSError as found: pass",
+        "def f(*, found): pass",
+        "f = lambda *found: 1",
+        "class A:\n    async def f(self, **found): pass",
+    ],
+)
+def test_every_way_to_name_a_variable_is_seen(code: str) -> None:
+    assert "found" in {name for _, name in local_names(ast.parse(code))}
+
+
+@pytest.mark.parametrize("code", ["class A:\n    found: int = 1", "def f(a):\n    a.found = g(found=a.found)"])
+def test_fields_may_have_any_name(code: str) -> None:
+    assert "found" not in {name for _, name in local_names(ast.parse(code))}

@@ -453,6 +453,14 @@ def test_a_folder_that_is_no_slices_says_so(tmp_path: Path) -> None:
             registry.find_slice(str(tmp_path / name))
 
 
+def test_a_slice_folder_is_told_what_goes_with_it(tmp_path: Path) -> None:
+    (tmp_path / "slice.json").write_text("{}")
+    with pytest.raises(NotFoundError) as problem:
+        registry.find_slice(str(tmp_path))
+    for words in ("is a slice folder", f"`bignas-zoo export {tmp_path}`", f"`bignas-zoo verify {tmp_path}`"):
+        assert words in str(problem.value)
+
+
 @pytest.mark.parametrize("name", ["zoo/s", "hf:/zoo/s", "HF://zoo/s", "https://huggingface.co/zoo/s", "zoo/s/"])
 def test_what_looks_like_a_repository_is_told_how_to_be_written(name: str) -> None:
     with pytest.raises(NotFoundError, match=r"There is no such folder, and a slice of the Hub is written hf://zoo/s\."):

@@ -167,13 +167,13 @@ class SearchSpace:
             SpaceError: a list has the wrong length or a value is not in the space.
         """
         n = len(self.stages)
-        chosen: list[Any] = list(widths)
-        if len(chosen) == n + 2:
+        stage_widths: list[Any] = list(widths)
+        if len(stage_widths) == n + 2:
             if stem_width is not None or head_width is not None:
                 raise SpaceError(
                     f"widths: {n + 2} values already hold the stem and the head; leave out stem_width and head_width."
                 )
-            stem_width, *chosen, head_width = chosen
+            stem_width, *stage_widths, head_width = stage_widths
         else:
             stem_width = self.stem_widths[0] if stem_width is None else stem_width
             head_width = self.head_widths[0] if head_width is None else head_width
@@ -183,7 +183,7 @@ class SearchSpace:
             expansions = [s.expansions[0] for s in self.stages]
         for what, values, lengths in (
             ("depths", depths, f"{n} (one a stage)"),
-            ("widths", chosen, f"{n} (one a stage) or {n + 2} (stem, stages, head)"),
+            ("widths", stage_widths, f"{n} (one a stage) or {n + 2} (stem, stages, head)"),
             ("kernels", kernels, f"{n} (one a stage)"),
             ("expansions", expansions, f"{n} (one a stage)"),
         ):
@@ -193,7 +193,7 @@ class SearchSpace:
             option(f"stage {i}: depth", depth, stage.depths, f"is not in space '{self.name}'")
         stages = tuple(
             StageSpec(d, _layers(w, d), _layers(k, d), _layers(e, d))
-            for d, w, k, e in zip(depths, chosen, kernels, expansions, strict=True)
+            for d, w, k, e in zip(depths, stage_widths, kernels, expansions, strict=True)
         )
         return ChildSpec(self, resolution, stem_width, stages, head_width)
 

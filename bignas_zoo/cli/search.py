@@ -110,8 +110,8 @@ def search_command(
 
 def _print(result: searching.SearchResult, options: str) -> None:
     picks: dict[str, list[str]] = {}
-    for budget, chosen in result.chosen.items():
-        picks.setdefault(chosen.name, []).append(budget)
+    for budget, best in result.chosen.items():
+        picks.setdefault(best.name, []).append(budget)
     print_table(
         ("slice", ">MMACs", ">held out %", ">top-1 %", "best for"),
         [

@@ -225,7 +225,7 @@ def delete(path: Path) -> None:
             path.unlink()
 
 
-def found(folder: Path) -> list[Path]:
+def temporary_paths(folder: Path) -> list[Path]:
     """Return the temporary files and folders in a folder, in use or not."""
     try:
         with os.scandir(folder) as entries:
@@ -244,7 +244,7 @@ def remove(folder: Path, *, older_than: float = HOUR) -> list[Path]:
     Returns:
         What is gone. What cannot be deleted stays.
     """
-    return [path for path in found(folder) if _clear(path, older_than)]
+    return [path for path in temporary_paths(folder) if _clear(path, older_than)]
 
 
 def _clear(path: Path, older_than: float) -> bool:

@@ -56,8 +56,8 @@ def _check_replaceable(path: Path, target: Path, mode: int, beginnings: tuple[by
     if not mode & 0o222:
         raise LocalIOError(f"{path}: is read-only, so it is not replaced. Remove it, or choose another name.")
     with target.open("rb") as file:
-        there = file.read(max(map(len, beginnings)))
-    if there and not there.startswith(beginnings):
+        beginning = file.read(max(map(len, beginnings)))
+    if beginning and not beginning.startswith(beginnings):
         raise LocalIOError(
             f"{path}: is there and is not what this command writes, so it is not replaced. Remove it, or choose "
             "another name."

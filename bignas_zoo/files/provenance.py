@@ -23,13 +23,13 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that make a slice."""
     from importlib.metadata import PackageNotFoundError, version  # 30 ms that `list` can do without
 
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> str:

@@ -86,10 +86,10 @@ def verify(path: Path, expected: str, *, size: int | None = None, fix: str) -> N
     """
     if not path.is_file():
         raise IntegrityError(f"{path}: missing, though it is recorded. {fix}".rstrip())
-    found = path.stat().st_size
-    if size is not None and found != size:
+    actual_size = path.stat().st_size
+    if size is not None and actual_size != size:
         raise IntegrityError(
-            f"{path}: damaged: {found:,} bytes, recorded are {size:,}; sha256 not checked. {fix}".rstrip()
+            f"{path}: damaged: {actual_size:,} bytes, recorded are {size:,}; sha256 not checked. {fix}".rstrip()
         )
     actual = sha256(path)
     if actual != expected:
@@ -244,11 +244,11 @@ def new_folder(path: Path, *, force: bool, marker: str | None = names.SLICE) -> 
     path = path.absolute()
     leftovers.remove(path.parent)
     check_free(path, force=force, marker=marker)
-    made = False
+    created = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with leftovers.new_folder(path.parent) as temporary:
-            made = True
+            created = True
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             check_free(path, force=force, marker=marker)
@@ -257,7 +257,7 @@ def new_folder(path: Path, *, force: bool, marker: str | None = names.SLICE) -> 
     except OSError as error:
         if isinstance(error, LocalIOError):
             raise
-        if made:
+        if created:
             raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error
         raise LocalIOError(
             f"{path}: cannot be created ({error.strerror}). Choose another place with --output."
@@ -272,13 +272,13 @@ def working_folder(parent: Path) -> Iterator[Path]:
         LocalIOError: the other folder is missing or not writable.
     """
     leftovers.remove(parent)
-    made = False
+    created = False
     try:
         with leftovers.new_folder(parent) as temporary:
-            made = True
+            created = True
             yield temporary
     except OSError as error:
-        if made:
+        if created:
             raise
         raise LocalIOError(f"{parent}: cannot be written to ({error.strerror}).") from error
 
@@ -293,14 +293,14 @@ def scratch_folder() -> Iterator[Path]:
         yield folder
 
 
-def give_name(made: Path, path: Path) -> None:
+def give_name(finished: Path, path: Path) -> None:
     """Rename a finished file or folder; what had the name goes.
 
     Raises:
         LocalIOError: it cannot be renamed; the old content stays.
     """
     try:
-        leftovers.replace(made, path)
+        leftovers.replace(finished, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise LocalIOError(f"{path}: cannot be written ({error.strerror}).") from error

@@ -187,10 +187,10 @@ class Hub:
             RequestError: the Hub failed; the commit may have been made all the same.
         """
         with self._errors(f"{repo}@{branch}"):
-            made = self._api.create_commit(
+            info = self._api.create_commit(
                 repo, operations, commit_message=message, revision=branch, parent_commit=parent
             )
-            return str(made.oid)
+            return str(info.oid)
 
     def download(self, repo: str, commit: str, path: str, folder: Path, *, force: bool = False) -> Path:
         """Fetch a file of a commit into a folder; what comes is not checked yet.
@@ -217,13 +217,13 @@ class Hub:
             NetworkError: the Hub failed.
         """
         with self._errors(author):
-            found = self._api.list_models(author=author, filter=tag, cardData=True, full=True, limit=MAX_MODELS)
+            infos = self._api.list_models(author=author, filter=tag, cardData=True, full=True, limit=MAX_MODELS)
             return [
                 {
                     "id": str(m.id), "sha": m.sha, "modified": str(m.last_modified), "private": bool(m.private),
                     "card": dict(m.card_data.to_dict()) if m.card_data else {},  # type: ignore[no-untyped-call]
                 }
-                for m in found
+                for m in infos
             ]  # fmt: skip
 
     @contextlib.contextmanager
@@ -235,9 +235,9 @@ class Hub:
         except BigNASError:
             raise
         except Exception as error:  # noqa: BLE001  its client raises almost any kind
-            raise self._translated(error, what) from (None if self._tells(error) else error)
+            raise self._translated(error, what) from (None if self._contains_token(error) else error)
 
-    def _tells(self, error: BaseException | None) -> bool:
+    def _contains_token(self, error: BaseException | None) -> bool:
         """Return whether a token stands in an error or in what caused it."""
         while error is not None and self.token:
             if self.token in f"{error} {error.args}":
@@ -262,20 +262,20 @@ class Hub:
             if isinstance(cause, httpx2.TimeoutException):
                 return RequestError(f"{where}: no answer in {READ_SECONDS:.0f} s. {AGAIN}", None)
             if isinstance(cause, httpx2.TransportError):
-                return RequestError(f"{where}: the connection failed ({self._said(cause)}). {AGAIN}", None)
+                return RequestError(f"{where}: the connection failed ({self._one_line(cause)}). {AGAIN}", None)
         if isinstance(error, OSError) and error.errno is not None:
             return LocalIOError(f"{error.filename or what}: {error.strerror}. Free space or choose another place.")
-        failure = f"{type(error).__name__}: {self._said(error)}"
+        failure = f"{type(error).__name__}: {self._one_line(error)}"
         return RequestError(f"{where}: failed ({failure}). Try again; if that fails too, --debug shows where.", None)
 
     def _status(self, status: int, where: str, error: Exception) -> BigNASError:
         """Return the error that a status stands for."""
-        said = self._said(error)
+        answer = self._one_line(error)
         if status == 401:
             known = "the token is not known there, or opens no such repository" if self.token else "there is no token"
             return AuthError(f"{where}: does not exist, or is private, and {known} (401). {LOG_IN}")
         if status == 403:
-            return AuthError(f"{where}: the token may not do that (403: {said}). Use one with write access. {LOG_IN}")
+            return AuthError(f"{where}: the token may not do that (403: {answer}). Use one with write access. {LOG_IN}")
         if status == 404:
             return NotFoundError(f"{where}: no such repository, or it is private (404). Check the name. {LOG_IN}")
         meaning = {
@@ -284,9 +284,9 @@ class Hub:
             412: "somebody else changed it meanwhile",
             429: "too many requests; wait some minutes",
         }.get(status, "the Hub has a fault of its own" if status >= 500 else "the Hub refuses it")
-        return RequestError(f"{where}: {meaning} ({status}: {said}). {AGAIN}", status)
+        return RequestError(f"{where}: {meaning} ({status}: {answer}). {AGAIN}", status)
 
-    def _said(self, error: Exception) -> str:
+    def _one_line(self, error: Exception) -> str:
         """Return what an error says, in one short line without the token."""
         text = str(getattr(error, "server_message", None) or error)
         if self.token:

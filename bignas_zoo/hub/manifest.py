@@ -48,10 +48,10 @@ def read(data: bytes, where: str) -> dict[str, str]:
         )
     files: dict[str, str] = {}
     for number, line in enumerate(lines[1:-1], 2):
-        found = LINE.fullmatch(line)
-        if not found or not safe(found[2]):
+        match = LINE.fullmatch(line)
+        if not match or not safe(match[2]):
             raise IntegrityError(f"{where}, line {number}: not a sha256 and a plain path: {line[:100]!r}.")
-        files[found[2]] = found[1]
+        files[match[2]] = match[1]
     if len({path.lower() for path in files}) != len(lines) - 2:
         raise IntegrityError(f"{where}: two of its names are the same, at least on systems that ignore case.")
     return files

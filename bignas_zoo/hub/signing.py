@@ -112,20 +112,20 @@ class Verifier:
                 "leave out --verify-key if you trust the Hub."
             )
         try:
-            found = _parse(signature)
+            parsed = _parse(signature)
         except ValueError as error:
             raise IntegrityError(f"{where}: {manifest.SIGNATURE} is no signature ({error}).") from error
-        if found.public != self.public:
+        if parsed.public != self.public:
             raise IntegrityError(
-                f"{where}: signed by another key, {fingerprint(found.public)}; {self.source} is {self.fingerprint}. "
+                f"{where}: signed by another key, {fingerprint(parsed.public)}; {self.source} is {self.fingerprint}. "
                 "Nothing is used; ask its owner which key is right."
             )
-        if found.purpose != purpose(repo).encode():
+        if parsed.purpose != purpose(repo).encode():
             raise IntegrityError(
-                f"{where}: its signature is for '{_shown(found.purpose)}', not for '{purpose(repo)}'. It was copied "
+                f"{where}: its signature is for '{_shown(parsed.purpose)}', not for '{purpose(repo)}'. It was copied "
                 "from elsewhere; nothing is used."
             )
-        if not _is_good(self.public, found, data):
+        if not _is_good(self.public, parsed, data):
             raise IntegrityError(
                 f"{where}: the signature is not over this {manifest.FILE}: one of the two was changed. Nothing is used."
             )
@@ -269,13 +269,13 @@ def _parse(file: bytes) -> _Parsed:
     return _Parsed(key, name, digest, raw)
 
 
-def _is_good(public: bytes, found: _Parsed, data: bytes) -> bool:
+def _is_good(public: bytes, parsed: _Parsed, data: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     key: Ed25519PublicKey = Ed25519PublicKey.from_public_bytes(public)
     try:
-        key.verify(found.signature, _signed_bytes(data, found.purpose, found.hash))
+        key.verify(parsed.signature, _signed_bytes(data, parsed.purpose, parsed.hash))
     except InvalidSignature:
         return False
     return True
@@ -291,13 +291,13 @@ def _string(data: bytes) -> bytes:
 
 def _strings(blob: bytes, count: int) -> list[bytes]:
     """Cut bytes into exactly so many strings, each after its length; raises ValueError."""
-    found = []
+    strings = []
     for _ in range(count):
         size = int.from_bytes(blob[:4], "big")
         if len(blob) < 4 + size or len(blob) < 4:
             raise ValueError("it is cut off")
-        found.append(blob[4 : 4 + size])
+        strings.append(blob[4 : 4 + size])
         blob = blob[4 + size :]
     if blob:
         raise ValueError("something follows it")
-    return found
+    return strings

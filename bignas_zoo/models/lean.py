@@ -51,8 +51,8 @@ def norm_act_gate(
     Returns:
         A map like `x`; mean and population variance, ``[channels]`` float32, without gradients.
     """
-    found: tuple[Array, Array, Array] = _forward(fixed, x, gamma, beta, weights)[0]
-    return found
+    outputs: tuple[Array, Array, Array] = _forward(fixed, x, gamma, beta, weights)[0]
+    return outputs
 
 
 def _forward(
@@ -130,16 +130,16 @@ def expand(
     Returns:
         As `norm_act_gate`.
     """
-    found: tuple[Array, Array, Array] = _expand_forward(fixed, conv, x, kernel, gamma, beta)[0]
-    return found
+    outputs: tuple[Array, Array, Array] = _expand_forward(fixed, conv, x, kernel, gamma, beta)[0]
+    return outputs
 
 
 def _expand_forward(
     fixed: Fixed, conv: Callable[[Array, Array], Array], x: Array, kernel: Array, gamma: Array, beta: Array
 ) -> tuple[tuple[Array, Array, Array], Any]:
     y = conv(x, kernel)
-    found, (_, _, _, mean, variance, _, _) = _forward(fixed, y, gamma, beta, ())
-    return found, (x, kernel, y, gamma, beta, mean, variance)
+    outputs, (_, _, _, mean, variance, _, _) = _forward(fixed, y, gamma, beta, ())
+    return outputs, (x, kernel, y, gamma, beta, mean, variance)
 
 
 def _expand_backward(

@@ -45,7 +45,7 @@ def published_exports(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str
         IntegrityError: exports.json is not valid, or a file differs from its record or was made of other weights.
     """
     weights = store.sha256(folder / WEIGHTS)
-    chosen, left_out = [], {}
+    published, left_out = [], {}
     for entry in slice_folder.read_exports(folder)["exports"]:
         name = str(entry["file"])
         if layout.published(name) is None:
@@ -55,8 +55,8 @@ def published_exports(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str
         if entry.get("weights_sha256") != weights:
             raise IntegrityError(f"{folder / name}: was exported from other weights than {WEIGHTS}. {again}")
         store.verify(folder / name, str(entry["sha256"]), size=int(entry["bytes"]), fix=again)
-        chosen.append(dict(entry))
-    return chosen, left_out
+        published.append(dict(entry))
+    return published, left_out
 
 
 def card(folder: Path, repo: str | None = None, plots: tuple[str, ...] = ()) -> str:
@@ -65,8 +65,8 @@ def card(folder: Path, repo: str | None = None, plots: tuple[str, ...] = ()) -> 
     Raises:
         IntegrityError: the folder is damaged, or its description lacks what a card needs.
     """
-    chosen, description = slice_folder.describe(folder)
-    return _card(folder, description, chosen.network, published_exports(folder)[0], repo, plots)
+    slice_, description = slice_folder.describe(folder)
+    return _card(folder, description, slice_.network, published_exports(folder)[0], repo, plots)
 
 
 def _card(
@@ -103,15 +103,15 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
     from bignas_zoo.hub_cards.metadata import eval_results
 
     slice_folder.check_files(folder)
-    chosen, description = slice_folder.describe(folder)
+    slice_, description = slice_folder.describe(folder)
     exports, left_out = published_exports(folder)
     names = [WEIGHTS, LABELS, TFLITE, *(str(e["file"]) for e in exports)]
     files = {str(layout.published(name)): folder / name for name in dict.fromkeys(names)}
     for path, data in keras_layout(folder).items():
         files[path] = _written(place / path, data)
-    plots = draw(place, description, chosen, say)
+    plots = draw(place, description, slice_, say)
     files |= {path: place / path for path in plots}
-    text = _card(folder, description, chosen.network, exports, repo, plots).encode()
+    text = _card(folder, description, slice_.network, exports, repo, plots).encode()
     files[CARD] = _written(place / CARD, text)
     described = store.sealed({**description, "files": {**description["files"], CARD: store.record(files[CARD])}})
     files[SLICE_FILE] = _written(place / SLICE_FILE, store.json_bytes(described))
@@ -122,7 +122,7 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
     files[manifest.FILE] = _written(place / manifest.FILE, sums)
     if results := eval_results(description):
         files[layout.EVAL_RESULTS] = _written(place / layout.EVAL_RESULTS, results.encode())
-    return Bundle(chosen, dict(sorted(files.items())), left_out)
+    return Bundle(slice_, dict(sorted(files.items())), left_out)
 
 
 def keras_layout(folder: Path) -> dict[str, bytes]:
@@ -137,7 +137,7 @@ def keras_layout(folder: Path) -> dict[str, bytes]:
             return {file: archive.read(file) for file in layout.KERAS}
 
 
-def draw(place: Path, description: Mapping[str, Any], chosen: Slice, say: Say) -> tuple[str, ...]:
+def draw(place: Path, description: Mapping[str, Any], slice_: Slice, say: Say) -> tuple[str, ...]:
     """Draw the pictures of a card; none without matplotlib."""
     from bignas_zoo.hub_cards.plots import plot_architectures
     from bignas_zoo.hub_cards.slice_plot import plot_slice
@@ -145,7 +145,7 @@ def draw(place: Path, description: Mapping[str, Any], chosen: Slice, say: Say) -
     architecture, front = layout.PLOTS
     (place / architecture).parent.mkdir(parents=True, exist_ok=True)
     try:
-        plot_architectures([chosen], place / architecture)
+        plot_architectures([slice_], place / architecture)
         return (architecture, front) if plot_slice(description, place / front) else (architecture,)
     except UsageError as error:
         say(f"no pictures: {error}")

@@ -155,8 +155,8 @@ def verify() -> tuple[Damage, ...]:
         What is damaged. It is never used: `get` makes or fetches it again, unless it is offline.
     """
     checked = [(entry, _damage(entry)) for entry in list_entries()]
-    found = [Damage(entry.path, entry.kind, reason) for entry, reason in checked if reason]
-    return (*found, *(Damage(p, "ref", f"{p}: not valid.") for p in _refs() if fetching.read_ref(p) is None))
+    damaged = [Damage(entry.path, entry.kind, reason) for entry, reason in checked if reason]
+    return (*damaged, *(Damage(p, "ref", f"{p}: not valid.") for p in _refs() if fetching.read_ref(p) is None))
 
 
 def repair() -> Removed:
@@ -267,8 +267,8 @@ def _entry(kind: str, path: Path, refs: dict[str, list[str]]) -> Iterator[Entry]
     """Give an entry, unless it has gone meanwhile."""
     try:
         sizes = [p.lstat() for p in path.rglob("*") if not p.is_dir()]
-        made = max((s.st_mtime for s in sizes), default=path.stat().st_mtime)
-        used = max(path.stat().st_mtime, made)
+        modified = max((s.st_mtime for s in sizes), default=path.stat().st_mtime)
+        used = max(path.stat().st_mtime, modified)
     except OSError:
         return
     name, commit = path.name, None
@@ -278,7 +278,7 @@ def _entry(kind: str, path: Path, refs: dict[str, list[str]]) -> Iterator[Entry]
         repo, commit = REPO.fullmatch(path.parent.name), path.name
         name = f"hf://{repo[1]}/{repo[2]}" if repo else path.parent.name
     means = tuple(refs.get(path.name, ()))
-    yield Entry(kind, name, path, sum(s.st_size for s in sizes), len(sizes), made, used, commit, means)
+    yield Entry(kind, name, path, sum(s.st_size for s in sizes), len(sizes), modified, used, commit, means)
 
 
 def _slice_name(path: Path) -> str:
@@ -336,12 +336,12 @@ def _refs() -> Iterator[Path]:
 
 def _meanings(folder: Path) -> dict[str, list[str]]:
     """Return commit to the branches and tags that were last seen to mean it."""
-    found: dict[str, list[str]] = {}
+    revisions: dict[str, list[str]] = {}
     for path in _inside(folder) if _is_folder(folder) else ():
         ref = fetching.read_ref(path)
         if ref:
-            found.setdefault(str(ref.get("commit")), []).append(str(ref.get("revision")))
-    return found
+            revisions.setdefault(str(ref.get("commit")), []).append(str(ref.get("revision")))
+    return revisions
 
 
 def _inside(folder: Path) -> list[Path]:

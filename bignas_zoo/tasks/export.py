@@ -94,12 +94,12 @@ def export_slice(
     wanted = _distinct(exports)
     _check(wanted, images)
     folder = _folder(name, budget, family, output, force, say)
-    with _alone(folder, say):
+    with _exclusively(folder, say):
         return _export_all(folder, wanted, images, test_data, force, say)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
+def _exclusively(folder: Path, say: Say) -> Iterator[None]:
     """Keep other exports away from a folder, and clear away what killed ones left; the lock is not in the folder.
 
     Raises:
@@ -124,10 +124,10 @@ def _alone(folder: Path, say: Say) -> Iterator[None]:
 
 def _distinct(exports: Export | Iterable[Export]) -> list[Export]:
     """Return each export once; a single one may come as it is."""
-    found = [exports] if isinstance(exports, Export) else exports
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        raise UsageError(f"export: exports is {found!r:.40}; give bz.Export objects, e.g. [bz.Export('onnx')].")
-    listed = list(found)
+    iterable = [exports] if isinstance(exports, Export) else exports
+    if isinstance(iterable, str) or not isinstance(iterable, Iterable):
+        raise UsageError(f"export: exports is {iterable!r:.40}; give bz.Export objects, e.g. [bz.Export('onnx')].")
+    listed = list(iterable)
     for option in listed:
         if not isinstance(option, Export):
             raise UsageError(f"export: {option!r:.40} is no export; give bz.Export objects, e.g. [bz.Export('onnx')].")
@@ -147,9 +147,9 @@ def _export_all(
     sample = _sample(folder, wanted, images, test_data, say)
     done: dict[Export, Exported] = {}
     for option in wanted:
-        found = _there(folder, option, known.get(option.file), anew=force)
-        if found and (sample is None or _proven_on(found.entry, sample)):
-            done[option] = found
+        earlier = _earlier_export(folder, option, known.get(option.file), anew=force)
+        if earlier and (sample is None or _proven_on(earlier.entry, sample)):
+            done[option] = earlier
     failures: list[QualityError] = []
     missing = [option for option in wanted if option not in done]
     if missing:
@@ -226,7 +226,7 @@ def _folder(
     return get(text, budget=budget, family=family, output=output, force=force, say=say).path
 
 
-def _there(folder: Path, option: Export, entry: Mapping[str, Any] | None, *, anew: bool) -> Exported | None:
+def _earlier_export(folder: Path, option: Export, entry: Mapping[str, Any] | None, *, anew: bool) -> Exported | None:
     """Return an export that was made before of the folder's weights and is whole.
 
     Raises:
@@ -286,17 +286,17 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
     aside = folder / f"{option.file}{REJECTED}"
     say(f"{option.file}: converting")
     with store.working_folder(folder) as work:
-        made = make(subject, option, work)
+        unproven = make(subject, option, work)
         say(f"{option.file}: proving it on {subject.inputs}")
-        proof = prove(subject, option, made)
+        proof = prove(subject, option, unproven)
         try:
             check(option.precision, proof.parity, proof.accuracy, noise=subject.sample is None)
         except QualityError as error:
-            store.give_name(made, aside)
+            store.give_name(unproven, aside)
             raise QualityError(f"{option.file}: {error} It is kept as {aside}.") from error
         entry = {
             "file": option.file,
-            **_records(work, made),
+            **_records(work, unproven),
             **option.to_json(),
             **proof.to_json(),
             "weights_sha256": subject.weights_sha256,
@@ -305,7 +305,7 @@ def _export(folder: Path, subject: Subject, option: Export, say: Say) -> Exporte
         }
         # In this order: a record without its file is made anew, a file without a record would be somebody's.
         record(folder, entry)
-        store.give_name(made, target)
+        store.give_name(unproven, target)
     _remove(aside)
     return Exported(target, entry, False)
 

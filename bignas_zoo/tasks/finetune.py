@@ -178,25 +178,25 @@ def finetune(
     images = read_images(folder, preprocess.crop_size, settings)
     check_enough(settings, images.train)
     spec = _spec(parent.spec, len(images.classes))
-    with store.new_folder(target, force=force) as made:  # a place that cannot be written shows now
+    with store.new_folder(target, force=force) as temporary:  # a place that cannot be written shows now
         say(
             f"fine-tuning {parent.name} on {len(images.classes)} classes: {len(images.train):,} images to train on, "
             f"{len(images.holdout):,} held out"
         )
         child = with_new_classifier(parent.child, parent.spec, spec)
         outcome = finetune_child(child, preprocess, images.train, images.holdout, settings, say=say, report=report)
-        chosen = _measured(new_name, parent, spec, child, preprocess, images, outcome)
+        slice_ = _measured(new_name, parent, spec, child, preprocess, images, outcome)
         home = Family(parent.family, "", spec.space, images.classes, parent.preprocess, ())
         record = {
             "supernet_sha256": parent.supernet_sha256,
             "finetuned": _record(parent, images, settings, outcome),
         }
         say("exporting it to TFLite")
-        slice_files.write(made, home, chosen, child, record)
-        files = {p.name: store.record(p) for p in sorted(made.iterdir())}
-        description = store.read_json(made / SLICE_FILE)
-    chosen = Slice.of(slice_folder.describe(target)[0])
-    return FinetuneResult(chosen, target.absolute(), files, description)
+        slice_files.write(temporary, home, slice_, child, record)
+        files = {p.name: store.record(p) for p in sorted(temporary.iterdir())}
+        description = store.read_json(temporary / SLICE_FILE)
+    slice_ = Slice.of(slice_folder.describe(target)[0])
+    return FinetuneResult(slice_, target.absolute(), files, description)
 
 
 def _parent(opened: Opened) -> Parent:

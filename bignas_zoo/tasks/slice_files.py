@@ -23,14 +23,14 @@ PARITY_IMAGES = 16
 
 
 def write(
-    folder: Path, family: Family, chosen: Slice, child: keras.Model, provenance: Mapping[str, Any] | None = None
+    folder: Path, family: Family, slice_: Slice, child: keras.Model, provenance: Mapping[str, Any] | None = None
 ) -> None:
     """Export a calibrated child and write its folder's files.
 
     Args:
         folder: an existing, empty folder.
         family: gives labels and the input contract.
-        chosen: the slice.
+        slice_: the slice.
         child: its calibrated Keras model.
         provenance: where its weights come from; by default they are the family's.
 
@@ -47,23 +47,23 @@ def write(
     from bignas_zoo.models.weights import write_weights
 
     data = convert(
-        child, info=file_info({**chosen.to_json(), "class_names": family.class_names, "preprocess": family.preprocess})
+        child, info=file_info({**slice_.to_json(), "class_names": family.class_names, "preprocess": family.preprocess})
     )
     inputs = np.random.default_rng(0).normal(size=(PARITY_IMAGES, *child.input_shape[1:])).astype(np.float32)
     parity = check_tflite(child, data, inputs, "random inputs (normal, seed 0)")
     store.atomic_write(folder / TFLITE, data)
-    write_weights(folder / WEIGHTS, get_weights(child, chosen.network), {"slice": chosen.name})
+    write_weights(folder / WEIGHTS, get_weights(child, slice_.network), {"slice": slice_.name})
     store.atomic_write(folder / LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
     files = {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)}
-    description = content(family, chosen, files, parity.to_json(), provenance)
-    store.atomic_write(folder / CARD, render_card(description, chosen.network).encode())
+    description = content(family, slice_, files, parity.to_json(), provenance)
+    store.atomic_write(folder / CARD, render_card(description, slice_.network).encode())
     description["files"] |= {CARD: store.record(folder / CARD)}
     store.write_json(folder / SLICE_FILE, store.sealed(description))
 
 
 def content(
     family: Family,
-    chosen: Slice,
+    slice_: Slice,
     files: Mapping[str, Mapping[str, Any]],
     parity: Mapping[str, Any],
     provenance: Mapping[str, Any] | None = None,
@@ -71,24 +71,24 @@ def content(
     """Return the content of a slice.json, but for the card's record and the digest (`store.sealed`).
 
     Args:
-        family, chosen, provenance: see `write`.
+        family, slice_, provenance: see `write`.
         files: name to record, of model.tflite, model.safetensors and labels.txt.
         parity: report of the comparison with the Keras child.
     """
-    shared = family.weights if chosen.spec else None  # a list of blocks was not cut from them
+    shared = family.weights if slice_.spec else None  # a list of blocks was not cut from them
     return {
         "schema": SCHEMA,
-        **chosen.to_json(),
+        **slice_.to_json(),
         "bytes": files[TFLITE]["bytes"],
         "weights": True,
-        **_architecture(chosen),
+        **_architecture(slice_),
         "class_names": list(family.class_names),
         "preprocess": dict(family.preprocess),
         "output": "softmax scores; model.safetensors and Keras give logits",
         "parity": dict(parity),
         "latency": None,
         "provenance": dict(provenance or {"supernet_sha256": shared.sha256 if shared else None}),
-        "training": dict(family.training) if chosen.spec else {},
+        "training": dict(family.training) if slice_.spec else {},
         "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
         "versions": versions(),
         "files": dict(files),
@@ -111,8 +111,8 @@ def read(folder: Path) -> tuple[Network, Mapping[str, Any], keras.Model]:
     Raises:
         IntegrityError: slice.json is not valid, or a file is missing or differs from its sha256.
     """
-    chosen, description = describe(folder)
-    network = chosen.network
+    slice_, description = describe(folder)
+    network = slice_.network
     check_files(folder)
 
     from bignas_zoo.models.child import build_child, set_weights

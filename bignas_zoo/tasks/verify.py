@@ -150,12 +150,12 @@ def _folder(folder: Path, look: Callable[[Path], Verification]) -> Verification:
     for name in dict.fromkeys(names):
         file = folder / name
         if not os.path.lexists(file):
-            found: tuple[Check, ...] = (Check("record", False, "is missing: export it again"),)
+            outcomes: tuple[Check, ...] = (Check("record", False, "is missing: export it again"),)
         elif checks[0].passed and file.suffix in (".tflite", ".onnx"):
-            found = look(file).checks  # with damaged weights there is nothing to compare with
+            outcomes = look(file).checks  # with damaged weights there is nothing to compare with
         else:
-            found = (_recorded(folder, file),)
-        checks += [replace(check, file=name) for check in found]
+            outcomes = (_recorded(folder, file),)
+        checks += [replace(check, file=name) for check in outcomes]
     return Verification(folder, tuple(checks))
 
 
@@ -246,8 +246,8 @@ def _described(file: Path, option: Export) -> Check:
             return Check("metadata", True, text, {**asdict(info), "class_names": list(info.class_names)})
         from bignas_zoo.export.properties import read_properties
 
-        found = read_properties(file)
-        return Check("metadata", True, f"{found['name']}: {len(found['labels'])} labels", found)
+        properties = read_properties(file)
+        return Check("metadata", True, f"{properties['name']}: {len(properties['labels'])} labels", properties)
     except IntegrityError as error:
         absent = "holds no metadata" in str(error) or "is missing or no text" in str(error)
         return Check("metadata", None if absent else False, str(error))
@@ -258,14 +258,14 @@ def _same_contract(folder: Path, described: Check) -> Check:
     from bignas_zoo.export.properties import IN_GRAPH
 
     _, description = slice_folder.describe(folder)
-    found, contract = described.figures, description["preprocess"]
-    if not found:
+    figures, contract = described.figures, description["preprocess"]
+    if not figures:
         return Check("contract", None, "the file says nothing to compare with slice.json")
-    names = list(found.get("class_names") or found["labels"])
+    names = list(figures.get("class_names") or figures["labels"])
     if names != list(description["class_names"]):
         return Check("contract", False, "its labels are not the class_names of slice.json")
-    said = found.get("preprocess", found)
-    mean, std = said["mean"], said["std"]
+    stated = figures.get("preprocess", figures)
+    mean, std = stated["mean"], stated["std"]
     inside = mean == IN_GRAPH or (list(mean) == [0.0] * 3 and list(std) == [1.0] * 3)
     if not inside and not (np.allclose(mean, contract["mean"]) and np.allclose(std, contract["std"])):
         text = f"it wants mean {list(mean)} and std {list(std)}, slice.json {contract['mean']} and {contract['std']}"

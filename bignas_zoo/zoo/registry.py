@@ -68,8 +68,8 @@ def get_family(name: str | Path) -> Family:
 
 def list_slices(family: str | Path | None = None) -> tuple[Slice, ...]:
     """Return all slices, of one family or of all, ordered by family and MACs."""
-    chosen = families() if family is None else (get_family(family),)
-    return tuple(s for f in chosen for s in f.slices)
+    searched = families() if family is None else (get_family(family),)
+    return tuple(s for f in searched for s in f.slices)
 
 
 def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Slice]:
@@ -79,13 +79,18 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
         NotFoundError: no slice has this name; the message names the nearest.
     """
     if family is not None:
-        chosen = get_family(family)
-        return chosen, chosen.find(name)
+        named = get_family(family)
+        return named, named.find(name)
     everything = families()
-    for candidate in everything:
-        for found in candidate.slices:
-            if found.name == name:
-                return candidate, found
+    for home in everything:
+        for slice_ in home.slices:
+            if slice_.name == name:
+                return home, slice_
+    if os.path.isfile(os.path.join(name, names.SLICE)):
+        raise NotFoundError(
+            f"{name}: is a slice folder, not the name of a slice. Its files are there already: `bignas-zoo export "
+            f"{name}` adds other formats, `bignas-zoo verify {name}` checks it."
+        )
     if os.path.isdir(name):
         raise NotFoundError(
             f"{name}: is a folder, but no slice's: it has no file slice.json. Name one that `bignas-zoo get` or "

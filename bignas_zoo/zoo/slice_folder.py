@@ -46,12 +46,12 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
             raise ValueError(f"files are {sorted(listed)}")
         entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description.get("child")}
         entry["statistics"] = entry["weights"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
-        chosen = read_slice(entry, facts, space)
-        class_names(description["class_names"], chosen.network.classes)
-        _check_figures(description, chosen)
+        slice_ = read_slice(entry, facts, space)
+        class_names(description["class_names"], slice_.network.classes)
+        _check_figures(description, slice_)
         printable(description)
         store.check_seal(description)
-        return dataclasses.replace(chosen, folder=folder), description
+        return dataclasses.replace(slice_, folder=folder), description
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{folder / SLICE_FILE}: not a valid slice description ({reason(error)}). {REMAKE}"
@@ -119,9 +119,9 @@ def _family(value: Any) -> str:
     return "" if value == "" else records.name(value)
 
 
-def _check_figures(description: Mapping[str, Any], chosen: Slice) -> None:
+def _check_figures(description: Mapping[str, Any], slice_: Slice) -> None:
     """Check the figures that follow from the child and its files; a card shows them."""
-    own = chosen.to_json()
+    own = slice_.to_json()
     for key in ("macs", "parameters", "resolution", "bytes"):
         if key in description and description[key] != own[key]:
             raise ValueError(f"{key} is {description[key]!r:.40}, of this child it is {own[key]}")
