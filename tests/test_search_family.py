@@ -16,6 +16,7 @@ from PIL import Image
 
 import bignas_zoo as bz
 from bignas_zoo.budget import Budget
+from bignas_zoo.tasks.search import SearchResult, outcome_of
 
 BUDGETS = ("--budget", "0.5MMACs", "--budget", "60Kparams")
 SETTINGS = (*BUDGETS, "--children", "8", "--seed", "1")
@@ -164,6 +165,15 @@ def test_get_searches_for_exactly_this_budget(tiny_family: Path, data: Path, tmp
     assert "children are measured already" in err
     assert "cutting" not in err  # nothing new was measured, so the slice is the one in the cache
     assert "(from the cache)" in out
+
+
+@pytest.mark.parametrize(
+    ("budget", "left"), [("5MMACs,top1>=80", "5MMACs"), ("5MMACs,1MB", "5MMACs,1MB"), ("top1>=80", None)]
+)
+def test_get_checks_the_upper_limits_of_a_budget_searched_for(budget: str, left: str | None, tmp_path: Path) -> None:
+    family = bz.get_family("bignas-cifar10")
+    result = SearchResult(family, tmp_path, {budget: family.slices[0]}, {}, tmp_path)
+    assert outcome_of(result, budget) == (family.slices[0], left)
 
 
 def test_a_search_that_is_refused_leaves_nothing(tiny_family: Path, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bignas_zoo.budget import Budget, amount, milliseconds
+from bignas_zoo.budget import amount, milliseconds
 from bignas_zoo.cli.common import (
     MACS_NOTE,
     SliceName,
@@ -24,7 +25,7 @@ from bignas_zoo.cli.common import (
 from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
 from bignas_zoo.cli.progress import search_progress
 from bignas_zoo.files import names
-from bignas_zoo.files.say import silent
+from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import get as delivery
 from bignas_zoo.tasks import search as searching
 from bignas_zoo.tasks.opening import is_address
@@ -32,6 +33,8 @@ from bignas_zoo.tasks.search import ON_DEMAND_CHILDREN
 from bignas_zoo.zoo.family import DEFAULT_FAMILY
 
 if TYPE_CHECKING:
+    from bignas_zoo.files.formats import Export
+    from bignas_zoo.latency import DeviceTable
     from bignas_zoo.tasks.export import Exported
 
 
@@ -64,103 +67,118 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the folder's path only.")
-def get_command(
-    name: str | None,
-    budget: str | None,
-    risk: str,
-    device_tables: tuple[Path, ...],
-    search: bool,
-    data: str | None,
-    children: int | None,
-    workers: int | str | None,
-    formats: Sequence[str],
-    precisions: Sequence[str],
-    images: str | None,
-    test_data: str | None,
-    normalize_in_graph: bool,
-    family: str | None,
-    verify_key: Path | None,
-    output: Path | None,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def get_command(**given: Any) -> None:
     """Take the most accurate slice within a budget, export it, and prove the export; or fetch hf://ORG/NAME.
 
     The folder holds model.tflite, labels.txt, slice.json, model.safetensors and README.md, and what --format and
     --precision ask for (`export` has more options, and adds files to a folder later).
     """
-    hushed = quiet or as_json
-    tell = silent if hushed else say
-    exports = chosen_exports(formats, precisions, normalize_in_graph)
-    tables = read_tables(device_tables)
-    _check_search(search, name, budget, data, children, workers)
-    if search:
-        with search_progress(silent=hushed) as report:
-            made = searching.search_for(
-                family or DEFAULT_FAMILY, str(budget), str(data), children=children or ON_DEMAND_CHILDREN,
-                workers=workers, risk=risk, tables=tables, test_data=test_data,
-                say=tell, report=report,
-            )  # fmt: skip
-        # A least accuracy was met on the held-out images, which choose; on the reported ones it may be missed.
-        family, (chosen,) = str(made.path), made.chosen.values()
-        name, budget = chosen.name, ",".join(limit.text for limit in Budget.parse(str(budget)).upper) or None
+    options = _Options(**given)
+    exports = chosen_exports(options.formats, options.precisions, options.normalize_in_graph)
+    tables = read_tables(options.device_tables)
+    _check_search(options)
+    if options.search:
+        options = _searched(options, tables)
     result = delivery.get(
-        name,
-        budget=budget,
-        family=family,
-        output=output,
-        force=force,
-        risk=risk,
-        tables=tables,
-        verify_key=verify_key,
-        say=tell,
-    )
-    found: list[Exported] = []
-    if formats or precisions or images or test_data or normalize_in_graph:
-        from bignas_zoo.tasks.export import export_slice
-
-        found = export_slice(
-            result.path, exports, images=images, test_data=test_data, force=force,
-            say=tell,
-        )  # fmt: skip
-    if as_json:
-        more = {"exports": [e.to_json() for e in found]} if found else {}
-        print_json("get", {**result.to_json(), **more})
-    elif quiet:
-        click.echo(result.path)
-    else:
-        _print(result, from_hub=name is not None and is_address(name))
-        if found:
-            click.echo()
-            print_exports(found)
+        options.name, budget=options.budget, family=options.family, output=options.output, force=options.force,
+        risk=options.risk, tables=tables, verify_key=options.verify_key, say=options.say,
+    )  # fmt: skip
+    _show(options, result, _exported(options, result.path, exports))
 
 
-def _check_search(
-    search: bool,
-    name: str | None,
-    budget: str | None,
-    data: str | None,
-    children: int | None,
-    workers: int | str | None,
-) -> None:
-    if not search:
-        given = {"--data": data, "--children": children, "--workers": workers}
+@dataclass(frozen=True)
+class _Options:
+    """The command line, an option a field."""
+
+    name: str | None
+    budget: str | None
+    risk: str
+    device_tables: tuple[Path, ...]
+    search: bool
+    data: str | None
+    children: int | None
+    workers: int | str | None
+    formats: Sequence[str]
+    precisions: Sequence[str]
+    images: str | None
+    test_data: str | None
+    normalize_in_graph: bool
+    family: str | None
+    verify_key: Path | None
+    output: Path | None
+    force: bool
+    as_json: bool
+    quiet: bool
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is said but the result."""
+        return self.quiet or self.as_json
+
+    @property
+    def say(self) -> Say:
+        """Where sentences on what is going on go."""
+        return silent if self.silent else say
+
+    @property
+    def exports(self) -> bool:
+        """Whether any option asks for exports, or for the proof of one."""
+        return any((self.formats, self.precisions, self.images, self.test_data, self.normalize_in_graph))
+
+
+def _check_search(options: _Options) -> None:
+    if not options.search:
+        given = {"--data": options.data, "--children": options.children, "--workers": options.workers}
         for option, value in given.items():
             if value is not None:
                 raise click.UsageError(f"{option} belongs to --search.")
-    elif name is not None or budget is None or data is None:
+    elif options.name is not None or options.budget is None or options.data is None:
         raise click.UsageError("--search needs --budget and --data, and no slice's name.")
 
 
+def _searched(options: _Options, tables: Sequence[DeviceTable]) -> _Options:
+    """Search for a slice; return the options that get it."""
+    with search_progress(silent=options.silent) as report:
+        result = searching.search_for(
+            options.family or DEFAULT_FAMILY, str(options.budget), str(options.data),
+            children=options.children or ON_DEMAND_CHILDREN, workers=options.workers, risk=options.risk, tables=tables,
+            test_data=options.test_data, say=options.say, report=report,
+        )  # fmt: skip
+    slice_, budget = searching.outcome_of(result, str(options.budget))
+    return replace(options, name=slice_.name, budget=budget, family=str(result.path))
+
+
+def _exported(options: _Options, folder: Path, exports: Sequence[Export]) -> list[Exported]:
+    if not options.exports:
+        return []
+    from bignas_zoo.tasks.export import export_slice
+
+    return export_slice(
+        folder, exports, images=options.images, test_data=options.test_data, force=options.force, say=options.say
+    )
+
+
+def _show(options: _Options, result: delivery.GetResult, exported: Sequence[Exported]) -> None:
+    if options.as_json:
+        more = {"exports": [e.to_json() for e in exported]} if exported else {}
+        print_json("get", {**result.to_json(), **more})
+    elif options.quiet:
+        click.echo(result.path)
+    else:
+        _print(result, from_hub=options.name is not None and is_address(options.name))
+        if exported:
+            click.echo()
+            print_exports(exported)
+
+
 def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
-    chosen, parity = result.slice, result.parity
+    slice_, parity = result.slice, result.parity
     size = result.files[names.TFLITE]["bytes"]
-    top1 = "not measured" if chosen.top1 is None else f"{chosen.top1:.2f} % on {chosen.top1_source}"
+    top1 = "not measured" if slice_.top1 is None else f"{slice_.top1:.2f} % on {slice_.top1_source}"
     for label, value in (
-        ("slice", f"{chosen.name} (family {chosen.family})"),
-        ("MACs", f"{amount('macs', chosen.macs)} at {chosen.network.resolution} px"),
-        ("parameters", f"{chosen.parameters:,}"),
+        ("slice", f"{slice_.name} (family {slice_.family})"),
+        ("MACs", f"{amount('macs', slice_.macs)} at {slice_.network.resolution} px"),
+        ("parameters", f"{slice_.parameters:,}"),
         *((f"on {entry['device']}", _latency(entry)) for entry in result.latency or ()),
         (names.TFLITE, f"{size:,} bytes, float32"),
         ("top-1", top1),

@@ -27,7 +27,8 @@ from bignas_zoo.zoo.selection import LatencyPredictor
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
-    from bignas_zoo.search.children import Measured
+    from bignas_zoo.measure.trained import Trained
+    from bignas_zoo.search.children import CostOf, Measured
     from bignas_zoo.search.outcome import Outcome
     from bignas_zoo.search.rounds import ChildProgress
     from bignas_zoo.search.settings import Settings
@@ -67,7 +68,7 @@ class SearchResult:
             "path": str(self.path),
             "output": str(self.output),
             "search": dict(self.record),
-            "chosen": {budget: chosen.to_json() for budget, chosen in self.chosen.items()},
+            "chosen": {budget: best.to_json() for budget, best in self.chosen.items()},
             "slices": [s.to_json() for s in self.family.slices],
         }
 
@@ -149,7 +150,7 @@ def search_family(
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, method, children, seed, workers, predictor, from_scratch, axes)
     target = home.folder if in_place and home.folder else folder / names.FAMILY_FOLDER
-    return _search(work, settings, folder, target, reuse=reuse)
+    return _search(work, _Run(settings, folder, target, reuse))
 
 
 def search_for(
@@ -191,10 +192,20 @@ def search_for(
     workers = default_workers() if workers is None else workers
     settings = Settings(limits, children=children, seed=seed, workers=workers, within=True)
     folder = store.cache_root() / names.SEARCHES / f"{home.name}-{_identity(work, limits[0], children, seed)}"
-    found = _search(work, settings, folder, folder / names.FAMILY_FOLDER, only_best=True, reuse=True)
+    result = _search(work, _Run(settings, folder, folder / names.FAMILY_FOLDER, reuse=True, only_best=True))
     leftovers.keep(folder)
     leftovers.mark_used(folder)
-    return found
+    return result
+
+
+def outcome_of(result: SearchResult, budget: str | Budget) -> tuple[Slice, str | None]:
+    """Return the slice that `search_for` found for a budget, and what of the budget `get` still has to check, or None.
+
+    That is its upper limits: a least accuracy was met on the held-out images, which choose; on the reported ones it
+    may be missed.
+    """
+    (best,) = result.chosen.values()
+    return best, ",".join(limit.text for limit in _budget(budget).upper) or None
 
 
 def _budget(budget: str | Budget) -> Budget:
@@ -223,6 +234,22 @@ class _Work:
     license: str
 
 
+@dataclass(frozen=True)
+class _Run:
+    """How a search is done, and where to: its own folder, and the family's.
+
+    Attributes:
+        reuse: take over a folder that holds a search with other settings.
+        only_best: the family's slices are the best children alone.
+    """
+
+    settings: Settings
+    folder: Path
+    target: Path
+    reuse: bool
+    only_best: bool = False
+
+
 def _identity(work: _Work, budget: Budget, children: int, seed: int) -> str:
     """Return a name for what the result of a search for one budget depends on."""
     from bignas_zoo.latency.files import text
@@ -234,33 +261,38 @@ def _identity(work: _Work, budget: Budget, children: int, seed: int) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _search(
-    work: _Work, settings: Settings, folder: Path, target: Path, *, only_best: bool = False, reuse: bool
-) -> SearchResult:
-    from bignas_zoo.measure.family_search import find_children
-    from bignas_zoo.measure.reopening import reopen
+def _search(work: _Work, run: _Run) -> SearchResult:
     from bignas_zoo.recipes.runs.folder import check_output, hold
     from bignas_zoo.recipes.runs.stopping import stop_requests
     from bignas_zoo.search.costs import costs_for
     from bignas_zoo.search.settings import claim
 
+    folder, say = run.folder, work.say
     check_output(folder, work.data)
-    home, say = work.home, work.say
-    costs = costs_for(home.space, settings.budgets, work.devices, home.slices)  # before the images are read
+    costs = costs_for(work.home.space, run.settings.budgets, work.devices, work.home.slices)  # before images are read
     new = not folder.exists()
     # Between two measurements nothing is lost, and within one only itself.
     with _refused_leaves_nothing(folder, new), hold(folder, say), stop_requests() as stop, stop.at_once():
-        claim(folder, settings, reuse=reuse)
+        claim(folder, run.settings, reuse=run.reuse)
         say(f"reading images from {work.data}")
-        run = replace(reopen(home, work.weights, work.data, work.test_data, say), license=work.license)
-        outcome = find_children(run, home, settings, costs, folder, say=say, report=work.report)
-        only = {_name(home, m): m for m in outcome.best.values()} if only_best else None
-        if only is None or outcome.record["measured_now"] or not _is_there(target, only):
-            _write(work, run, outcome, settings, target, only)
-        result = _result(outcome, target, folder)
+        result = _result(_make_family(work, run, costs), run.target, folder)
         store.write_json(folder / REPORT_FILE, {"schema": "bignas-zoo/search/1", **result.to_json()})
         _draw(result.family, folder, say)
     return result
+
+
+def _make_family(work: _Work, run: _Run, costs: CostOf) -> Outcome:
+    """Measure children and write the family of those worth having, unless it is there already."""
+    from bignas_zoo.measure.family_search import find_children
+    from bignas_zoo.measure.reopening import reopen
+
+    home = work.home
+    trained = replace(reopen(home, work.weights, work.data, work.test_data, work.say), license=work.license)
+    outcome = find_children(trained, home, run.settings, costs, run.folder, say=work.say, report=work.report)
+    only = {_name(home, m): m for m in outcome.best.values()} if run.only_best else None
+    if only is None or outcome.record["measured_now"] or not _is_there(run.target, only):
+        _write(work, run, trained, outcome, only)
+    return outcome
 
 
 @contextlib.contextmanager
@@ -288,15 +320,13 @@ def _is_there(target: Path, only: Mapping[str, Measured]) -> bool:
     return {s.name: s.spec for s in family.slices} == {name: child.spec for name, child in only.items()}
 
 
-def _write(
-    work: _Work, run: Any, outcome: Outcome, settings: Settings, target: Path, only: Mapping[str, Measured] | None
-) -> None:
+def _write(work: _Work, run: _Run, trained: Trained, outcome: Outcome, only: Mapping[str, Measured] | None) -> None:
     """Write the family; `only`: name to child, where these alone are its slices."""
     from bignas_zoo.measure.family import write_family
 
-    record = {**outcome.record, "command": _command(work.home, settings)}
+    record = {**outcome.record, "command": _command(work.home, run.settings)}
     training = {**work.home.training, "search": record}
-    write_family(run, outcome.measured, target, work.say, keep=outcome.keep, only=only, training=training)
+    write_family(trained, outcome.measured, run.target, work.say, keep=outcome.keep, only=only, training=training)
 
 
 def _digest(data: Any) -> str:
@@ -304,10 +334,10 @@ def _digest(data: Any) -> str:
 
 
 def _result(outcome: Outcome, target: Path, folder: Path) -> SearchResult:
-    made = slices.public(load_family(target))
-    by_spec = {s.spec: s for s in made.slices}
-    chosen = {budget: Slice.of(by_spec[child.spec]) for budget, child in outcome.best.items()}
-    return SearchResult(made, target, chosen, made.training["search"], folder)
+    family = slices.public(load_family(target))
+    by_spec = {s.spec: s for s in family.slices}
+    best = {budget: Slice.of(by_spec[child.spec]) for budget, child in outcome.best.items()}
+    return SearchResult(family, target, best, family.training["search"], folder)
 
 
 def _command(home: Family, settings: Settings) -> str:
@@ -326,7 +356,7 @@ def _axis(figure: str) -> str:
     return figure.replace("latency_ms@", "ms@")
 
 
-def _draw(made: Family, folder: Path, say: Say) -> None:
+def _draw(family: Family, folder: Path, say: Say) -> None:
     import importlib.util
 
     if importlib.util.find_spec("matplotlib") is None:
@@ -335,4 +365,4 @@ def _draw(made: Family, folder: Path, say: Say) -> None:
     from bignas_zoo.hub_cards.search_plot import plot_search
 
     for name in DRAWINGS:
-        plot_search(made, folder / name)
+        plot_search(family, folder / name)
