@@ -9,13 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from bignas_zoo.architecture.checks import option
+from bignas_zoo.architecture.stage import StageSpace, StageSpec
 from bignas_zoo.errors import SpaceError
-
-if TYPE_CHECKING:
-    from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 
 T = TypeVar("T")
 #: Name, stage and layer of a choice: what values go by.
@@ -69,7 +67,7 @@ class Choice:
         """Return whether a child of the depths among some values has the layer that this is of."""
         return self.layer < 0 or self.layer < values["depth", self.stage, -1]
 
-    def given(self, spec: ChildSpec) -> tuple[int, ...]:
+    def given(self, spec: ChildView) -> tuple[int, ...]:
         """Return what a child says of it: one value; none if it lacks the layer; one a layer if they share it."""
         if self.stage < 0:
             return (getattr(spec, self.name.replace(" ", "_")),)
@@ -79,12 +77,56 @@ class Choice:
         values: tuple[int, ...] = getattr(stage, f"{self.name}s")
         return values if self.layer < 0 else values[self.layer : self.layer + 1]
 
-    def value(self, spec: ChildSpec) -> int | None:
+    def value(self, spec: ChildView) -> int | None:
         """Return a child's value, or None if it lacks the layer."""
         return next(iter(self.given(spec)), None)
 
 
-def choices_of(space: SearchSpace) -> Iterator[Choice]:
+class SpaceView(Protocol):
+    """What is read of a space, see `architecture.space.SearchSpace`, which is built on this file."""
+
+    @property
+    def name(self) -> str:
+        """Its short name."""
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Input sizes in pixels, ascending."""
+
+    @property
+    def unseen_resolutions(self) -> tuple[int, ...]:
+        """Further ones, which are not trained."""
+
+    @property
+    def stem_widths(self) -> tuple[int, ...]:
+        """Channels of the first convolution."""
+
+    @property
+    def head_widths(self) -> tuple[int, ...]:
+        """Channels of the last convolution."""
+
+    @property
+    def stages(self) -> tuple[StageSpace, ...]:
+        """Its stages in order."""
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What `choices_of` gives of it."""
+
+
+class ChildView(Protocol):
+    """What is read of a child by its name; its other fields by those of choices, see `Choice.given`."""
+
+    @property
+    def space(self) -> SpaceView:
+        """The space it is of."""
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """What it is in each stage of the space."""
+
+
+def choices_of(space: SpaceView) -> Iterator[Choice]:
     """Give the choices of a space from the input to the logits, a stage's depth before those of its layers."""
     yield Choice("resolution", space.resolutions, unseen=space.unseen_resolutions)
     yield Choice("stem width", space.stem_widths)
@@ -96,7 +138,7 @@ def choices_of(space: SearchSpace) -> Iterator[Choice]:
     yield Choice("head width", space.head_widths)
 
 
-def values_of(spec: ChildSpec) -> dict[Place, int]:
+def values_of(spec: ChildView) -> dict[Place, int]:
     """Return a child's value for each choice of its space; those of absent layers repeat the last one."""
     values: dict[Place, int] = {}
     for choice in spec.space.choices:
@@ -106,7 +148,7 @@ def values_of(spec: ChildSpec) -> dict[Place, int]:
     return values
 
 
-def check_choices(spec: ChildSpec) -> None:
+def check_choices(spec: ChildView) -> None:
     """Check what a child of as many stages as its space says of each choice.
 
     Raises:
@@ -119,7 +161,7 @@ def check_choices(spec: ChildSpec) -> None:
             _check_lengths(choice.stage, spec)
 
 
-def _check_lengths(number: int, spec: ChildSpec) -> None:
+def _check_lengths(number: int, spec: ChildView) -> None:
     stage = spec.stages[number]
     for name in LAYERED:
         if (count := len(getattr(stage, f"{name}s"))) != stage.depth:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bignas_zoo.recipes.methods import sandwich
-from bignas_zoo.recipes.methods.method import Method
-
-if TYPE_CHECKING:
-    from bignas_zoo.recipes.recipe import Recipe
+from bignas_zoo.recipes.methods.method import Method, RecipeView
 
 #: Every method by the name that recipes call it.
 METHODS: dict[str, Method] = {method.settings.name: method for method in (sandwich.METHOD,)}
 
 
-def method_of(recipe: Recipe) -> Method:
+def method_of(recipe: RecipeView) -> Method:
     """Return the method that a recipe trains by."""
     return METHODS[recipe.method.name]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
+    from bignas_zoo.architecture.space import SearchSpace
     from bignas_zoo.models.elastic import Execution
-    from bignas_zoo.recipes.recipe import Recipe
     from bignas_zoo.recipes.rules import Rule
 
 Tensor = Any
@@ -38,6 +38,38 @@ class Settings(Protocol):
 
     def problem(self, steps: int) -> str:
         """Return what is wrong between the fields and the number of steps, or ""."""
+
+
+class RecipeView(Protocol):
+    """What methods read of a recipe, see `recipes.recipe.Recipe`, which is built on this file."""
+
+    @property
+    def method(self) -> Settings:
+        """The method's own fields."""
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The space that is trained."""
+
+    @property
+    def seed(self) -> int:
+        """Of every random draw."""
+
+    @property
+    def precision(self) -> str:
+        """Of activations, "float32" or "bfloat16"."""
+
+    @property
+    def label_smoothing(self) -> float:
+        """Of the labels."""
+
+    @property
+    def weight_decay(self) -> float:
+        """L2 factor on kernels."""
+
+    @property
+    def dropout(self) -> float:
+        """Before the classifier."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +131,18 @@ class Method:
     """
 
     settings: type[Settings]
-    init: Callable[[Recipe], State]
-    control: Callable[[Recipe, int, State], Control]
-    loss: Callable[[Recipe, str], Sequence[Part]]
-    update: Callable[[Recipe, int, State, Control, Mapping[str, float]], State]
+    init: Callable[[RecipeView], State]
+    control: Callable[[RecipeView, int, State], Control]
+    loss: Callable[[RecipeView, str], Sequence[Part]]
+    update: Callable[[RecipeView, int, State, Control, Mapping[str, float]], State]
 
 
-def no_state(recipe: Recipe) -> State:
+def no_state(recipe: RecipeView) -> State:
     """Return the state of a method that keeps none."""
     return {}
 
 
-def keep_state(recipe: Recipe, step: int, state: State, control: Control, figures: Mapping[str, float]) -> State:
+def keep_state(recipe: RecipeView, step: int, state: State, control: Control, figures: Mapping[str, float]) -> State:
     """Return the state as it was: the update of a method that keeps none."""
     return state
 

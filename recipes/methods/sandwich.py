@@ -18,13 +18,22 @@ import numpy as np
 from bignas_zoo.architecture import sampling
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.recipes import randomness
-from bignas_zoo.recipes.methods.method import Control, Examples, Method, Part, State, Term, keep_state, no_state
+from bignas_zoo.recipes.methods.method import (
+    Control,
+    Examples,
+    Method,
+    Part,
+    RecipeView,
+    State,
+    Term,
+    keep_state,
+    no_state,
+)
 from bignas_zoo.recipes.rules import Rule, above, among, whole
 
 if TYPE_CHECKING:
     from bignas_zoo.models.active import ActiveChild
     from bignas_zoo.models.elastic import Execution
-    from bignas_zoo.recipes.recipe import Recipe
 
 Tensor = Any
 #: Phases: the biggest child alone; all children.
@@ -88,7 +97,7 @@ class Sandwich:
         return 1 / self.children(phase) if self.loss_reduction == "mean" else 1.0
 
 
-def children(recipe: Recipe, step: int) -> tuple[ChildSpec, ...]:
+def children(recipe: RecipeView, step: int) -> tuple[ChildSpec, ...]:
     """Return the children of a step: the biggest, random ones, the smallest.
 
     Without `Sandwich.smallest_child` one more random child takes the smallest one's place; while the
@@ -101,7 +110,7 @@ def children(recipe: Recipe, step: int) -> tuple[ChildSpec, ...]:
     return specs if settings.smallest_child else specs[:-1]
 
 
-def control(recipe: Recipe, step: int, state: State) -> Control:
+def control(recipe: RecipeView, step: int, state: State) -> Control:
     """Return what a step trains.
 
     Returns:
@@ -123,7 +132,7 @@ def control(recipe: Recipe, step: int, state: State) -> Control:
     return Control(settings.phase(step), steering)
 
 
-def loss(recipe: Recipe, phase: str) -> tuple[Part, ...]:
+def loss(recipe: RecipeView, phase: str) -> tuple[Part, ...]:
     """Return a part a child: the biggest, the random ones, the last is the smallest.
 
     Its figures are ``biggest`` and ``smallest`` (the last child's cross entropy) and ``accuracy`` (of the
@@ -134,7 +143,7 @@ def loss(recipe: Recipe, phase: str) -> tuple[Part, ...]:
 
 
 def child_loss(
-    recipe: Recipe,
+    recipe: RecipeView,
     phase: str,
     index: int,
     weights: Mapping[str, Tensor],
@@ -181,7 +190,7 @@ def child_loss(
 
 
 def _logits(
-    recipe: Recipe,
+    recipe: RecipeView,
     index: int,
     weights: Mapping[str, Tensor],
     examples: Examples,
@@ -204,7 +213,7 @@ def _logits(
     return forward(space, weights, x, choice, dropout_mask=mask, how=how)
 
 
-def _child(recipe: Recipe, steering: Mapping[str, Tensor], index: int) -> tuple[ActiveChild, int]:
+def _child(recipe: RecipeView, steering: Mapping[str, Tensor], index: int) -> tuple[ActiveChild, int]:
     """Return choice and resolution of a step's child; four resolutions serve four children."""
     from bignas_zoo.models.active import ActiveChild
 
@@ -228,7 +237,7 @@ def _extents(spec: ChildSpec) -> tuple[tuple[int, int, int], ...]:
     return tuple((s[0] if len(s) == 4 else 1, s[-2], s[-1]) for s in shapes)
 
 
-def _settings(recipe: Recipe) -> Sandwich:
+def _settings(recipe: RecipeView) -> Sandwich:
     assert isinstance(recipe.method, Sandwich)
     return recipe.method
 
