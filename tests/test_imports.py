@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "data": set(),
     "architecture": {"errors", "files"},
     "latency": {"errors", "files", "architecture", "data"},
-    "runtime": {"errors", "files", "architecture", "latency"},
+    "runtime": {"errors", "files", "architecture"},
     "zoo": {"errors", "files", "budget", "architecture", "latency", "data"},
     "search": {"errors", "files", "budget", "architecture", "latency", "zoo"},
     "hub_cards": {"errors", "files", "budget", "architecture", "latency", "zoo", "search"},

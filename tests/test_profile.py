@@ -20,9 +20,9 @@ from bignas_zoo.architecture.stage import StageSpace
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, UsageError
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, predict
 from bignas_zoo.latency.coverage import coverage, space_blocks, thinned_blocks
+from bignas_zoo.latency.profiling import adb
 from bignas_zoo.latency.profiling.profile import GROUP, PASSES, TRIES, profile
 from bignas_zoo.latency.profiling.workload import Workload
-from bignas_zoo.runtime import adb
 
 FLOOR_MS, OVERHEAD, SCALE = 0.5, 3.0, 1.25
 

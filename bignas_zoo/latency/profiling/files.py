@@ -18,7 +18,7 @@ from bignas_zoo.files.formats import Export
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.store import atomic_write
 from bignas_zoo.latency import Measurement, Protocol
-from bignas_zoo.runtime import adb
+from bignas_zoo.latency.profiling import adb
 from bignas_zoo.runtime.runner import LoadedFile
 from bignas_zoo.runtime.workers import LocalWorkers
 
@@ -188,7 +188,7 @@ class LocalMeter:
 
 @dataclass(frozen=True)
 class AdbMeter:
-    """Measures on a phone with TFLite's benchmark_model; never tried on one, see `runtime.adb`.
+    """Measures on a phone with TFLite's benchmark_model; never tried on one, see `adb`.
 
     Attributes:
         serial: of the phone.
