@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.plan import plan
-from bignas_zoo.errors import IntegrityError, NotFoundError, UsageError, reason
-from bignas_zoo.files.records import FileRecord
+from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.files.records import FileRecord, reading
 from bignas_zoo.files.store import read_json, verify
 from bignas_zoo.hub_cards.drawing import (
     BLUE,
@@ -272,19 +273,17 @@ def mark_sandwich(panels: Sequence[Axes], step: int) -> None:
 def read_front(family: Family) -> tuple[str, dict[str, list[tuple[float, float]]]]:
     """Return which images the children were measured on, and by origin their MMACs and top-1 in percent."""
     path = _recorded(family, "front")
-    try:
+    with _reading(path):
         data = read_json(path)
         measured: dict[str, list[tuple[float, float]]] = {}
         for m in data["measured"]:
             measured.setdefault(str(m["origin"]), []).append((m["macs"] / 1e6, float(m["holdout_top1"])))
         return str(data["chosen_on"]), measured
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
 
 
 def _read_curve(family: Family) -> _Curve:
     path = _recorded(family, "metrics")
-    try:
+    with _reading(path):
         records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         measured = [(r["step"], r["evaluation"]) for r in records if "evaluation" in r]
         training = [r for r in records if "learning_rate" in r]
@@ -294,8 +293,6 @@ def _read_curve(family: Family) -> _Curve:
         changes = [a["step"] for a, b in pairwise(training) if (a["phase"], b["phase"]) == ("biggest", "sandwich")]
         rates = [(r["step"], float(r["learning_rate"])) for r in training]
         return _Curve(accuracies, rates, changes[0] if changes else None)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
 
 
 def _recorded(family: Family, key: str) -> Path:
@@ -303,13 +300,11 @@ def _recorded(family: Family, key: str) -> Path:
     if family.folder is None:
         raise NotFoundError(no_weights(family))
     description = family.folder / FAMILY_FILE
-    try:
+    with _reading(description):
         record = FileRecord.from_json(read_json(description)[key])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(description, error) from error
     verify(family.path(record), record.sha256, fix=REMAKE)
     return family.path(record)
 
 
-def _damaged(path: Path, error: Exception) -> IntegrityError:
-    return IntegrityError(f"{path}: not as this version writes it ({reason(error)}). {REMAKE}")
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(f"{path}: not as this version writes it", REMAKE)

@@ -19,6 +19,7 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10
 from bignas_zoo.budget import Budget, amount
 from bignas_zoo.errors import IntegrityError, NotFoundError, NothingFitsError
+from bignas_zoo.files import records
 from bignas_zoo.files.records import FileRecord
 from bignas_zoo.files.store import json_bytes
 from bignas_zoo.zoo import registry, selection
@@ -451,6 +452,32 @@ def test_a_folder_that_is_no_slices_says_so(tmp_path: Path) -> None:
     for name in ("empty", "of-folders"):
         with pytest.raises(NotFoundError, match="is a folder, but no slice's: it has no file slice.json"):
             registry.find_slice(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("files"), "key 'files' is missing"),
+        (TypeError("x"), "a value is of the wrong kind: x"),
+        (AttributeError("x"), "a value is of the wrong kind: x"),
+        (ValueError("x"), "x"),
+        (OverflowError("x"), "x"),
+        (RecursionError("x"), "x"),
+    ],
+)
+def test_what_goes_wrong_in_reading_is_damage(error: Exception, words: str) -> None:
+    for fix, end in (("Make it again.", ". Make it again."), ("", ".")):
+        with pytest.raises(IntegrityError) as problem, records.reading("f.json: not a list", fix):
+            raise error
+        assert str(problem.value) == f"f.json: not a list ({words}){end}"
+        assert problem.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [OSError("x"), NotFoundError("x"), IntegrityError("x")])
+def test_other_errors_pass_through_reading(error: Exception) -> None:
+    with pytest.raises(type(error)) as problem, records.reading("f.json: not a list"):
+        raise error
+    assert problem.value is error
 
 
 def test_a_slice_folder_is_told_what_goes_with_it(tmp_path: Path) -> None:

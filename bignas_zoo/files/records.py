@@ -1,17 +1,37 @@
-"""What family.json and slice.json of others may say: each function checks one kind of value, and raises ValueError."""
+"""What files of others may say: each function checks one kind of value, and raises ValueError; `reading` tells."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+
+from bignas_zoo.errors import IntegrityError, reason
 
 MOST_TEXT = 4_000
 #: The licence of what nobody has told the licence of.
 UNKNOWN = "unknown"
 MOST_LICENSE = 200
+
+
+@contextlib.contextmanager
+def reading(fault: str, fix: str = "") -> Iterator[None]:
+    """Tell of whatever goes wrong while a file's data are taken apart as of damage to the file.
+
+    Args:
+        fault: what is wrong with which file, e.g. ``PATH: not a valid list of files``.
+        fix: what to do, as the message's last sentence.
+
+    Raises:
+        IntegrityError: a key is missing, or a value is of the wrong kind or not allowed.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise IntegrityError(f"{fault} ({reason(error)}). {fix}".rstrip()) from error
 
 
 def is_inside(name: PurePosixPath) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NetworkError, reason
+from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NetworkError
 from bignas_zoo.files import leftovers, names, store
+from bignas_zoo.files.records import reading
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.hub.address import COMMIT, Address, parse
@@ -190,12 +191,10 @@ def _check_own(entry: Path) -> None:
     """Check the manifest of an entry, and its signature, against their digests."""
     path = entry / OWN_DIGESTS
     data = store.read_json(path)
-    try:
+    with reading(f"{path}: not a valid list of digests"):
         store.check_seal(data)
         digests = {name: str(data[name]) for name in (manifest.FILE, manifest.SIGNATURE) if name in data}
         digests[manifest.FILE]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"{path}: not a valid list of digests ({reason(error)}).") from error
     for name, digest in digests.items():
         store.verify(entry / name, digest, fix="")
 

@@ -12,6 +12,7 @@ from typing import Any
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError, reason
 from bignas_zoo.files import strict_json
 from bignas_zoo.files.formats import PRECISIONS
+from bignas_zoo.files.records import reading
 from bignas_zoo.files.store import atomic_write, read_json
 from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.keys import FIELDS, BlockKey
@@ -28,6 +29,7 @@ MOST_BYTES, MOST_ROWS = 32 << 20, 100_000
 TEXTS = ("source", "license", "coverage", "note")
 TIMES = ("wall", "thread_cpu", None)
 MOST_MS, MOST_TEXT = 1e7, 4000
+REMEASURE = "Measure it again (`bignas-zoo profile`), or get a whole copy; docs/FORMAT.md has the format."
 
 
 def read_table(path: str | Path) -> DeviceTable:
@@ -47,13 +49,8 @@ def read_table(path: str | Path) -> DeviceTable:
     if size > MOST_BYTES:
         raise IntegrityError(f"{path}: not a device table: {size:,} bytes, allowed are {MOST_BYTES:,}.")
     data = read_json(path)
-    try:
+    with reading(f"{path}: not a valid device table", REMEASURE):
         return from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise IntegrityError(
-            f"{path}: not a valid device table ({reason(error)}). "
-            "Measure it again (`bignas-zoo profile`), or get a whole copy; docs/FORMAT.md has the format."
-        ) from error
 
 
 def write_table(path: str | Path, table: DeviceTable) -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, reason
+from bignas_zoo.errors import BigNASError, LocalIOError
 from bignas_zoo.files import leftovers, names, store
 from bignas_zoo.files.provenance import versions
+from bignas_zoo.files.records import reading
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.cutting import check_weights, cut
@@ -116,14 +117,12 @@ def check_entry(entry: Path) -> dict[str, Any]:
     """
     path = entry / MANIFEST
     data = store.read_json(path)
-    try:
+    with reading(f"{path}: not a valid list of files"):
         store.check_seal(data)
         files: dict[str, Any] = data["files"]
         records = {Path(name).name: (str(e["sha256"]), int(e["bytes"])) for name, e in files.items()}
         if SLICE_FILE not in records:
             raise ValueError(f"it does not list {SLICE_FILE}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"{path}: not a valid list of files ({reason(error)}).") from error
     for name, (digest, size) in records.items():
         store.verify(entry / name, digest, size=size, fix="")
     return files

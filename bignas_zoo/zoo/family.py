@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.architecture.space import SearchSpace
-from bignas_zoo.errors import IntegrityError, NotFoundError, nearest, reason
+from bignas_zoo.errors import NotFoundError, nearest
 from bignas_zoo.files import names, records
 from bignas_zoo.files.records import UNKNOWN, FileRecord
 from bignas_zoo.files.store import SEAL, check_seal, read_json, verify
@@ -22,6 +22,7 @@ FAMILY_FILE = names.FAMILY
 DEFAULT_FAMILY = "bignas-cifar10"
 #: The family of the paper's four models.
 PAPER_FAMILY = "bignas-imagenet"
+REMAKE = "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def load_family(folder: Path) -> Family:
     """
     path = folder / FAMILY_FILE
     data = read_json(path)
-    try:
+    with records.reading(f"{path}: not a valid family description", REMAKE):
         if data["schema"] not in (SCHEMA, UNSEALED):
             raise ValueError(f"schema is {data['schema']!r}, this version reads {SCHEMA!r}")
         space = SearchSpace.from_json(data["space"])
@@ -121,11 +122,6 @@ def load_family(folder: Path) -> Family:
         if data["schema"] == SCHEMA or SEAL in data:
             check_seal(data)
         return family
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise IntegrityError(
-            f"{path}: not a valid family description ({reason(error)}). "
-            "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
-        ) from error
 
 
 def check_family(folder: Path) -> Family:

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bignas_zoo.architecture.space import SearchSpace
-from bignas_zoo.errors import IntegrityError, reason
+from bignas_zoo.errors import IntegrityError
 from bignas_zoo.files import names, records, store
-from bignas_zoo.files.records import class_names, is_inside, line, printable
+from bignas_zoo.files.records import class_names, is_inside, line, printable, reading
 from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 
 SCHEMA = "bignas-zoo/slice/2"
@@ -35,7 +35,7 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         LocalIOError: it cannot be read.
     """
     description = store.read_json(folder / SLICE_FILE)
-    try:
+    with reading(f"{folder / SLICE_FILE}: not a valid slice description", REMAKE):
         if description["schema"] != SCHEMA:
             raise ValueError(f"schema is {description['schema']!r}, this version reads {SCHEMA!r}")
         space = None if "blocks" in description else SearchSpace.from_json(description["space"])
@@ -52,10 +52,6 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         printable(description)
         store.check_seal(description)
         return dataclasses.replace(slice_, folder=folder), description
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise IntegrityError(
-            f"{folder / SLICE_FILE}: not a valid slice description ({reason(error)}). {REMAKE}"
-        ) from error
 
 
 def check_files(folder: Path) -> None:
@@ -88,7 +84,7 @@ def read_exports(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"schema": EXPORTS_SCHEMA, "exports": []}
     data = store.read_json(path)
-    try:
+    with reading(f"{path}: not a valid list of exports", "Remove it and export again."):
         if data["schema"] != EXPORTS_SCHEMA:
             raise ValueError(f"schema is {data['schema']!r}, this version reads {EXPORTS_SCHEMA!r}")
         for entry in data["exports"]:
@@ -103,10 +99,6 @@ def read_exports(folder: Path) -> dict[str, Any]:
         printable(data)
         store.check_seal(data)
         return dict(data)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise IntegrityError(
-            f"{path}: not a valid list of exports ({reason(error)}). Remove it and export again."
-        ) from error
 
 
 def _listed(description: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
