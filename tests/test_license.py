@@ -119,7 +119,9 @@ def test_a_licence_is_one_line_of_text(license: Any, tmp_path: Path) -> None:
 
 
 def test_what_is_told_goes_before_what_is_inherited() -> None:
-    assert license_of(None) == license_of("") == "unknown"
+    assert license_of(None) == "unknown"
+    with pytest.raises(UsageError, match="license: is empty"):
+        license_of("", TERMS)
     assert license_of(None, TERMS) == TERMS
     assert license_of("MIT", TERMS) == "MIT"
 

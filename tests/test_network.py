@@ -69,10 +69,18 @@ def changed(index: int, **values: Any) -> dict[str, Any]:
     return data
 
 
+def huge() -> dict[str, Any]:
+    data = changed(2, cout=1 << 20)
+    data["blocks"][3] |= {"cin": 1 << 20, "mid": 1 << 20}
+    data["blocks"][1] |= {"cout": 1 << 15}
+    data["blocks"][2] |= {"cin": 1 << 15, "mid": 1 << 15}
+    return data
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (changed(0, cin=1), "its first block must take 3 channels of 8 px"),
+        (changed(0, cin=1, mid=1), "its first block must take 3 channels of 8 px"),
         (changed(1, cin=16), "block 'first' does not take what the one before gives"),
         (changed(1, size_out=4), "4 px with stride 2 do not make 4 px"),
         (changed(1, kind="attention"), "kind: must be one of stem"),
@@ -83,6 +91,17 @@ def changed(index: int, **values: Any) -> dict[str, Any]:
         (changed(1, cout=1 << 30), "cout: must be at most"),
         (changed(1, squeeze_excite={"divisor": 0}), "squeeze_excite.divisor"),
         (changed(1, colour="red"), "not a valid list of blocks"),
+        (changed(1, kernel=2), "kernel: must be odd and at most 31"),
+        (changed(1, kernel=1 << 19), "kernel: must be odd and at most 31"),
+        (changed(1, expands=False), "mid: without an expansion it must be cin"),
+        (changed(1, kind="classifier", expands=False, mid=8, activation="softmax"), "activation|squeeze-excite"),
+        (changed(1, activation="softmax"), "activation: must be one of"),
+        (changed(0, shortcut="project"), "shortcut: must be one of none"),
+        (changed(2, kind="stem"), "must be a stem, blocks of kind mbconv or basic"),
+        (changed(2, squeeze_excite={}) | {"name": "a\nb"}, "its name must be 1 to 100 letters"),
+        ({**NET.to_json(), "name": 5}, "its name must be 1 to 100 letters"),
+        ({**NET.to_json(), "name": "../x"}, "its name must be 1 to 100 letters"),
+        (huge(), "parameters; it may have"),
         (changed(3, cout=4), "must be a classifier of 5 classes"),
         ({**NET.to_json(), "blocks": NET.to_json()["blocks"] * 400}, "1,600 blocks"),
         ({**NET.to_json(), "bn_epsilon": 0}, "bn_epsilon"),

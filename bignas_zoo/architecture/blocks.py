@@ -228,4 +228,6 @@ _OPS = {
     "classifier": _classifier,
 }
 KINDS = tuple(_OPS)
+#: Kinds that are layers of stages; one of each other kind, at most, is in a network.
+STAGE_KINDS = ("mbconv", "basic")
 SHORTCUTS = ("none", "identity", "project")

@@ -12,13 +12,17 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
-from bignas_zoo.architecture.blocks import KINDS, SHORTCUTS, Block
+from bignas_zoo.architecture.blocks import KINDS, SHORTCUTS, STAGE_KINDS, Block
 from bignas_zoo.architecture.checks import MOST_BLOCKS, at_least, one_of
 from bignas_zoo.architecture.forms import ACTIVATIONS, PADDINGS, POOLINGS, SqueezeExcite
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import SpaceError
 
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+#: What a network may be called: models, files and repositories are called so.
+NETWORK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+#: Far above any network; what a file of others asks for must not take the machine's memory.
+MOST_KERNEL, MOST_PARAMETERS = 31, 1 << 30
 NUMBERS = ("size_in", "size_out", "cin", "mid", "cout", "kernel")
 
 
@@ -41,6 +45,10 @@ class BlockList:
     bn_epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not NETWORK_NAME.fullmatch(self.name):
+            raise SpaceError(
+                f"network {self.name!r:.80}: its name must be 1 to 100 letters, digits, '.', '_', '+', '-'."
+            )
         at_least("resolution", self.resolution, 1)
         at_least("classes", self.classes, 2)
         if not isinstance(self.bn_epsilon, float) or not 0 < self.bn_epsilon < 1:
@@ -96,19 +104,32 @@ def _check_block(block: Block) -> None:
         raise SpaceError(f"block {block.name!r:.80}: its name must be lower-case words with dots between.")
     where = f"block '{block.name}'"
     one_of(f"{where}: kind", block.kind, KINDS)
-    one_of(f"{where}: shortcut", block.shortcut, SHORTCUTS)
     one_of(f"{where}: stride", block.stride, (1, 2))
-    one_of(f"{where}: expands", block.expands, (False, True))
     one_of(f"{where}: padding", block.padding, PADDINGS)
     one_of(f"{where}: pooling", block.pooling, POOLINGS)
     one_of(f"{where}: bias", block.bias, (False, True))
-    one_of(f"{where}: activation", block.activation, (*ACTIVATIONS, "softmax"))
+    one_of(f"{where}: activation", block.activation, ("softmax",) if block.kind == "classifier" else ACTIVATIONS)
     for key in NUMBERS:
         at_least(f"{where}: {key}", getattr(block, key), 1)
     for key in ("stage", "layer"):
         at_least(f"{where}: {key}", getattr(block, key), -1)
+    if block.kernel % 2 == 0 or block.kernel > MOST_KERNEL:
+        raise SpaceError(f"{where}: kernel: must be odd and at most {MOST_KERNEL}, got {block.kernel}.")
+    _check_form(block, where)
     if block.size_out != -(-block.size_in // block.stride):
         raise SpaceError(f"{where}: {block.size_in} px with stride {block.stride} do not make {block.size_out} px.")
+
+
+def _check_form(block: Block, where: str) -> None:
+    """Refuse parts that a block's kind does not have."""
+    of_stage = block.kind in STAGE_KINDS
+    one_of(f"{where}: shortcut", block.shortcut, SHORTCUTS if of_stage else ("none",))
+    expands = {"mbconv": (False, True), "pooled_head": (True,)}
+    one_of(f"{where}: expands", block.expands, expands.get(block.kind, (False,)))
+    if block.squeeze_excite and block.kind != "mbconv":
+        raise SpaceError(f"{where}: a block of kind '{block.kind}' has no squeeze-excite.")
+    if not block.expands and block.mid != block.cin:
+        raise SpaceError(f"{where}: mid: without an expansion it must be cin ({block.cin}), got {block.mid}.")
 
 
 def _check_chain(network: BlockList) -> None:
@@ -118,6 +139,16 @@ def _check_chain(network: BlockList) -> None:
         raise SpaceError(f"network '{network.name}': its first block must take 3 channels of {network.resolution} px.")
     if last.kind != "classifier" or last.cout != network.classes:
         raise SpaceError(f"network '{network.name}': its last block must be a classifier of {network.classes} classes.")
+    kinds = ["of a stage" if block.kind in STAGE_KINDS else block.kind for block in blocks[:-1]]
+    inner = kinds[1:-1] if kinds[-1] in ("head", "pooled_head") else kinds[1:]
+    if kinds[0] != "stem" or set(inner) - {"of a stage"}:
+        raise SpaceError(
+            f"network '{network.name}': must be a stem, blocks of kind {' or '.join(STAGE_KINDS)}, at most one head, "
+            f"and a classifier, got {', '.join(block.kind for block in blocks)[:200]}."
+        )
+    parameters = sum(op.parameters for block in blocks for op in block.ops)
+    if parameters > MOST_PARAMETERS:
+        raise SpaceError(f"network '{network.name}': {parameters:,} parameters; it may have {MOST_PARAMETERS:,}.")
     if len({block.name for block in blocks}) < len(blocks):
         raise SpaceError(f"network '{network.name}': two blocks have one name.")
     for before, block in pairwise(blocks):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bignas_zoo.architecture.blocks import STAGE_KINDS
 from bignas_zoo.architecture.checks import MOST_DEPTH, ascending, multiples, one_of
 from bignas_zoo.architecture.forms import ACTIVATIONS, LATER, SqueezeExcite
 from bignas_zoo.errors import SpaceError
@@ -56,7 +57,7 @@ class StageSpace:
             raise SpaceError(f"kernels: must be odd, got {list(self.kernels)}.")
         if self.expansions[0] == 1 and len(self.expansions) > 1:
             raise SpaceError("expansions: 1 (no expansion layer) cannot be mixed with others.")
-        one_of("block", self.block, ("mbconv", "basic"))
+        one_of("block", self.block, STAGE_KINDS)
         one_of("stage's activation", self.activation, (None, *ACTIVATIONS))
         if self.block == "basic" and (self.expands or self.squeeze_excite or len(self.kernels) > 1):
             raise SpaceError("block: 'basic' has one kernel size, expansion 1 and no squeeze-excite.")

@@ -102,7 +102,10 @@ def license_name(value: Any) -> str:
     # It is printed, and stands in the YAML and the Markdown of cards.
     good = isinstance(value, str) and value.isprintable() and len(value) <= MOST_LICENSE and value == value.strip()
     if not good or any(c in "<>[]{}|`\\" for c in value):
-        raise ValueError(f"license: {value!r:.80} is not the name of a licence")
+        raise ValueError(
+            f"license: {value!r:.60} is not the name of a licence (a printable line of up to {MOST_LICENSE} "
+            "characters, without <>[]{}|`\\ and spaces around it)"
+        )
     return value or UNKNOWN
 
 

@@ -139,6 +139,8 @@ def read_slice(data: Mapping[str, Any], facts: Facts, space: SearchSpace | None)
         space: that its children are of; None if it must be a list of blocks.
     """
     of_blocks = "blocks" in data or space is None
+    if of_blocks and any(data.get(key) is not None for key in ("spec", "child", "space")):
+        raise ValueError("it holds blocks and a child: it must be one of them")
     slice_ = Slice(
         name=records.name(data["name"]),
         family=facts.family,

@@ -51,7 +51,9 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         _check_figures(description, slice_)
         printable(description)
         store.check_seal(description)
-        return dataclasses.replace(slice_, folder=folder), description
+        own = slice_.to_json()
+        figures = {key: own[key] for key in ("macs", "parameters", "resolution") if key not in description}
+        return dataclasses.replace(slice_, folder=folder), {**description, **figures}
 
 
 def check_files(folder: Path) -> None:
