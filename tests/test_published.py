@@ -10,7 +10,7 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.plan import plan, plan_supernet
 from bignas_zoo.architecture.space import SearchSpace
-from bignas_zoo.architecture.spaces import PUBLISHED, SPACES, get_space
+from bignas_zoo.architecture.spaces import SPACES, get_space, published
 from bignas_zoo.architecture.spaces.attentivenas import ATTENTIVENAS, PAPER_MODELS
 from bignas_zoo.architecture.spaces.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2
 from bignas_zoo.architecture.spaces.nss import NSS, RESNET20
@@ -160,7 +160,7 @@ def test_forms_as_usual_are_left_out_of_the_json() -> None:
     assert {"shortcut", "padding", "head"} <= ATTENTIVENAS.to_json().keys()
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize("name", sorted(published()))
 def test_published_spaces_go_by_name_and_to_json_and_back(name: str) -> None:
     space = get_space(name)
     assert space.name == name
