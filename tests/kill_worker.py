@@ -163,7 +163,7 @@ def export(place: Path) -> None:
 def push(place: Path) -> None:
     """Push a slice folder; Keras's files and the pictures are stand-ins."""
     import bignas_zoo as bz
-    from bignas_zoo.hub import bundle
+    from bignas_zoo.tasks import bundle
 
     bundle.draw = lambda *_: ()  # type: ignore[assignment]
     fakes = {"config.json": b"{}", "metadata.json": b"{}", "model.weights.h5": b"weights" * 1000}

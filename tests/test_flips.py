@@ -65,7 +65,7 @@ def test_a_family(tmp_path: Path) -> None:
     "change",
     [
         lambda d: d | {"top1": 99.0},
-        lambda d: d | {"license": "MIT"},
+        lambda d: d | {"license": "CC0-1.0"},
         lambda d: d | {"front": []},
         lambda d: {k: v for k, v in d.items() if k != "digest"},
         lambda d: d | {"digest": "0" * 64},

@@ -43,9 +43,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     make = blockwise._graph
 
-    def counting(run: Any, form: Any) -> Callable[..., Any]:
+    def counting(run: Any, *block: Any) -> Callable[..., Any]:
         found.append(run.__name__)
-        return make(run, form)
+        return make(run, *block)
 
     monkeypatch.setattr(blockwise, "_graph", counting)
     return found
