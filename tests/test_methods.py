@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from conftest import ROOT, TINY
+from test_recipe import MINIMAL as GENERAL
 
 from bignas_zoo.architecture import spaces
 from bignas_zoo.errors import PreemptedError, RecipeError
@@ -27,15 +28,6 @@ from bignas_zoo.recipes.recipe import Recipe, parse_recipe
 from bignas_zoo.recipes.rules import Rule, within
 from bignas_zoo.recipes.runs import checkpoint
 
-GENERAL = """\
-name: toy
-space: bignas-cifar10
-crop_size: 32
-mean: [125.3, 123, 113.9]
-std: [63.0, 62.1, 66.7]
-steps: 1000
-holdout: 100
-"""
 OWN = """\
 biggest_only_steps: 10
 random_children: 3
