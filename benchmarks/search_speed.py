@@ -175,7 +175,7 @@ def family_task(options: argparse.Namespace) -> Task:
 
     count, calibration = map(int, options.sizes[0].split(":"))
     home = bz.get_family(FAMILY)
-    run = reopen(home, supernet_weights(home), options.data, None, silent)
+    run = reopen(home, supernet_weights(home, "benchmark"), options.data, None, silent)
     run = dataclasses.replace(run, calibration=run.calibration[:calibration])
     images = run.holdout.take(slice(0, count))
     task = Task(home.space, run.rounded, run.preprocess, run.calibration, images, [], run.child)

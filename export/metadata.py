@@ -18,7 +18,8 @@ import numpy as np
 
 from bignas_zoo.errors import IntegrityError, QualityError, UsageError
 from bignas_zoo.export.flatbuffer import MAX_TEXT, Flat, Ref, Scalar, Table, Writer
-from bignas_zoo.export.packed_labels import LABELS, MAX_LABELS, append_labels, has_archive, read_labels
+from bignas_zoo.export.packed_labels import MAX_LABELS, append_labels, has_archive, read_labels
+from bignas_zoo.files import names
 
 ENTRY = "TFLITE_METADATA"
 MODEL_IDENTIFIER, METADATA_IDENTIFIER = b"TFL3", b"M001"
@@ -313,7 +314,7 @@ def _scores(writer: Writer, info: FileInfo, values: tuple[float, float]) -> Ref:
     """Write the description of the output; `values` are its least and greatest."""
     least, greatest = values
     labels = writer.table(
-        {0: writer.text(LABELS), 1: writer.text("Class names, one a line."), 2: Scalar("B", AXIS_LABELS)}
+        {0: writer.text(names.LABELS), 1: writer.text("Class names, one a line."), 2: Scalar("B", AXIS_LABELS)}
     )
     return writer.table(
         {

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from bignas_zoo.errors import IntegrityError
 from bignas_zoo.files import names
 
-LABELS = names.LABELS
 #: Bytes of a text of labels, and of an archive's directory, which holds 46 bytes and the name for a file.
 MAX_LABELS, MAX_DIRECTORY = 1 << 22, 1 << 16
 #: What the last record of an archive begins with, and its size if the archive has no comment.
@@ -30,13 +29,13 @@ def has_archive(model: bytes) -> bool:
     return zipfile.is_zipfile(io.BytesIO(model))
 
 
-def append_labels(model: bytes, names: Sequence[str]) -> bytes:
+def append_labels(model: bytes, labels: Sequence[str]) -> bytes:
     """Return the file with its labels, uncompressed and without anything that differs from run to run."""
-    entry = zipfile.ZipInfo(LABELS, date_time=(1980, 1, 1, 0, 0, 0))
+    entry = zipfile.ZipInfo(names.LABELS, date_time=(1980, 1, 1, 0, 0, 0))
     entry.create_system, entry.external_attr = 3, 0o100644 << 16
     file = io.BytesIO(model)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(entry, "".join(f"{name}\n" for name in names))
+        archive.writestr(entry, "".join(f"{label}\n" for label in labels))
     return file.getvalue()
 
 

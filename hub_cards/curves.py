@@ -14,13 +14,11 @@ from bignas_zoo.files import names
 from bignas_zoo.files.store import read_json, verify
 from bignas_zoo.hub_cards.drawing import BLUE, GREEN, GREY, ORANGE, new_figure, write_drawing
 from bignas_zoo.hub_cards.plots import REMAKE, mark_sandwich
-from bignas_zoo.zoo.family import FAMILY_FILE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METRICS = names.METRICS
 HELP = "Name a folder that `bignas-zoo train` writes to (its --output), or a family's folder."
 
 
@@ -97,9 +95,9 @@ def read_curves(folder: Path) -> Curves:
             not the recorded one.
         LocalIOError: the log cannot be read.
     """
-    path = folder / METRICS
+    path = folder / names.METRICS
     if not path.is_file():
-        what = f"no {METRICS} in it" if folder.is_dir() else "no such folder"
+        what = f"no {names.METRICS} in it" if folder.is_dir() else "no such folder"
         raise NotFoundError(f"{folder}: {what}. {HELP}")
     name, steps = _recipe(folder, path)
     try:
@@ -145,12 +143,12 @@ def _record(path: Path, number: int, line: bytes) -> Evaluation | Point | None:
 
 def _recipe(folder: Path, log: Path) -> tuple[str, int | None]:
     """Return the family's name and the steps of the whole run, as far as the folder tells; check a family's log."""
-    path = next((p for p in (folder / FAMILY_FILE, folder / names.RECIPE) if p.is_file()), None)
+    path = next((p for p in (folder / names.FAMILY, folder / names.RECIPE) if p.is_file()), None)
     if path is None:
         return folder.resolve().name, None
     data = read_json(path)
     try:
-        if path.name == FAMILY_FILE:
+        if path.name == names.FAMILY:
             verify(log, str(data["metrics"]["sha256"]), fix=REMAKE)
             data = data["training"]["recipe"]
         return str(data["name"]), int(data["steps"])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo.architecture.blocks import Block
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.files import names
 from bignas_zoo.files.records import FileRecord, reading
 from bignas_zoo.files.store import read_json, verify
 from bignas_zoo.hub_cards.drawing import (
@@ -28,7 +29,7 @@ from bignas_zoo.hub_cards.drawing import (
     place_labels,
     write_drawing,
 )
-from bignas_zoo.zoo.family import FAMILY_FILE, Family, no_weights
+from bignas_zoo.zoo.family import Family, no_weights
 from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def _recorded(family: Family, key: str) -> Path:
     """Return the path of a file that family.json records, after checking its sha256."""
     if family.folder is None:
         raise NotFoundError(no_weights(family))
-    description = family.folder / FAMILY_FILE
+    description = family.folder / names.FAMILY
     with _reading(description):
         record = FileRecord.from_json(read_json(description)[key])
     verify(family.path(record), record.sha256, fix=REMAKE)

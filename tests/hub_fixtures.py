@@ -11,7 +11,7 @@ from conftest import TINY
 from hub_repos import WRITER
 from hub_server import HubServer
 
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.records import FileRecord
 from bignas_zoo.hub import layout, pushing
 from bignas_zoo.hub.client import Hub
@@ -120,6 +120,6 @@ def changed(made: pushing.Bundle, place: Path, path: str, data: bytes) -> pushin
         shutil.copy(file, files[name])
     files[path] = place / path
     files[path].write_bytes(data)
-    sums = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in files.items() if n != manifest.FILE}
-    files[manifest.FILE].write_bytes(manifest.write(sums))
+    sums = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in files.items() if n != names.SUMS}
+    files[names.SUMS].write_bytes(manifest.write(sums))
     return pushing.Bundle(made.slice, files, made.left_out)

@@ -11,9 +11,8 @@ import click
 from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
 from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.slice_folder import TFLITE
 
 if TYPE_CHECKING:
     from bignas_zoo.runtime.bench import Bench, BenchFile, BenchReport, Spread
@@ -98,13 +97,13 @@ def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:
     if os.path.lexists(target) or path.suffix in SUFFIXES or os.sep in target:
         return [BenchFile(path, printable(target), _macs(path.parent))]
     slice_ = get(target, family=family, output=folder, say=say).slice
-    return [BenchFile(folder / TFLITE, slice_.name, slice_.macs)]
+    return [BenchFile(folder / names.TFLITE, slice_.name, slice_.macs)]
 
 
 def _exports(folder: Path) -> list[Path]:
     """Return a folder's exported files, ``model.tflite`` first."""
     exported = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()]
-    return sorted(exported, key=lambda p: (p.name != TFLITE, p.name))
+    return sorted(exported, key=lambda p: (p.name != names.TFLITE, p.name))
 
 
 def _macs(folder: Path) -> int | None:

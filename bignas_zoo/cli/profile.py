@@ -157,7 +157,10 @@ def _space(name: str) -> SearchSpace:
     try:
         return get_space(name)
     except NotFoundError:
-        return get_family(name).space
+        family = get_family(name)
+    if family.space is None:
+        raise UsageError(f"--space: family '{name}' has no space of its own. Name that of one of its nets.")
+    return family.space
 
 
 def _draw(table: DeviceTable, folder: Path) -> None:

@@ -26,7 +26,6 @@ from bignas_zoo.zoo import slice_folder
 #: A file of a slice is smaller than this.
 MAX_BYTES = 2 << 30
 #: In an entry of the cache: the sha256 of the manifest, which lists all others, and of its signature.
-OWN_DIGESTS = names.DIGESTS
 OTHER_PLACE = "Free space there, or set BIGNAS_ZOO_CACHE to another folder."
 
 
@@ -165,9 +164,9 @@ def check(entry: Path) -> dict[str, Any]:
         IntegrityError: a file is missing, damaged, or not in the manifest.
         LocalIOError: it cannot be read.
     """
-    path, records = entry / manifest.FILE, {}
+    path, records = entry / names.SUMS, {}
     if not path.is_file():
-        raise IntegrityError(f"{entry}: has no {manifest.FILE}.")
+        raise IntegrityError(f"{entry}: has no {names.SUMS}.")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -183,18 +182,18 @@ def check(entry: Path) -> dict[str, Any]:
             records[file.name] = store.record(file)
     unknown = {p.name for p in (entry / names.FETCHED_SLICE).iterdir()} - set(records)
     if unknown:
-        raise IntegrityError(f"{entry / 'slice'}: '{sorted(unknown)[0][:60]}' is not in {manifest.FILE}.")
+        raise IntegrityError(f"{entry / 'slice'}: '{sorted(unknown)[0][:60]}' is not in {names.SUMS}.")
     return records
 
 
 def _check_own(entry: Path) -> None:
     """Check the manifest of an entry, and its signature, against their digests."""
-    path = entry / OWN_DIGESTS
+    path = entry / names.DIGESTS
     data = store.read_json(path)
     with reading(f"{path}: not a valid list of digests"):
         store.check_seal(data)
-        digests = {name: str(data[name]) for name in (manifest.FILE, manifest.SIGNATURE) if name in data}
-        digests[manifest.FILE]
+        digests = {name: str(data[name]) for name in (names.SUMS, names.SIGNATURE) if name in data}
+        digests[names.SUMS]
     for name, digest in digests.items():
         store.verify(entry / name, digest, fix="")
 
@@ -212,10 +211,10 @@ def _not_signed(entry: Path, wanted: Address, key: Verifier | None) -> str | Non
     """Return why a good entry of the cache is not signed by a key; None if it is, or no key is asked for."""
     if key is None:
         return None
-    file = entry / manifest.SIGNATURE
+    file = entry / names.SIGNATURE
     try:
         signature = file.read_bytes() if file.is_file() and file.stat().st_size <= MAX_SIGNATURE else None
-        key.check((entry / manifest.FILE).read_bytes(), signature, wanted.repo, str(wanted))
+        key.check((entry / names.SUMS).read_bytes(), signature, wanted.repo, str(wanted))
         return None
     except (IntegrityError, OSError) as error:
         return str(error)
@@ -226,7 +225,7 @@ def _wanted(listed: Mapping[str, str], where: str) -> dict[str, str]:
     missing = [path for path in layout.REQUIRED if path not in listed]
     if missing:
         raise IntegrityError(f"{where}: is no slice: {', '.join(missing)} not listed.")
-    return {p: digest for p, digest in listed.items() if p == layout.CONFIG or layout.local(p) is not None}
+    return {p: digest for p, digest in listed.items() if p == names.CONFIG or layout.local(p) is not None}
 
 
 def _place(entry: Path, path: str) -> Path:
@@ -249,8 +248,8 @@ def _fill(hub: Hub, wanted: Address, state: State, entry: Path, key: Verifier | 
                 (new / names.FETCHED_SLICE).mkdir()
                 for path in files:
                     store.copy(_place(work, path), _place(new, path))
-                own = [path for path in files if path in (manifest.FILE, manifest.SIGNATURE)]
-                store.write_json(new / OWN_DIGESTS, store.sealed({path: store.sha256(new / path) for path in own}))
+                own = [path for path in files if path in (names.SUMS, names.SIGNATURE)]
+                store.write_json(new / names.DIGESTS, store.sealed({path: store.sha256(new / path) for path in own}))
     except OSError as error:
         if _damage(entry) is not None:  # or else another process was faster, and that is as good
             why = str(error) if isinstance(error, LocalIOError) else error.strerror
@@ -268,21 +267,21 @@ def _check_slice(folder: Path, wanted: Address) -> None:
 
 def _download(hub: Hub, wanted: Address, state: State, work: Path, key: Verifier | None) -> list[str]:
     """Fetch the manifest and the files it lists into a folder; return their paths."""
-    where = f"{hub.url(wanted.repo)}: {manifest.FILE}"
-    if manifest.FILE not in state.files:
+    where = f"{hub.url(wanted.repo)}: {names.SUMS}"
+    if names.SUMS not in state.files:
         raise IntegrityError(
-            f"{hub.url(wanted.repo)}: is no slice of this project: it has no {manifest.FILE}. "
+            f"{hub.url(wanted.repo)}: is no slice of this project: it has no {names.SUMS}. "
             "Slices are put there by `bignas-zoo push`."
         )
     (work / names.FETCHED_SLICE).mkdir()
     raw = work / ".raw"
-    _check_size(state, manifest.FILE, manifest.MAX_BYTES, where)
-    data = _checked_by_git(hub, wanted, state, manifest.FILE, raw)
-    first, own = _wanted(manifest.read(data, where), where), [manifest.FILE]
-    signature, signed = None, state.files.get(manifest.SIGNATURE)
+    _check_size(state, names.SUMS, manifest.MAX_BYTES, where)
+    data = _checked_by_git(hub, wanted, state, names.SUMS, raw)
+    first, own = _wanted(manifest.read(data, where), where), [names.SUMS]
+    signature, signed = None, state.files.get(names.SIGNATURE)
     if signed and 0 <= signed.bytes <= MAX_SIGNATURE:  # kept without a key too: it can then be verified offline
-        signature = _checked_by_git(hub, wanted, state, manifest.SIGNATURE, raw)
-        own.append(manifest.SIGNATURE)
+        signature = _checked_by_git(hub, wanted, state, names.SIGNATURE, raw)
+        own.append(names.SIGNATURE)
     if key is not None:
         key.check(data, signature, wanted.repo, hub.url(wanted.repo))
     for path, digest in first.items():
@@ -308,7 +307,7 @@ def _checked_by_git(hub: Hub, wanted: Address, state: State, path: str, raw: Pat
 
 def _check_size(state: State, path: str, most: int, where: str) -> None:
     if path not in state.files:
-        raise IntegrityError(f"{where}: {path} is in its {manifest.FILE}, but not there. Its owner should push again.")
+        raise IntegrityError(f"{where}: {path} is in its {names.SUMS}, but not there. Its owner should push again.")
     if not 0 <= state.files[path].bytes <= most:
         raise IntegrityError(f"{where}: {path} has {state.files[path].bytes:,} bytes; at most {most:,} are fetched.")
 
@@ -318,7 +317,7 @@ def _fetch_file(hub: Hub, wanted: Address, state: State, path: str, digest: str,
     known = state.files[path].sha256
     if known not in (None, digest):
         raise IntegrityError(
-            f"{hub.url(wanted.repo)}: {path} has sha256 {str(known)[:12]}… there, {manifest.FILE} says {digest[:12]}…. "
+            f"{hub.url(wanted.repo)}: {path} has sha256 {str(known)[:12]}… there, {names.SUMS} says {digest[:12]}…. "
             "One of them was replaced; its owner should push again."
         )
     for force in (False, True):
@@ -330,6 +329,6 @@ def _fetch_file(hub: Hub, wanted: Address, state: State, path: str, digest: str,
             if force:
                 said = str(error).replace(str(file), file.name)
                 raise IntegrityError(
-                    f"{hub.url(wanted.repo)}: {path} arrived twice with other bytes than its {manifest.FILE} says: "
+                    f"{hub.url(wanted.repo)}: {path} arrived twice with other bytes than its {names.SUMS} says: "
                     f"{said} A mirror may be stale or tampered with; nothing of it is kept."
                 ) from error

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from bignas_zoo.files import names
 from bignas_zoo.files.formats import EXPORT_NAME
-from bignas_zoo.hub import manifest
-from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, WEIGHTS
 
-CONFIG = names.CONFIG
 #: The layout that ``keras.saving.load_model("hf://ORG/NAME")`` opens.
-KERAS = (CONFIG, "metadata.json", "model.weights.h5")
+KERAS = (names.CONFIG, "metadata.json", "model.weights.h5")
 PLOTS = ("plots/architecture.png", "plots/front.png")
 #: The accuracy as the Hub reads it. Nothing here fetches it, so it is not in the manifest.
 EVAL_RESULTS = ".eval_results/top1.yaml"
-PLAIN = (CARD, SLICE_FILE, WEIGHTS, LABELS, EXPORTS_FILE)
+PLAIN = (names.CARD, names.SLICE, names.WEIGHTS, names.LABELS, names.EXPORTS)
 FOLDERS = {".tflite": "tflite", ".onnx": "onnx"}
 #: Without these a repository is no slice. config.json is one of them: whoever fetches it is counted as a download.
-REQUIRED = (SLICE_FILE, WEIGHTS, LABELS, CARD, CONFIG, "tflite/model.tflite")
+REQUIRED = (names.SLICE, names.WEIGHTS, names.LABELS, names.CARD, names.CONFIG, "tflite/model.tflite")
 
 
 def published(name: str) -> str | None:
@@ -37,4 +34,4 @@ def local(path: str) -> str | None:
 
 def is_ours(path: str) -> bool:
     """Return whether a push may have put a repository's file there, so that a later one may remove it."""
-    return path in (*KERAS, *PLOTS, EVAL_RESULTS, manifest.FILE, manifest.SIGNATURE) or local(path) is not None
+    return path in (*KERAS, *PLOTS, EVAL_RESULTS, names.SUMS, names.SIGNATURE) or local(path) is not None

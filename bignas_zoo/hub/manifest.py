@@ -6,11 +6,8 @@ import re
 from collections.abc import Mapping
 
 from bignas_zoo.errors import IntegrityError
-from bignas_zoo.files import names
 
-FILE = names.SUMS
 #: A signature of the manifest, if its owner signs; see `hub.signing`.
-SIGNATURE = names.SIGNATURE
 SCHEMA = "# bignas-zoo/manifest/1"
 MAX_BYTES, MAX_FILES = 1 << 20, 2_000
 LINE = re.compile(r"([0-9a-f]{64})  (\S+)")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import AuthError, BigNASError, IntegrityError, NetworkError, NotFoundError, UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.say import Say, silent
-from bignas_zoo.hub import layout, manifest
+from bignas_zoo.hub import layout
 from bignas_zoo.hub.address import MAIN
 from bignas_zoo.hub.client import Hub, RemoteFile, RequestError, State, additions, deletions, is_same
 from bignas_zoo.hub.signing import Signer
@@ -118,10 +118,10 @@ class PushResult:
 
 def signed(bundle: Bundle, repo: str, signer: Signer) -> Bundle:
     """Return a bundle with a signature of its manifest for a repository."""
-    listed = bundle.files[manifest.FILE]
-    file = listed.with_name(manifest.SIGNATURE)
+    listed = bundle.files[names.SUMS]
+    file = listed.with_name(names.SIGNATURE)
     store.atomic_write(file, signer.sign(listed.read_bytes(), repo))
-    return Bundle(bundle.slice, {**bundle.files, manifest.SIGNATURE: file}, bundle.left_out)
+    return Bundle(bundle.slice, {**bundle.files, names.SIGNATURE: file}, bundle.left_out)
 
 
 def plan(hub: Hub, bundle: Bundle, repo: str, branch: str, private: bool) -> Plan:
@@ -168,8 +168,8 @@ def compare(files: Mapping[str, Path], remote: Mapping[str, RemoteFile]) -> tupl
         kind = "new" if path not in remote else "same" if is_same(data, remote[path]) else "changed"
         changes.append(Change(path, kind, len(data)))
     stale = [path for path in remote if path not in files and layout.is_ours(path)]
-    if any(c.path == manifest.FILE and c.kind == "same" for c in changes):  # a signature of it stays good
-        stale = [path for path in stale if path != manifest.SIGNATURE]
+    if any(c.path == names.SUMS and c.kind == "same" for c in changes):  # a signature of it stays good
+        stale = [path for path in stale if path != names.SIGNATURE]
     changes += [Change(path, "removed", remote[path].bytes) for path in stale]
     return tuple(sorted(changes, key=lambda c: c.path))
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
+from bignas_zoo.files import names
 from bignas_zoo.files.say import Say, silent
-from bignas_zoo.hub import manifest
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -105,16 +105,16 @@ class Verifier:
             IntegrityError: it did not.
         """
         if signature is not None and len(signature) > MAX_SIGNATURE:
-            raise IntegrityError(f"{where}: {manifest.SIGNATURE} is no signature: over {MAX_SIGNATURE:,} bytes.")
+            raise IntegrityError(f"{where}: {names.SIGNATURE} is no signature: over {MAX_SIGNATURE:,} bytes.")
         if signature is None:
             raise IntegrityError(
-                f"{where}: is not signed: it has no {manifest.SIGNATURE}. Ask its owner to push it with --sign, or "
+                f"{where}: is not signed: it has no {names.SIGNATURE}. Ask its owner to push it with --sign, or "
                 "leave out --verify-key if you trust the Hub."
             )
         try:
             parsed = _parse(signature)
         except ValueError as error:
-            raise IntegrityError(f"{where}: {manifest.SIGNATURE} is no signature ({error}).") from error
+            raise IntegrityError(f"{where}: {names.SIGNATURE} is no signature ({error}).") from error
         if parsed.public != self.public:
             raise IntegrityError(
                 f"{where}: signed by another key, {fingerprint(parsed.public)}; {self.source} is {self.fingerprint}. "
@@ -127,7 +127,7 @@ class Verifier:
             )
         if not _is_good(self.public, parsed, data):
             raise IntegrityError(
-                f"{where}: the signature is not over this {manifest.FILE}: one of the two was changed. Nothing is used."
+                f"{where}: the signature is not over this {names.SUMS}: one of the two was changed. Nothing is used."
             )
 
 

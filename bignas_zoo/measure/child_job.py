@@ -21,12 +21,12 @@ from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.runtime.workers import Work
 
-WEIGHTS, JOB, ARRAYS = names.SUPERNET, "job.json", ("calibration", "pixels", "labels")
+JOB, ARRAYS = "job.json", ("calibration", "pixels", "labels")
 
 
 def write_job(run: Trained, folder: Path) -> None:
     """Write all that measuring a child takes into a folder, so that processes share one copy in memory."""
-    write_weights(folder / WEIGHTS, run.weights, {"family": run.recipe.name})
+    write_weights(folder / names.SUPERNET, run.weights, {"family": run.recipe.name})
     for name, array in zip(ARRAYS, (run.calibration, run.holdout.pixels, run.holdout.labels), strict=True):
         np.save(folder / f"{name}.npy", array)
     job = {"space": run.recipe.search_space.to_json(), "preprocess": run.preprocess.to_json()}
@@ -44,7 +44,7 @@ def make_measure(folder: str) -> Work:
     place = Path(folder)
     job = store.read_json(place / JOB)
     calibration, pixels, labels = (np.load(place / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in ARRAYS)
-    weights = {name: np.asarray(value, np.float32) for name, value in read_weights(place / WEIGHTS).items()}
+    weights = {name: np.asarray(value, np.float32) for name, value in read_weights(place / names.SUPERNET).items()}
     space, preprocess = SearchSpace.from_json(job["space"]), Preprocess.from_json(job["preprocess"])
     evaluator = Evaluator(space, weights, preprocess, calibration)
     images = LabelledImages(pixels, np.asarray(labels), (), "held-out images")

@@ -17,14 +17,12 @@ from bignas_zoo.measure.evaluate import child_top1
 from bignas_zoo.measure.trained import Trained
 from bignas_zoo.models.child import get_weights
 from bignas_zoo.models.weights import write_weights
-from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.search.children import Measured
 from bignas_zoo.search.front import name_members, pareto, thin
 from bignas_zoo.search.log import measured_to_json
-from bignas_zoo.zoo.family import FAMILY_FILE, SCHEMA
+from bignas_zoo.zoo.family import SCHEMA
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
-FRONT_FILE, SUPERNET_FILE = names.FRONT, names.SUPERNET
 
 
 def write_family(
@@ -57,17 +55,17 @@ def write_family(
     recipe, space = run.recipe, run.recipe.search_space
     inner = sorted(dict.fromkeys((*thin(pareto(measured)), *keep)), key=lambda m: (m.macs, m.top1))
     members = only or name_members(recipe.name, space, inner, measured)
-    with store.new_folder(folder, force=True, marker=FAMILY_FILE) as new:
+    with store.new_folder(folder, force=True, marker=names.FAMILY) as new:
         (new / "bn").mkdir()
-        write_weights(new / SUPERNET_FILE, run.weights, {"family": recipe.name})
+        write_weights(new / names.SUPERNET, run.weights, {"family": recipe.name})
         slices = [_write_slice(run, name, member, new, say) for name, member in members.items()]
         front = {
             "schema": FRONT_SCHEMA,
             "chosen_on": f"{len(run.holdout):,} training images held out of training",
             "measured": [measured_to_json(m) for m in measured],
         }
-        store.write_json(new / FRONT_FILE, front)
-        store.atomic_write(new / METRICS, run.metrics)
+        store.write_json(new / names.FRONT, front)
+        store.atomic_write(new / names.METRICS, run.metrics)
         description = {
             "schema": SCHEMA,
             "name": recipe.name,
@@ -77,13 +75,13 @@ def write_family(
             "space": space.to_json(),
             "class_names": list(run.images.class_names),
             "preprocess": run.preprocess.to_json(),
-            "weights": _record(new, SUPERNET_FILE),
-            "front": _record(new, FRONT_FILE),
-            "metrics": _record(new, METRICS),
+            "weights": _record(new, names.SUPERNET),
+            "front": _record(new, names.FRONT),
+            "metrics": _record(new, names.METRICS),
             "training": dict(training) if training is not None else _training(run),
             "slices": sorted(slices, key=lambda s: str(s["name"])),
         }
-        store.write_json(new / FAMILY_FILE, store.sealed(description))
+        store.write_json(new / names.FAMILY, store.sealed(description))
     return folder
 
 

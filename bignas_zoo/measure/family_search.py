@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say
@@ -30,8 +30,7 @@ from bignas_zoo.search.log import Log
 from bignas_zoo.search.outcome import Outcome, best_for_each, budget_to_json, worth_a_slice
 from bignas_zoo.search.settings import Settings, fits_any, method_of
 from bignas_zoo.zoo.family import Family
-
-LOG_FILE = names.MEASURED
+from bignas_zoo.zoo.slice import Slice
 
 
 def find_children(
@@ -59,7 +58,7 @@ def find_children(
         IntegrityError: the log is of other weights or images.
         UsageError: no Dask scheduler, or its workers cannot be used.
     """
-    log = Log.open(output / LOG_FILE, fingerprint(run), family.space, say)
+    log = Log.open(output / names.MEASURED, fingerprint(run), run.recipe.search_space, say)
     if log.known:
         say(f"{len(log.known)} children are measured already ({log.path})")
     began, fresh = time.monotonic(), 0
@@ -69,10 +68,10 @@ def find_children(
         fresh += progress.fresh
         report(progress)
 
-    start = _start(family, settings, costs)
+    start = _start(run.recipe.search_space, family.slices, settings, costs)
     with _evaluate(run, settings.workers, output) as evaluate:
         measured = rounds.search(
-            method_of(settings, family.space, costs),
+            method_of(settings, run.recipe.search_space, costs),
             evaluate,
             costs,
             children=settings.children + len(start),
@@ -103,10 +102,10 @@ def _record(settings: Settings, measured: Sequence[Measured], fresh: int, second
     }
 
 
-def _start(family: Family, settings: Settings, costs: CostOf) -> list[Candidate]:
+def _start(space: SearchSpace, known: Sequence[Slice], settings: Settings, costs: CostOf) -> list[Candidate]:
     """Return both ends of the space, and the family's slices: of a search within budgets those that fit."""
-    ends = corners(family.space)
-    slices = () if settings.from_scratch else family.slices
+    ends = corners(space)
+    slices = () if settings.from_scratch else known
     specs = dict.fromkeys(s.spec for s in slices if s.has_weights and s.spec)
     rest = [Candidate(spec, "earlier") for spec in specs if all(spec != end.spec for end in ends)]
     if settings.within:

@@ -24,14 +24,11 @@ from bignas_zoo.recipes.progress import Progress
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import check_output, hold
-from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.recipes.runs.start import starting_family
 from bignas_zoo.recipes.runs.stopping import stop_requests
 from bignas_zoo.recipes.train import train as train_supernet
-from bignas_zoo.zoo.family import FAMILY_FILE
 from bignas_zoo.zoo.license import license_of
 
-MEASURED_FILE, NOTES_FILE, RECIPE_FILE = names.MEASURED, names.NOTES, names.RECIPE
 CURVE_CALIBRATION = 1_000
 
 
@@ -72,7 +69,7 @@ def train_family(
 def _check_start(recipe: Recipe, data: str | Path, output: Path) -> None:
     """Refuse what can be refused before the images are read, which can take minutes."""
     check_output(output, data)
-    store.check_free(output / names.FAMILY_FOLDER, force=True, marker=FAMILY_FILE)  # now, not after hours of training
+    store.check_free(output / names.FAMILY_FOLDER, force=True, marker=names.FAMILY)  # now, not after hours of training
     if recipe.start_from and not (output / checkpoint.FOLDER).exists():
         starting_family(recipe)
 
@@ -138,11 +135,11 @@ def make_family(
 
 def _finished(output: Path, say: Say) -> tuple[Recipe, dict[str, np.ndarray]]:
     """Return the recipe of a run that has come to its end, and the weights it trained."""
-    if not (output / RECIPE_FILE).is_file():
+    if not (output / names.RECIPE).is_file():
         raise NotFoundError(
-            f"{output}: holds no training run (no {RECIPE_FILE}). Name the folder given to train --output."
+            f"{output}: holds no training run (no {names.RECIPE}). Name the folder given to train --output."
         )
-    recipe = read_recipe(output / RECIPE_FILE)
+    recipe = read_recipe(output / names.RECIPE)
     last = checkpoint.newest(output, recipe, say)
     if last is None or last.step < recipe.steps:
         step = last.step if last else 0
@@ -174,11 +171,11 @@ def _finish(
 ) -> Path:
     """Measure children of trained weights, and write the family into the run's folder."""
     shipped = {name: value.astype(np.float16) for name, value in weights.items()}
-    metrics = (output / METRICS).read_bytes()
-    notes = (output / NOTES_FILE).read_text("utf-8").strip() if (output / NOTES_FILE).is_file() else ""
+    metrics = (output / names.METRICS).read_bytes()
+    notes = (output / names.NOTES).read_text("utf-8").strip() if (output / names.NOTES).is_file() else ""
     run = Trained(
         recipe, shipped, dataset.calibration, dataset.images, dataset.holdout, dataset.test, metrics, notes,
         license, _source(recipe),
     )  # fmt: skip
     with hold(output, say):
-        return write_family(run, measure_front(run, output / MEASURED_FILE, say), output / names.FAMILY_FOLDER, say)
+        return write_family(run, measure_front(run, output / names.MEASURED, say), output / names.FAMILY_FOLDER, say)

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.files import names
 from bignas_zoo.files.say import Say
 from bignas_zoo.measure.trained import Trained
 from bignas_zoo.recipes.data.dataset import open_dataset
 from bignas_zoo.recipes.recipe import parse_recipe
-from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.zoo.family import Family, no_weights
 
 
@@ -42,9 +42,10 @@ def reopen(
         raise NotFoundError(no_weights(family))
     training = family.training
     recipe = parse_recipe(json.dumps(training.get("recipe")), f"recipe of family '{family.name}'")
-    if recipe.search_space != family.space:
+    space, _ = family.supernet("search")
+    if recipe.search_space != space:
         raise UsageError(
-            f"family '{family.name}': its space '{family.space.name}' is not the one its recipe has in this version."
+            f"family '{family.name}': its space '{space.name}' is not the one its recipe has in this version."
         )
     dataset = open_dataset(recipe, data, test_data)
     if dataset.images.class_names != family.class_names:
@@ -60,7 +61,7 @@ def reopen(
             f"'{family.name}' was trained with {training.get('images'):,} and {training.get('held_out'):,}. Some of "
             "those that children are chosen on may have been trained on."
         )
-    metrics = family.folder / METRICS
+    metrics = family.folder / names.METRICS
     return Trained(
         recipe,
         {name: np.asarray(value, np.float16) for name, value in weights.items()},

@@ -19,7 +19,6 @@ from bignas_zoo.search.random_search import RandomSearch
 from bignas_zoo.search.rounds import Method
 
 METHODS = ("coarse-to-fine", "evolution", "random")
-SETTINGS_FILE = names.SETTINGS
 LEAST_CHILDREN = 8
 
 
@@ -82,7 +81,7 @@ def claim(folder: Path, settings: Settings, *, reuse: bool) -> None:
         UsageError: the folder holds a search with other settings.
         IntegrityError: its settings.json is damaged.
     """
-    path, wanted = folder / SETTINGS_FILE, settings.to_json()
+    path, wanted = folder / names.SETTINGS, settings.to_json()
     if path.is_file() and not reuse:
         earlier = store.read_json(path)
         if not isinstance(earlier, dict):

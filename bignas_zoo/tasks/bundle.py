@@ -11,7 +11,7 @@ from typing import Any
 
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.errors import IntegrityError, UsageError, reason
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.hub.pushing import Bundle
@@ -20,7 +20,6 @@ from bignas_zoo.tasks.opening import SliceFolder, open_slice
 from bignas_zoo.tasks.slice_cache import finished
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.slice import Slice
-from bignas_zoo.zoo.slice_folder import CARD, EXPORTS_FILE, LABELS, SLICE_FILE, TFLITE, WEIGHTS
 
 
 @contextmanager
@@ -44,7 +43,7 @@ def published_exports(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str
     Raises:
         IntegrityError: exports.json is not valid, or a file differs from its record or was made of other weights.
     """
-    weights = store.sha256(folder / WEIGHTS)
+    weights = store.sha256(folder / names.WEIGHTS)
     published, left_out = [], {}
     for entry in slice_folder.read_exports(folder)["exports"]:
         name = str(entry["file"])
@@ -53,7 +52,7 @@ def published_exports(folder: Path) -> tuple[list[dict[str, Any]], dict[str, str
             continue
         again = "Export it again, or remove it from exports.json."
         if entry.get("weights_sha256") != weights:
-            raise IntegrityError(f"{folder / name}: was exported from other weights than {WEIGHTS}. {again}")
+            raise IntegrityError(f"{folder / name}: was exported from other weights than {names.WEIGHTS}. {again}")
         store.verify(folder / name, str(entry["sha256"]), size=int(entry["bytes"]), fix=again)
         published.append(dict(entry))
     return published, left_out
@@ -81,7 +80,7 @@ def _card(
         return render_card(description, network, exports, repo=repo, plots=plots)
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
-            f"{folder / SLICE_FILE}: it, or {slice_folder.EXPORTS_FILE}, lacks what a card needs "
+            f"{folder / names.SLICE}: it, or {names.EXPORTS}, lacks what a card needs "
             f"({reason(error, 120)}). "
             f"{slice_folder.REMAKE} Then export again."
         ) from error
@@ -105,21 +104,23 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
     slice_folder.check_files(folder)
     slice_, description = slice_folder.describe(folder)
     exports, left_out = published_exports(folder)
-    names = [WEIGHTS, LABELS, TFLITE, *(str(e["file"]) for e in exports)]
-    files = {str(layout.published(name)): folder / name for name in dict.fromkeys(names)}
+    ours = [names.WEIGHTS, names.LABELS, names.TFLITE, *(str(e["file"]) for e in exports)]
+    files = {str(layout.published(name)): folder / name for name in dict.fromkeys(ours)}
     for path, data in keras_layout(folder).items():
         files[path] = _written(place / path, data)
     plots = draw(place, description, slice_, say)
     files |= {path: place / path for path in plots}
     text = _card(folder, description, slice_.network, exports, repo, plots).encode()
-    files[CARD] = _written(place / CARD, text)
-    described = store.sealed({**description, "files": {**description["files"], CARD: store.record(files[CARD])}})
-    files[SLICE_FILE] = _written(place / SLICE_FILE, store.json_bytes(described))
+    files[names.CARD] = _written(place / names.CARD, text)
+    described = store.sealed(
+        {**description, "files": {**description["files"], names.CARD: store.record(files[names.CARD])}}
+    )
+    files[names.SLICE] = _written(place / names.SLICE, store.json_bytes(described))
     if exports:
         listed = store.sealed({"schema": slice_folder.EXPORTS_SCHEMA, "exports": exports})
-        files[EXPORTS_FILE] = _written(place / EXPORTS_FILE, store.json_bytes(listed))
+        files[names.EXPORTS] = _written(place / names.EXPORTS, store.json_bytes(listed))
     sums = manifest.write({path: store.sha256(file) for path, file in files.items()})
-    files[manifest.FILE] = _written(place / manifest.FILE, sums)
+    files[names.SUMS] = _written(place / names.SUMS, sums)
     if results := eval_results(description):
         files[layout.EVAL_RESULTS] = _written(place / layout.EVAL_RESULTS, results.encode())
     return Bundle(slice_, dict(sorted(files.items())), left_out)
@@ -151,7 +152,7 @@ def draw(place: Path, description: Mapping[str, Any], slice_: Slice, say: Say) -
         say(f"no pictures: {error}")
         return ()
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise IntegrityError(f"{SLICE_FILE}: front is not as it should be ({reason(error)}).") from error
+        raise IntegrityError(f"{names.SLICE}: front is not as it should be ({reason(error)}).") from error
 
 
 def _written(path: Path, data: bytes) -> Path:

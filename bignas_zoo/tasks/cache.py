@@ -22,9 +22,7 @@ from bignas_zoo.hub import fetching
 from bignas_zoo.hub.address import COMMIT
 from bignas_zoo.tasks import slice_cache
 from bignas_zoo.zoo.family import check_family
-from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
-SLICES, HUB, SEARCHES, REFS = names.SLICES, names.HUB, names.SEARCHES, names.REFS
 #: Names of entries, and of what may be in them, by kind.
 NAMES = {
     "slice": re.compile(r"[0-9a-f]{32}"),
@@ -44,7 +42,6 @@ CONTENT = {
     ),
 }
 REPO = re.compile(r"([A-Za-z0-9_.-]+?)--([A-Za-z0-9_.-]+)")
-FAMILY, LOCK = names.FAMILY_FOLDER, names.LOCK
 
 
 @dataclass(frozen=True)
@@ -139,12 +136,12 @@ def list_entries() -> tuple[Entry, ...]:
 
 def strangers() -> tuple[Path, ...]:
     """Return what lies in the cache and was not put there by this package; it is never touched."""
-    known = {SLICES, HUB, SEARCHES, names.LOCKS}
+    known = {names.SLICES, names.HUB, names.SEARCHES, names.LOCKS}
     root = store.cache_root()
     odd = [p for p in _inside(root) if p.name not in known or not _is_folder(p)]
-    odd += [p for p in _inside(root / HUB) if not _is_folder(p) or not REPO.fullmatch(p.name)]
+    odd += [p for p in _inside(root / names.HUB) if not _is_folder(p) or not REPO.fullmatch(p.name)]
     for kind, folder in _places():
-        odd += [p for p in _inside(folder) if not (kind == "hub" and p.name == REFS) and not _is_entry(kind, p)]
+        odd += [p for p in _inside(folder) if not (kind == "hub" and p.name == names.REFS) and not _is_entry(kind, p)]
     return tuple(odd)
 
 
@@ -164,7 +161,8 @@ def repair() -> Removed:
     gone, kept = [], []
     cleared = [p for folder in _folders() for p in leftovers.remove(folder)]
     for damage in verify():
-        target = damage.path / FAMILY if damage.kind == "search" else damage.path  # its measurements are good still
+        whole = damage.kind != "search"  # whose measurements are good still
+        target = damage.path if whole else damage.path / names.FAMILY_FOLDER
         if damage.kind == "ref":
             leftovers.delete(target)
         if damage.kind == "ref" or leftovers.take_away(target):
@@ -225,14 +223,14 @@ def _why_kept(path: Path) -> str:
 def _take_away(entry: Entry) -> bool:
     if entry.kind != "search":
         return leftovers.take_away(entry.path)
-    with leftovers.locked(entry.path / LOCK) as free:
+    with leftovers.locked(entry.path / names.LOCK) as free:
         return free is not False and leftovers.take_away(entry.path)  # False: a search is under way
 
 
 def _forget(gone: Iterable[Entry]) -> None:
     """Remove the notes of what branches and tags mean where that is gone; empty folders stay for fetches under way."""
     for entry in gone:
-        for path in _inside(entry.path.parent / REFS) if entry.kind == "hub" else ():
+        for path in _inside(entry.path.parent / names.REFS) if entry.kind == "hub" else ():
             ref = fetching.read_ref(path)
             if ref and ref.get("commit") == entry.commit and not entry.path.exists():
                 leftovers.delete(path)
@@ -251,15 +249,15 @@ def _check(entry: Entry) -> None:
         slice_cache.check_entry(entry.path)
     elif entry.kind == "hub":
         fetching.check(entry.path)
-    elif (entry.path / FAMILY).is_dir():  # or else the search is not finished
-        check_family(entry.path / FAMILY)
+    elif (entry.path / names.FAMILY_FOLDER).is_dir():  # or else the search is not finished
+        check_family(entry.path / names.FAMILY_FOLDER)
 
 
 def _entries() -> Iterator[Entry]:
     for kind, folder in _places():
-        refs = _meanings(folder / REFS) if kind == "hub" else {}
+        refs = _meanings(folder / names.REFS) if kind == "hub" else {}
         for path in _inside(folder):
-            if path.name != REFS and _is_entry(kind, path):
+            if path.name != names.REFS and _is_entry(kind, path):
                 yield from _entry(kind, path, refs)
 
 
@@ -284,7 +282,7 @@ def _entry(kind: str, path: Path, refs: dict[str, list[str]]) -> Iterator[Entry]
 def _slice_name(path: Path) -> str:
     """Return the name in an entry's slice.json; the entry's own where that cannot be read."""
     try:
-        name = store.read_json(path / SLICE_FILE)["name"]
+        name = store.read_json(path / names.SLICE)["name"]
         return name if isinstance(name, str) and name.isprintable() else path.name
     except (BigNASError, KeyError, TypeError):
         return path.name
@@ -308,11 +306,11 @@ def _places() -> Iterator[tuple[str, Path]]:
     root = store.cache_root()
     if root.exists() and not root.is_dir():
         raise LocalIOError(f"{root}: is no folder, so it cannot be the cache. Set BIGNAS_ZOO_CACHE to another place.")
-    for kind, name in (("slice", SLICES), ("search", SEARCHES)):
+    for kind, name in (("slice", names.SLICES), ("search", names.SEARCHES)):
         if _is_folder(root / name):
             yield kind, root / name
-    if _is_folder(root / HUB):
-        for repo in _inside(root / HUB):
+    if _is_folder(root / names.HUB):
+        for repo in _inside(root / names.HUB):
             if _is_folder(repo) and REPO.fullmatch(repo.name):
                 yield "hub", repo
 
@@ -322,16 +320,16 @@ def _folders() -> Iterator[Path]:
     yield store.cache_root()
     for kind, folder in _places():
         yield folder
-        if kind == "hub" and _is_folder(folder / REFS):
-            yield folder / REFS
+        if kind == "hub" and _is_folder(folder / names.REFS):
+            yield folder / names.REFS
         if kind == "search":
             yield from (p for p in _inside(folder) if _is_folder(p))
 
 
 def _refs() -> Iterator[Path]:
     for kind, folder in _places():
-        if kind == "hub" and _is_folder(folder / REFS):
-            yield from (p for p in _inside(folder / REFS) if p.suffix == ".json" and not p.is_symlink())
+        if kind == "hub" and _is_folder(folder / names.REFS):
+            yield from (p for p in _inside(folder / names.REFS) if p.suffix == ".json" and not p.is_symlink())
 
 
 def _meanings(folder: Path) -> dict[str, list[str]]:

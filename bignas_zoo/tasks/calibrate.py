@@ -44,11 +44,10 @@ def slice_and_calibrate(
     from bignas_zoo.recipes.data import batches, unlabelled_images
 
     home = registry.get_family(family)
-    if spec.space != home.space:
-        raise UsageError(
-            f"spec: is of space '{spec.space.name}', but family '{home.name}' has space '{home.space.name}'."
-        )
-    supernet = supernet_weights(home)
+    space, _ = home.supernet("slice_and_calibrate")
+    if spec.space != space:
+        raise UsageError(f"spec: is of space '{spec.space.name}', but family '{home.name}' has space '{space.name}'.")
+    supernet = supernet_weights(home, "slice_and_calibrate")
     preprocess = Preprocess.from_json(home.preprocess)
     side = preprocess.crop_size
     if isinstance(images, str | Path):

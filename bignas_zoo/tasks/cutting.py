@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bignas_zoo.errors import NotFoundError
 from bignas_zoo.files import store
 from bignas_zoo.files.records import FileRecord
-from bignas_zoo.zoo.family import Family, no_weights
+from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
@@ -33,16 +32,19 @@ def cut(family: Family, slice_: Slice) -> keras.Model:
     return child
 
 
-def supernet_weights(family: Family) -> dict[str, np.ndarray]:
+def supernet_weights(family: Family, what: str) -> dict[str, np.ndarray]:
     """Load a family's shared weights after checking their sha256, as stored.
 
+    Args:
+        family: the family.
+        what: that needs them, for the message.
+
     Raises:
+        UsageError: its nets were trained one by one.
         NotFoundError: the family has no weights.
         IntegrityError: the file is missing or damaged.
     """
-    if family.weights is None:
-        raise NotFoundError(no_weights(family))
-    return _read_checked(family, family.weights)
+    return _read_checked(family, family.supernet(what)[1])
 
 
 def check_weights(family: Family, slice_: Slice) -> None:

@@ -26,7 +26,7 @@ from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.get import get
 from bignas_zoo.tasks.opening import holds_slice, is_address
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.slice_folder import EXPORTS_FILE, REJECTED, TFLITE, WEIGHTS, read_exports
+from bignas_zoo.zoo.slice_folder import REJECTED, read_exports
 
 if TYPE_CHECKING:
     from bignas_zoo.recipes.data.sample import Sample
@@ -233,7 +233,7 @@ def _earlier_export(folder: Path, option: Export, entry: Mapping[str, Any] | Non
         LocalIOError: something else has its name.
     """
     path, description = folder / option.file, slice_folder.describe(folder)[1]
-    if entry is None and option.file == TFLITE:
+    if entry is None and option.file == names.TFLITE:
         entry = _base_entry(description)
     if entry is None and os.path.lexists(path):
         raise LocalIOError(f"{path}: exists, but was not made by this command. Move it away.")
@@ -243,20 +243,20 @@ def _earlier_export(folder: Path, option: Export, entry: Mapping[str, Any] | Non
         _verify(folder, entry)
     except IntegrityError:
         return None  # made anew
-    same = entry.get("weights_sha256") == description["files"][WEIGHTS]["sha256"]
+    same = entry.get("weights_sha256") == description["files"][names.WEIGHTS]["sha256"]
     return Exported(path, entry, True) if same else None
 
 
 def _base_entry(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `exports.json` would say of the folder's own model.tflite."""
     return {
-        "file": TFLITE,
-        **description["files"][TFLITE],
+        "file": names.TFLITE,
+        **description["files"][names.TFLITE],
         **Export().to_json(),
         "parity": dict(description["parity"]),
         "accuracy": None,
         "ranges": None,
-        "weights_sha256": description["files"][WEIGHTS]["sha256"],
+        "weights_sha256": description["files"][names.WEIGHTS]["sha256"],
     }
 
 
@@ -322,7 +322,7 @@ def record(folder: Path, entry: Mapping[str, Any]) -> None:
     """Put an entry into a folder's ``exports.json``, in place of one of the same file."""
     others = [e for e in read_exports(folder)["exports"] if e["file"] != entry["file"]]
     entries = sorted([*others, dict(entry)], key=lambda e: str(e["file"]))
-    store.write_json(folder / EXPORTS_FILE, store.sealed({"schema": SCHEMA, "exports": entries}))
+    store.write_json(folder / names.EXPORTS, store.sealed({"schema": SCHEMA, "exports": entries}))
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import machine
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
@@ -27,7 +27,6 @@ from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.license import license_of
-from bignas_zoo.zoo.slice_folder import SLICE_FILE, WEIGHTS
 
 if TYPE_CHECKING:
     import keras
@@ -194,7 +193,7 @@ def finetune(
         say("exporting it to TFLite")
         slice_files.write(temporary, home, slice_, child, record)
         files = {p.name: store.record(p) for p in sorted(temporary.iterdir())}
-        description = store.read_json(temporary / SLICE_FILE)
+        description = store.read_json(temporary / names.SLICE)
     slice_ = Slice.of(slice_folder.describe(target)[0])
     return FinetuneResult(slice_, target.absolute(), files, description)
 
@@ -203,7 +202,7 @@ def _parent(opened: Opened) -> Parent:
     slice_, home = opened.slice, opened.home
     if isinstance(home, SliceFolder):
         supernet_sha256 = dict(home.description.get("provenance") or {}).get("supernet_sha256")
-        weights = {WEIGHTS: home.description["files"][WEIGHTS]["sha256"]}
+        weights = {names.WEIGHTS: home.description["files"][names.WEIGHTS]["sha256"]}
     else:
         weights = {record.name: record.sha256 for record in home.weight_files(slice_)}
         supernet_sha256 = home.weights.sha256 if home.weights else None

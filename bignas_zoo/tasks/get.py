@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, IntegrityError, LocalIOError, NotFoundError, NothingFitsError, UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import EXPORT_NAME
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slice_files
@@ -24,7 +24,6 @@ from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry, selection, slice_folder
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, no_weights
 from bignas_zoo.zoo.selection import LatencyPredictor
-from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
@@ -169,7 +168,7 @@ def _files(opened: Opened, target: Path, say: Say, *, force: bool) -> Iterator[S
 
 def _check_bytes(name: str, files: SliceFiles, limits: Budget | None) -> None:
     """Hold the file itself against a budget; what the slice says of it was measured when the family was made."""
-    size = files.records[TFLITE]["bytes"]
+    size = files.records[names.TFLITE]["bytes"]
     for limit in limits.limits if limits else ():
         if limit.quantity == "bytes" and not limit.allows(size):
             raise NothingFitsError(f"'{name}': its file came out at {size:,} bytes, over {limit.text}.")
@@ -179,21 +178,21 @@ def _deliver(
     files: SliceFiles, target: Path, latency: list[dict[str, Any]] | None, say: Say, *, force: bool
 ) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Any]]:
     """Write a slice's files to a folder, unless it holds them; return their records and the content of slice.json."""
-    original = store.read_json(files.folder / SLICE_FILE)
+    original = store.read_json(files.folder / names.SLICE)
     existing = _already_there(target, files.records, original)
     description = _with_latency(original, existing, latency)
-    data = (files.folder / SLICE_FILE).read_bytes() if description is original else store.json_bytes(description)
-    records = {**files.records, SLICE_FILE: store.record_bytes(data)}
+    data = (files.folder / names.SLICE).read_bytes() if description is original else store.json_bytes(description)
+    records = {**files.records, names.SLICE: store.record_bytes(data)}
     if existing is None:
         if force:
             _say_what_goes(target, say)
         with store.new_folder(target, force=force) as folder:
-            for name in records.keys() - {SLICE_FILE}:
+            for name in records.keys() - {names.SLICE}:
                 store.copy(files.folder / name, folder / name)
                 store.verify(folder / name, records[name]["sha256"], fix="")
-            store.atomic_write(folder / SLICE_FILE, data)
+            store.atomic_write(folder / names.SLICE, data)
     elif existing != description:
-        store.atomic_write(target / SLICE_FILE, data)
+        store.atomic_write(target / names.SLICE, data)
     return records, description
 
 
@@ -203,7 +202,7 @@ def _other_precision(latency: Sequence[Mapping[str, Any]]) -> str | None:
     for device, precision in precisions:
         if precision != PRECISION:
             return (
-                f"The time on {device} is that of a file in {precision}; {TFLITE} is {PRECISION}. "
+                f"The time on {device} is that of a file in {precision}; {names.TFLITE} is {PRECISION}. "
                 f"`bignas-zoo export FOLDER --precision {precision}` makes the other."
             )
     return None
@@ -247,12 +246,12 @@ def _already_there(
     """
     try:
         added = {p.name for p in target.iterdir()} - set(files)
-        ours = (slice_folder.EXPORTS_FILE, *(n for n in added if n.startswith(store.TEMPORARY)))  # of an export killed
+        ours = (names.EXPORTS, *(n for n in added if n.startswith(store.TEMPORARY)))  # of an export killed
         if not all(name in ours or EXPORT_NAME.fullmatch(name) for name in added):
             return None
-        if any(store.sha256(target / n) != entry["sha256"] for n, entry in files.items() if n != SLICE_FILE):
+        if any(store.sha256(target / n) != entry["sha256"] for n, entry in files.items() if n != names.SLICE):
             return None
-        existing = dict(store.read_json(target / SLICE_FILE))
+        existing = dict(store.read_json(target / names.SLICE))
         store.check_seal(existing)
         _with_latency(existing, existing, None)
     except (OSError, BigNASError, ValueError, KeyError, TypeError):

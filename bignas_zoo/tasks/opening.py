@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bignas_zoo.errors import UsageError
+from bignas_zoo.files import names
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub.address import SCHEME
 from bignas_zoo.zoo import registry, slice_folder
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
-from bignas_zoo.zoo.slice_folder import SLICE_FILE
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def is_address(name: str | Path) -> bool:
 
 def holds_slice(path: str | Path) -> bool:
     """Return whether this is a slice folder; False for any text that cannot be a path."""
-    return os.path.isfile(Path(path) / SLICE_FILE)  # Path.is_file raises where a name is too long
+    return os.path.isfile(Path(path) / names.SLICE)  # Path.is_file raises where a name is too long
 
 
 def local_path(name: str | Path, verify_key: str | Path | None = None, say: Say = silent) -> Path:

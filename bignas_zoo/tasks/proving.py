@@ -12,14 +12,13 @@ import numpy as np
 from bignas_zoo.errors import UsageError
 from bignas_zoo.export.gates import Accuracy
 from bignas_zoo.export.parity import Parity, compare
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.models.preprocess import Preprocess, resize
 from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.data.sample import Sample, read_sample
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.slice_folder import TFLITE, WEIGHTS
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +59,7 @@ class Subject:
     @property
     def weights_sha256(self) -> str:
         """Of the weights that the child has."""
-        return str(self.description["files"][WEIGHTS]["sha256"])
+        return str(self.description["files"][names.WEIGHTS]["sha256"])
 
     @property
     def inputs(self) -> str:
@@ -131,8 +130,8 @@ def make(subject: Subject, option: Export, folder: Path) -> Path:
         QualityError: the conversion failed.
     """
     path = folder / option.file
-    if option.file == TFLITE:  # there already, and recorded in slice.json
-        store.copy(subject.folder / TFLITE, path)
+    if option.file == names.TFLITE:  # there already, and recorded in slice.json
+        store.copy(subject.folder / names.TFLITE, path)
         return path
     preprocess = subject.preprocess if option.takes_pixels else None
     images = _ranges(subject, option) if option.precision == "int8" else None

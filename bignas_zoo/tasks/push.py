@@ -86,7 +86,7 @@ def push_family(
         UsageError, IntegrityError, AuthError, NetworkError: see `push`.
     """
     home = registry.get_family(family)
-    if home.weights is None:
+    if not home.has_weights:
         raise NotFoundError(no_weights(home))
     check_owner(owner)
     targets: list[tuple[str | Path, str]] = [(s.name, check_repo(f"{owner}/{s.name}")) for s in home.slices]

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from bignas_zoo.search.rounds import ChildProgress
     from bignas_zoo.search.settings import Settings
 
-REPORT_FILE, DRAWINGS = names.SEARCH, names.DRAWINGS
 #: Children that a search for one budget measures, unless told otherwise.
 ON_DEMAND_CHILDREN = 64
 Report = Callable[["ChildProgress"], None]
@@ -143,7 +142,7 @@ def search_family(
     folder = Path(output) if output is not None else Path("runs") / f"search-{home.name}"
     license = license_of(license, home.license)
     devices = _devices(limits, axes, risk, tables)
-    work = _Work(home, supernet_weights(home), devices, data, test_data, say, report, license)
+    work = _Work(home, supernet_weights(home, "search"), devices, data, test_data, say, report, license)
     from bignas_zoo.runtime.workers import default_workers
     from bignas_zoo.search.settings import Settings
 
@@ -185,7 +184,7 @@ def search_for(
     limits, axes = (_budget(budget),), ("macs", "top1")
     home = slices.get_family(family)
     devices = _devices(limits, axes, risk, tables)
-    work = _Work(home, supernet_weights(home), devices, data, test_data, say, report, home.license)
+    work = _Work(home, supernet_weights(home, "search"), devices, data, test_data, say, report, home.license)
     from bignas_zoo.runtime.workers import default_workers
     from bignas_zoo.search.settings import Settings
 
@@ -256,7 +255,7 @@ def _identity(work: _Work, budget: Budget, children: int, seed: int) -> str:
 
     places = [str(Path(p).resolve()) if p else "" for p in (work.data, work.test_data)]
     tables = [text(table) for table in work.devices.tables.values()]
-    weights = work.home.weights.sha256 if work.home.weights else ""
+    weights = work.home.supernet("search")[1].sha256
     facts = [weights, str(budget), children, seed, work.devices.risk, tables, places]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -269,14 +268,15 @@ def _search(work: _Work, run: _Run) -> SearchResult:
 
     folder, say = run.folder, work.say
     check_output(folder, work.data)
-    costs = costs_for(work.home.space, run.settings.budgets, work.devices, work.home.slices)  # before images are read
+    space, _ = work.home.supernet("search")
+    costs = costs_for(space, run.settings.budgets, work.devices, work.home.slices)  # before images are read
     new = not folder.exists()
     # Between two measurements nothing is lost, and within one only itself.
     with _refused_leaves_nothing(folder, new), hold(folder, say), stop_requests() as stop, stop.at_once():
         claim(folder, run.settings, reuse=run.reuse)
         say(f"reading images from {work.data}")
         result = _result(_make_family(work, run, costs), run.target, folder)
-        store.write_json(folder / REPORT_FILE, {"schema": "bignas-zoo/search/1", **result.to_json()})
+        store.write_json(folder / names.SEARCH, {"schema": "bignas-zoo/search/1", **result.to_json()})
         _draw(result.family, folder, say)
     return result
 
@@ -364,5 +364,5 @@ def _draw(family: Family, folder: Path, say: Say) -> None:
         return
     from bignas_zoo.hub_cards.search_plot import plot_search
 
-    for name in DRAWINGS:
+    for name in names.DRAWINGS:
         plot_search(family, folder / name)

@@ -24,9 +24,6 @@ from bignas_zoo.tasks.cutting import check_weights, cut
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
-from bignas_zoo.zoo.slice_folder import SLICE_FILE
-
-MANIFEST = names.MANIFEST
 
 
 @dataclass(frozen=True)
@@ -115,14 +112,14 @@ def check_entry(entry: Path) -> dict[str, Any]:
         IntegrityError: a file is missing or damaged, or the list of them is.
         LocalIOError: it cannot be read.
     """
-    path = entry / MANIFEST
+    path = entry / names.MANIFEST
     data = store.read_json(path)
     with reading(f"{path}: not a valid list of files"):
         store.check_seal(data)
         files: dict[str, Any] = data["files"]
         records = {Path(name).name: (str(e["sha256"]), int(e["bytes"])) for name, e in files.items()}
-        if SLICE_FILE not in records:
-            raise ValueError(f"it does not list {SLICE_FILE}")
+        if names.SLICE not in records:
+            raise ValueError(f"it does not list {names.SLICE}")
     for name, (digest, size) in records.items():
         store.verify(entry / name, digest, size=size, fix="")
     return files
@@ -133,4 +130,4 @@ def fill(entry: Path, folder: Path, files: Mapping[str, Any]) -> None:
     with store.new_folder(entry, force=True, marker=None) as new:
         for file in files:
             store.copy(folder / file, new / file)
-        store.write_json(new / MANIFEST, store.sealed({"files": dict(files)}))
+        store.write_json(new / names.MANIFEST, store.sealed({"files": dict(files)}))

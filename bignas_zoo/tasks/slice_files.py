@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.architecture.network import Network
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
-from bignas_zoo.zoo.slice_folder import CARD, LABELS, SCHEMA, SLICE_FILE, TFLITE, WEIGHTS, check_files, describe
+from bignas_zoo.zoo.slice_folder import SCHEMA, check_files, describe
 
 if TYPE_CHECKING:
     import keras
@@ -51,14 +51,14 @@ def write(
     )
     inputs = np.random.default_rng(0).normal(size=(PARITY_IMAGES, *child.input_shape[1:])).astype(np.float32)
     parity = check_tflite(child, data, inputs, "random inputs (normal, seed 0)")
-    store.atomic_write(folder / TFLITE, data)
-    write_weights(folder / WEIGHTS, get_weights(child, slice_.network), {"slice": slice_.name})
-    store.atomic_write(folder / LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
-    files = {name: store.record(folder / name) for name in (TFLITE, WEIGHTS, LABELS)}
+    store.atomic_write(folder / names.TFLITE, data)
+    write_weights(folder / names.WEIGHTS, get_weights(child, slice_.network), {"slice": slice_.name})
+    store.atomic_write(folder / names.LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
+    files = {name: store.record(folder / name) for name in (names.TFLITE, names.WEIGHTS, names.LABELS)}
     description = content(family, slice_, files, parity.to_json(), provenance)
-    store.atomic_write(folder / CARD, render_card(description, slice_.network).encode())
-    description["files"] |= {CARD: store.record(folder / CARD)}
-    store.write_json(folder / SLICE_FILE, store.sealed(description))
+    store.atomic_write(folder / names.CARD, render_card(description, slice_.network).encode())
+    description["files"] |= {names.CARD: store.record(folder / names.CARD)}
+    store.write_json(folder / names.SLICE, store.sealed(description))
 
 
 def content(
@@ -75,11 +75,10 @@ def content(
         files: name to record, of model.tflite, model.safetensors and labels.txt.
         parity: report of the comparison with the Keras child.
     """
-    shared = family.weights if slice_.spec else None  # a list of blocks was not cut from them
     return {
         "schema": SCHEMA,
         **slice_.to_json(),
-        "bytes": files[TFLITE]["bytes"],
+        "bytes": files[names.TFLITE]["bytes"],
         "weights": True,
         **_architecture(slice_),
         "class_names": list(family.class_names),
@@ -87,12 +86,20 @@ def content(
         "output": "softmax scores; model.safetensors and Keras give logits",
         "parity": dict(parity),
         "latency": None,
-        "provenance": dict(provenance or {"supernet_sha256": shared.sha256 if shared else None}),
-        "training": dict(family.training) if slice_.spec else {},
+        "provenance": dict(provenance or _weights(family, slice_)),
+        "training": {} if slice_.weights else dict(family.training),
         "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
         "versions": versions(),
         "files": dict(files),
     }
+
+
+def _weights(family: Family, slice_: Slice) -> dict[str, Any]:
+    """Return which weights a slice was made of: the supernet's, or files of its own."""
+    if slice_.weights is None:
+        return {"supernet_sha256": family.weights.sha256 if family.weights else None}
+    files = {record.name: record.sha256 for record in family.weight_files(slice_)}
+    return {"supernet_sha256": None, "weights": files}
 
 
 def _architecture(slice_: Slice) -> dict[str, Any]:
@@ -119,7 +126,7 @@ def read(folder: Path) -> tuple[Network, Mapping[str, Any], keras.Model]:
     from bignas_zoo.models.weights import read_weights
 
     child = build_child(network)
-    set_weights(child, network, read_weights(folder / WEIGHTS))
+    set_weights(child, network, read_weights(folder / names.WEIGHTS))
     return network, description, child
 
 
@@ -153,7 +160,7 @@ def to_json(
     """
     return {
         **slice_.to_json(),
-        "bytes": files[TFLITE]["bytes"],
+        "bytes": files[names.TFLITE]["bytes"],
         "path": str(folder),
         "files": {name: dict(entry) for name, entry in files.items()},
         "parity_max_abs": parity["max_abs"],

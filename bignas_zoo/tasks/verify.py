@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bignas_zoo.errors import IntegrityError, NotFoundError, QualityError, UsageError
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.opening import holds_slice, local_path
 from bignas_zoo.zoo import slice_folder
-from bignas_zoo.zoo.slice_folder import SLICE_FILE, TFLITE
 
 if TYPE_CHECKING:
     from bignas_zoo.tasks.proving import Subject
@@ -129,16 +128,18 @@ def verify(
 
         checks.append(_same_contract(folder, checks[-1]))
         subject = open_subject(folder, open_sample(folder, images, test_data, say))
-        checks += _compared(subject, option, file, say, recorded=bool(_entry(folder, file)) or file.name == TFLITE)
+        checks += _compared(
+            subject, option, file, say, recorded=bool(_entry(folder, file)) or file.name == names.TFLITE
+        )
         for judge in judges:
             checks.append(_judged(subject, option, file, judge, (pythons or {}).get(judge), say))
     elif judges or images is not None or test_data is not None:
         raise UsageError(
             f"{file}: --images and --with need the slice to compare with: the file must be in its slice folder "
-            f"(no {SLICE_FILE} beside it)."
+            f"(no {names.SLICE} beside it)."
         )
     else:
-        missing = f"not compared: no {SLICE_FILE} beside it to compare with"
+        missing = f"not compared: no {names.SLICE} beside it to compare with"
         checks = [Check("record", None, missing), *checks, Check("parity", None, missing)]
     return Verification(file, tuple(checks))
 
@@ -146,8 +147,8 @@ def verify(
 def _folder(folder: Path, look: Callable[[Path], Verification]) -> Verification:
     """Check every file that a slice folder lists; those that can hold code by their bytes alone."""
     checks = [_listed(folder)]
-    names = [TFLITE, *(entry["file"] for entry in slice_folder.read_exports(folder)["exports"])]
-    for name in dict.fromkeys(names):
+    files = [names.TFLITE, *(entry["file"] for entry in slice_folder.read_exports(folder)["exports"])]
+    for name in dict.fromkeys(files):
         file = folder / name
         if not os.path.lexists(file):
             outcomes: tuple[Check, ...] = (Check("record", False, "is missing: export it again"),)
@@ -169,7 +170,7 @@ def _listed(folder: Path) -> Check:
         except IntegrityError as error:
             wrong.append(str(error))
     text = " ".join(wrong) or f"{', '.join(description['files'])}: size and sha256 are as recorded"
-    return Check("files", not wrong, text, file=SLICE_FILE)
+    return Check("files", not wrong, text, file=names.SLICE)
 
 
 def _check_judges(judges: Sequence[str], images: Any, test_data: Any) -> None:
@@ -184,11 +185,11 @@ def _recorded(folder: Path, file: Path) -> Check:
     """Compare size and sha256 with those in the slice folder."""
     _, description = slice_folder.describe(folder)
     entry = _entry(folder, file)
-    if entry is None and file.name != TFLITE:
+    if entry is None and file.name != names.TFLITE:
         return Check("record", None, f"not recorded in {folder.name}; only what the file itself says is checked")
-    files = (entry or {}).get("files") or {file.name: entry or description["files"][TFLITE]}
-    if file.name == TFLITE:
-        files = {TFLITE: description["files"][TFLITE]}
+    files = (entry or {}).get("files") or {file.name: entry or description["files"][names.TFLITE]}
+    if file.name == names.TFLITE:
+        files = {names.TFLITE: description["files"][names.TFLITE]}
     try:
         for name, record in files.items():
             store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix="Export it again.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
 from bignas_zoo.errors import NotFoundError, nearest
 from bignas_zoo.files import names
-from bignas_zoo.zoo.family import FAMILY_FILE, PAPER_FAMILY, Family, load_family
+from bignas_zoo.zoo.family import PAPER_FAMILY, Family, load_family
 from bignas_zoo.zoo.slice import Slice
 
 SHIPPED = Path(__file__).parents[1] / "data" / "families"
@@ -41,7 +41,7 @@ def paper_family() -> Family:
 
 def families() -> tuple[Family, ...]:
     """Return the shipped families and the paper's, by name."""
-    shipped = [load_family(p.parent) for p in sorted(SHIPPED.glob(f"*/{FAMILY_FILE}"))]
+    shipped = [load_family(p.parent) for p in sorted(SHIPPED.glob(f"*/{names.FAMILY}"))]
     return tuple(sorted([*shipped, paper_family()], key=lambda f: f.name))
 
 
@@ -55,15 +55,15 @@ def get_family(name: str | Path) -> Family:
         NotFoundError: neither a family nor such a folder.
         IntegrityError: the folder's family.json is damaged.
     """
-    known = {PAPER_FAMILY, *(p.parent.name for p in SHIPPED.glob(f"*/{FAMILY_FILE}"))}
+    known = {PAPER_FAMILY, *(p.parent.name for p in SHIPPED.glob(f"*/{names.FAMILY}"))}
     if str(name) == PAPER_FAMILY:
         return paper_family()
     if str(name) in known:
         return load_family(SHIPPED / str(name))
     for folder in (Path(name), Path(name) / names.FAMILY_FOLDER):  # of a run, or the run itself
-        if os.path.isfile(folder / FAMILY_FILE):  # unlike Path.is_file: also False where a name is too long
+        if os.path.isfile(folder / names.FAMILY):  # unlike Path.is_file: also False where a name is too long
             return load_family(folder)
-    raise NotFoundError(f"family '{name}': not known, and no folder with a {FAMILY_FILE}. {nearest(str(name), known)}")
+    raise NotFoundError(f"family '{name}': not known, and no folder with a {names.FAMILY}. {nearest(str(name), known)}")
 
 
 def list_slices(family: str | Path | None = None) -> tuple[Slice, ...]:

@@ -28,13 +28,14 @@ class Slice:
         top1_source: which images, or whose figure it is.
         holdout_top1: accuracy in percent on images held out of training: what slices are chosen by.
         bytes: size of its float32 TFLite file as measured; None if never exported.
-        statistics: the file with its batch-norm statistics; None without weights.
+        statistics: the file with its batch-norm statistics; None without weights, and of a list of blocks.
         folder: the slice folder it was read from; None for a slice of a family.
         license: of its weights, as SPDX names it or in other words; "unknown" if nobody has told.
         source: where its weights come from, in words; may be empty.
         preprocess: the input contract as JSON data (see `models.preprocess.Preprocess`).
         blocks: the network of a slice that is no child; None for a child.
-        weights: the file with all weights of such a network, statistics included; those of a child are its family's.
+        weights: the file with its own weights, of a list of blocks statistics included; None where they are its
+            family's.
     """
 
     name: str
@@ -134,7 +135,7 @@ def read_slice(data: Mapping[str, Any], facts: Facts, space: SearchSpace | None)
 
     Args:
         data: the entry; ``blocks`` and ``weights`` stand in a network's that is no child in place of ``spec`` and
-            ``statistics``.
+            ``statistics``; a child may have ``weights`` of its own.
         facts: what its family says of it.
         space: that its children are of; None if it must be a list of blocks.
     """
@@ -161,7 +162,12 @@ def read_slice(data: Mapping[str, Any], facts: Facts, space: SearchSpace | None)
 
 def _of_space(data: Mapping[str, Any], space: SearchSpace | None) -> dict[str, Any]:
     assert space is not None
-    return {"spec": ChildSpec.from_json(data["spec"], space), "statistics": FileRecord.from_json(data["statistics"])}
+    own = data.get("weights")
+    return {
+        "spec": ChildSpec.from_json(data["spec"], space),
+        "statistics": FileRecord.from_json(data["statistics"]),
+        "weights": own and FileRecord.from_json(own),
+    }
 
 
 def _of_blocks(data: Mapping[str, Any]) -> dict[str, Any]:

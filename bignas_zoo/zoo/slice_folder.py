@@ -18,10 +18,9 @@ from bignas_zoo.files.records import class_names, is_inside, line, printable, re
 from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 
 SCHEMA = "bignas-zoo/slice/2"
-SLICE_FILE, EXPORTS_FILE, EXPORTS_SCHEMA = names.SLICE, names.EXPORTS, "bignas-zoo/exports/2"
+EXPORTS_SCHEMA = "bignas-zoo/exports/2"
 #: What the name of an export that missed its gate ends with.
 REJECTED = ".rejected"
-TFLITE, WEIGHTS, LABELS, CARD = names.TFLITE, names.WEIGHTS, names.LABELS, names.CARD
 
 
 def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
@@ -34,18 +33,19 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         IntegrityError: slice.json is not valid.
         LocalIOError: it cannot be read.
     """
-    description = store.read_json(folder / SLICE_FILE)
-    with reading(f"{folder / SLICE_FILE}: not a valid slice description", REMAKE):
+    description = store.read_json(folder / names.SLICE)
+    with reading(f"{folder / names.SLICE}: not a valid slice description", REMAKE):
         if description["schema"] != SCHEMA:
             raise ValueError(f"schema is {description['schema']!r}, this version reads {SCHEMA!r}")
         space = None if "blocks" in description else SearchSpace.from_json(description["space"])
         listed = _listed(description)
         facts = Facts.from_json(description, _family(description.get("family", "")))
         _check_printed(description)
-        if not {TFLITE, WEIGHTS, LABELS} <= listed.keys() <= {TFLITE, WEIGHTS, LABELS, CARD}:
+        needed = {names.TFLITE, names.WEIGHTS, names.LABELS}
+        if not needed <= listed.keys() <= needed | {names.CARD}:
             raise ValueError(f"files are {sorted(listed)}")
-        entry = {**UNMEASURED, **description, "bytes": listed[TFLITE][1], "spec": description.get("child")}
-        entry["statistics"] = entry["weights"] = {"file": WEIGHTS, **description["files"][WEIGHTS]}
+        entry = {**UNMEASURED, **description, "bytes": listed[names.TFLITE][1], "spec": description.get("child")}
+        entry["statistics"] = entry["weights"] = {"file": names.WEIGHTS, **description["files"][names.WEIGHTS]}
         slice_ = read_slice(entry, facts, space)
         class_names(description["class_names"], slice_.network.classes)
         _check_figures(description, slice_)
@@ -66,11 +66,11 @@ def check_files(folder: Path) -> None:
     for name, (expected, size) in _listed(description).items():
         store.verify(folder / name, expected, size=size, fix=REMAKE)
     try:
-        names = (folder / LABELS).read_text("utf-8").splitlines()
+        labels = (folder / names.LABELS).read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise IntegrityError(f"{folder / LABELS}: not UTF-8 text. {REMAKE}") from error
-    if names != list(description["class_names"]):
-        raise IntegrityError(f"{folder / SLICE_FILE}: class_names are not those of {LABELS}. {REMAKE}")
+        raise IntegrityError(f"{folder / names.LABELS}: not UTF-8 text. {REMAKE}") from error
+    if labels != list(description["class_names"]):
+        raise IntegrityError(f"{folder / names.SLICE}: class_names are not those of {names.LABELS}. {REMAKE}")
 
 
 def read_exports(folder: Path) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def read_exports(folder: Path) -> dict[str, Any]:
     Raises:
         IntegrityError: exports.json is not valid.
     """
-    path = folder / EXPORTS_FILE
+    path = folder / names.EXPORTS
     if not path.is_file():
         return {"schema": EXPORTS_SCHEMA, "exports": []}
     data = store.read_json(path)
@@ -90,9 +90,9 @@ def read_exports(folder: Path) -> dict[str, Any]:
         if data["schema"] != EXPORTS_SCHEMA:
             raise ValueError(f"schema is {data['schema']!r}, this version reads {EXPORTS_SCHEMA!r}")
         for entry in data["exports"]:
-            names = [str(entry["file"]), *entry.get("files", {})]
-            if not all(is_inside(PurePosixPath(n)) for n in names):
-                raise ValueError(f"{names[0][:200]!r} is no name inside the folder")
+            listed = [str(entry["file"]), *entry.get("files", {})]
+            if not all(is_inside(PurePosixPath(name)) for name in listed):
+                raise ValueError(f"{listed[0][:200]!r} is no name inside the folder")
             for record in (entry.get("files") or {"": entry}).values():
                 int(record["bytes"]), str(record["sha256"])
         files = [entry["file"] for entry in data["exports"]]

@@ -17,7 +17,6 @@ from bignas_zoo.models.preprocess import SUFFIXES
 from bignas_zoo.recipes.data.dataset import is_tfrecords
 from bignas_zoo.recipes.data.images import is_cifar10
 
-LOCK = names.LOCK
 HOUR = 3_600
 
 
@@ -69,7 +68,7 @@ def hold(workdir: Path, say: Say = silent) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LocalIOError(f"{workdir}: cannot be created ({error.strerror}). Choose another --output.") from error
-    with exclusive(workdir / LOCK, f"process {os.getpid()} on {platform.node()}") as unlocked:
+    with exclusive(workdir / names.LOCK, f"process {os.getpid()} on {platform.node()}") as unlocked:
         if unlocked:
             say(unlocked)
         remove_leftovers(workdir, older_than=HOUR)  # a `get` may be writing beside us

@@ -11,7 +11,7 @@ from bignas_zoo.files import names
 from bignas_zoo.files.store import append_line, atomic_write
 from bignas_zoo.runtime.quiet import quiet_native
 
-METRICS, TENSORBOARD = names.METRICS, "tensorboard"
+TENSORBOARD = "tensorboard"
 
 
 class RunLog:
@@ -29,7 +29,7 @@ class RunLog:
         Raises:
             LocalIOError: the log cannot be written.
         """
-        self.path = workdir / METRICS
+        self.path = workdir / names.METRICS
         self.records = _cut(self.path, keep_until, say)
         self._board = _board(workdir / TENSORBOARD, say)
         for record in self.records:

@@ -29,16 +29,17 @@ def starting_state(recipe: Recipe, fresh: Mapping[str, np.ndarray], say: Say = s
 
     Raises:
         NotFoundError: no such family.
+        UsageError: its nets were trained one by one.
         RecipeError: it has no weights or not those that the recipe insists on, or its space is not the recipe's.
         IntegrityError, LocalIOError: its weights are damaged or cannot be read.
     """
     family = starting_family(recipe)
-    assert family.weights
     where, name = _where(recipe), recipe.start_from.partition("@")[0]
-    path = family.path(family.weights)
-    verify(path, family.weights.sha256, size=family.weights.bytes, fix="Fetch or make the family again.")
+    space, shared = family.supernet(where)
+    path = family.path(shared)
+    verify(path, shared.sha256, size=shared.bytes, fix="Fetch or make the family again.")
     theirs = read_weights(path)
-    say(f"starting from the weights of {family.name} (sha256 {family.weights.sha256[:12]})")
+    say(f"starting from the weights of {family.name} (sha256 {shared.sha256[:12]})")
     _warn(recipe, family, say)
     state = dict(fresh)
     weights = {key: value for key, value in fresh.items() if not key.startswith(OPTIMIZER)}
@@ -46,11 +47,11 @@ def starting_state(recipe: Recipe, fresh: Mapping[str, np.ndarray], say: Say = s
     anew = [key for key in other if key.startswith("classifier.") and key in weights]
     if len(anew) < len(other):
         raise RecipeError(
-            f"{where}: '{name}' is of the space {family.space.name}, the recipe of {recipe.search_space.name}; "
+            f"{where}: '{name}' is of the space {space.name}, the recipe of {recipe.search_space.name}; "
             f"{len(other)} weights do not fit, such as '{other[0]}'. Set space to that family's."
         )
     if anew:
-        say(f"the classifier starts at random: {recipe.search_space.classes} classes, not {family.space.classes}")
+        say(f"the classifier starts at random: {recipe.search_space.classes} classes, not {space.classes}")
     for key in weights.keys() - set(anew):
         state[key] = theirs[key].astype(weights[key].dtype)
     return state
@@ -61,15 +62,17 @@ def starting_family(recipe: Recipe) -> Family:
 
     Raises:
         NotFoundError: no such family.
+        UsageError: its nets were trained one by one.
         RecipeError: it has no weights, or others.
     """
     name, _, wanted = recipe.start_from.partition("@")
     family = get_family(name)
-    if family.weights is None:
+    _, shared = family.supernet(_where(recipe)) if family.space is None else (None, family.weights)
+    if shared is None:
         raise RecipeError(f"{_where(recipe)}: family '{name}' has no weights; name one that is trained.")
-    if wanted and not family.weights.sha256.startswith(wanted.lower()):
+    if wanted and not shared.sha256.startswith(wanted.lower()):
         raise RecipeError(
-            f"{_where(recipe)}: the weights of '{name}' have the sha256 {family.weights.sha256[:12]}…, not {wanted}…. "
+            f"{_where(recipe)}: the weights of '{name}' have the sha256 {shared.sha256[:12]}…, not {wanted}…. "
             f"Take that version of the family, or leave out '@{wanted}'."
         )
     return family

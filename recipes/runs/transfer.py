@@ -26,11 +26,10 @@ from bignas_zoo.recipes.data.packing import packed_source
 from bignas_zoo.recipes.recipe import read_recipe
 from bignas_zoo.recipes.runs import checkpoint
 from bignas_zoo.recipes.runs.folder import hold
-from bignas_zoo.recipes.runs.log import METRICS
 from bignas_zoo.recipes.scripting import error_exits
 
 SCHEMA = "bignas-zoo/collected/1"
-MANIFEST, RECIPE_FILE, NOTES_FILE, STATE = "manifest.json", names.RECIPE, names.NOTES, "state.safetensors"
+MANIFEST, STATE = "manifest.json", "state.safetensors"
 PART_BYTES = 15_000_000
 #: Four parts, so that with manifest, recipe and log there are seven files.
 WHOLE_BYTES = 4 * PART_BYTES
@@ -53,22 +52,22 @@ def collect(run: Path, folder: Path, notes: str = "", part_bytes: int = PART_BYT
         NotFoundError: no run there, or one without a checkpoint.
         LocalIOError, IntegrityError: it cannot be read or is damaged, or the folder cannot be written.
     """
-    if not (run / RECIPE_FILE).is_file():
-        raise NotFoundError(f"{run}: holds no training run (no {RECIPE_FILE}).")
-    recipe = read_recipe(run / RECIPE_FILE)
+    if not (run / names.RECIPE).is_file():
+        raise NotFoundError(f"{run}: holds no training run (no {names.RECIPE}).")
+    recipe = read_recipe(run / names.RECIPE)
     with hold(run):
         last = checkpoint.newest(run, recipe)
-        log = (run / METRICS).read_bytes()
+        log = (run / names.METRICS).read_bytes()
     if last is None:
         raise NotFoundError(f"{run}: holds no checkpoint yet.")
     whole = last.step < recipe.steps and sum(v.nbytes for v in last.state.values()) <= WHOLE_BYTES
     state = last.state if whole else {k: v.astype(np.float16) for k, v in last.weights.items()}
-    own = (run / NOTES_FILE).read_text("utf-8").strip() if (run / NOTES_FILE).is_file() else ""
+    own = (run / names.NOTES).read_text("utf-8").strip() if (run / names.NOTES).is_file() else ""
     software = ", ".join(f"{name} {version}" for name, version in versions().items())
     sentences = (own, notes, f"Trained on {_device()} with {software}.")
     files = _clear(folder)
-    store.write_json(folder / RECIPE_FILE, recipe.to_json())
-    store.atomic_write(folder / METRICS, log)
+    store.write_json(folder / names.RECIPE, recipe.to_json())
+    store.atomic_write(folder / names.METRICS, log)
     encoded = _bytes(state)
     for start in range(0, len(encoded), part_bytes):
         files.append(f"{STATE}.{start // part_bytes}")
@@ -111,7 +110,7 @@ def restore(folder: Path, run: Path) -> int:
         best = checkpoint.Best(manifest["best"]["step"], manifest["best"]["biggest"]) if manifest["best"] else None
         records = {str(r["file"]): (str(r["sha256"]), int(r["bytes"])) for r in manifest["files"]}
         parts = [f"{STATE}.{i}" for i in range(len(records) - 2)]
-        if records.keys() != {RECIPE_FILE, METRICS, *parts}:
+        if records.keys() != {names.RECIPE, names.METRICS, *parts}:
             raise ValueError(f"files {sorted(records)}")
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{folder / MANIFEST}: not as `collect` writes it ({error!r}). {AGAIN}") from error
@@ -125,11 +124,11 @@ def restore(folder: Path, run: Path) -> int:
     for name, (digest, size) in records.items():
         store.verify(folder / name, digest, size=size, fix=AGAIN)
     state = _state(b"".join((folder / part).read_bytes() for part in parts))
-    recipe = read_recipe(folder / RECIPE_FILE)
+    recipe = read_recipe(folder / names.RECIPE)
     with hold(run):
-        for name in (RECIPE_FILE, METRICS):
+        for name in (names.RECIPE, names.METRICS):
             store.copy(folder / name, run / name)
-        store.atomic_write(run / NOTES_FILE, f"{notes}\n".encode())
+        store.atomic_write(run / names.NOTES, f"{notes}\n".encode())
         checkpoint.save(run, recipe, step, state, best)
     return int(step)
 
@@ -142,7 +141,7 @@ def _clear(folder: Path) -> list[str]:
             old.unlink(missing_ok=True)
     except OSError as error:
         raise LocalIOError(f"{folder}: cannot be written ({error.strerror}). Choose another place.") from error
-    return [RECIPE_FILE, METRICS]
+    return [names.RECIPE, names.METRICS]
 
 
 def _bytes(state: Mapping[str, np.ndarray]) -> bytes:
@@ -197,7 +196,7 @@ def collect_command(run: Path, folder: Path, data: Path | None) -> None:
 def restore_command(folder: Path, run: Path) -> None:
     """Make a run folder RUN of FOLDER, as `bignas-zoo family` and `bignas-zoo train` take it."""
     with error_exits():
-        step, steps = restore(folder, run), read_recipe(run / RECIPE_FILE).steps
+        step, steps = restore(folder, run), read_recipe(run / names.RECIPE).steps
         following = f"family {run} --data DATA" if step == steps else f"train RECIPE --data DATA --output {run}"
         click.echo(f"{run}: step {step:,} of {steps:,}\nNext: bignas-zoo {following}")
 
