@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bignas_zoo.budget import milliseconds
 from bignas_zoo.cli.common import DeviceName, json_option, print_json, print_table, printable
 from bignas_zoo.errors import BigNASError
-from bignas_zoo.latency import DeviceTable, find_device, list_devices
-from bignas_zoo.latency.devices import SHIPPED, own_folder
-from bignas_zoo.latency.prediction import NEVER_VALIDATED
+
+if TYPE_CHECKING:
+    from bignas_zoo.latency import DeviceTable
 
 
 @click.command("devices")
@@ -22,6 +23,9 @@ def devices_command(name: str | None, as_json: bool) -> None:
 
     Tables come with the package, from `bignas-zoo profile`, or from a file of the format in docs/FORMAT.md.
     """
+    from bignas_zoo.latency import find_device
+    from bignas_zoo.latency.devices import own_folder
+
     if name is not None:
         table = find_device(name)
         if as_json:
@@ -47,6 +51,8 @@ def devices_command(name: str | None, as_json: bool) -> None:
 
 def _tables() -> tuple[dict[str, tuple[DeviceTable, Path]], list[BigNASError]]:
     """Return the tables that can be read, and what is wrong with each that cannot: one hides no others."""
+    from bignas_zoo.latency import find_device, list_devices
+
     tables: dict[str, tuple[DeviceTable, Path]] = {}
     damaged: list[BigNASError] = []
     for name, path in list_devices().items():
@@ -58,6 +64,8 @@ def _tables() -> tuple[dict[str, tuple[DeviceTable, Path]], list[BigNASError]]:
 
 
 def _row(name: str, table: DeviceTable, path: Path) -> tuple[str, ...]:
+    from bignas_zoo.latency.devices import SHIPPED
+
     p, checked = table.protocol, table.validation
     return (
         name,
@@ -91,6 +99,8 @@ def _described(table: DeviceTable) -> dict[str, object]:
 
 def describe(table: DeviceTable) -> None:
     """Print what a table says of itself."""
+    from bignas_zoo.latency.prediction import NEVER_VALIDATED
+
     p, overhead = table.protocol, milliseconds(table.overhead_ms)
     lines = [
         ("device", f"{table.name}: {p}"),

@@ -26,10 +26,9 @@ from bignas_zoo.cli.export import chosen_exports, format_options, print_exports
 from bignas_zoo.cli.progress import search_progress
 from bignas_zoo.files import names
 from bignas_zoo.files.say import Say, silent
+from bignas_zoo.search import ON_DEMAND_CHILDREN
 from bignas_zoo.tasks import get as delivery
-from bignas_zoo.tasks import search as searching
 from bignas_zoo.tasks.opening import is_address
-from bignas_zoo.tasks.search import ON_DEMAND_CHILDREN
 from bignas_zoo.zoo.family import DEFAULT_FAMILY
 
 if TYPE_CHECKING:
@@ -138,6 +137,8 @@ def _check_search(options: _Options) -> None:
 
 def _searched(options: _Options, tables: Sequence[DeviceTable]) -> _Options:
     """Search for a slice; return the options that get it."""
+    from bignas_zoo.tasks import search as searching
+
     with search_progress(silent=options.silent) as report:
         result = searching.search_for(
             options.family or DEFAULT_FAMILY, str(options.budget), str(options.data),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,7 +18,9 @@ from bignas_zoo.cli.common import (
     print_table,
     say,
 )
-from bignas_zoo.latency import Estimate, find_device, predict
+
+if TYPE_CHECKING:
+    from bignas_zoo.latency import Estimate
 
 
 @click.command("latency")
@@ -32,6 +35,7 @@ def latency_command(name: str, device: str, family: str | None, as_json: bool, p
     The sum has a bar meant to hold 95 % of networks: the table's error on whole networks, the spread of its rows, and
     what interpolated blocks may be off by.
     """
+    from bignas_zoo.latency import find_device, predict
     from bignas_zoo.tasks.slices import find
 
     slice_, table = find(name, family), find_device(device)

@@ -14,8 +14,6 @@ from bignas_zoo.cli.progress import file_progress
 from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
 from bignas_zoo.files.formats import PRECISIONS
 from bignas_zoo.files.locks import exclusive
-from bignas_zoo.latency.devices import own_folder
-from bignas_zoo.latency.files import NAME
 from bignas_zoo.zoo.family import DEFAULT_FAMILY
 from bignas_zoo.zoo.license import license_of
 
@@ -83,6 +81,7 @@ def profile_command(
         serial, {"--cores": cores, "--device-name": device_name, "--runtime-version": runtime_version}
     )
     from bignas_zoo.latency import write_table
+    from bignas_zoo.latency.files import NAME
     from bignas_zoo.latency.profiling.files import ParallelBuilder, TFLiteBuilder
     from bignas_zoo.latency.profiling.profile import profile
     from bignas_zoo.latency.profiling.workload import Workload, described
@@ -142,6 +141,8 @@ def _phone(
 
 def _folder(output: Path | None) -> Path:
     """Return the folder for the table, made if need be."""
+    from bignas_zoo.latency.devices import own_folder
+
     folder = output or own_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,8 +22,10 @@ from bignas_zoo.cli.common import (
 )
 from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import search_progress
-from bignas_zoo.tasks import search as searching
 from bignas_zoo.zoo.selection import RISKS
+
+if TYPE_CHECKING:
+    from bignas_zoo.tasks.search import SearchResult
 
 
 @click.command("search")
@@ -94,9 +97,11 @@ def search_command(
     Children are chosen on images held out of training, and slices reported on test images. Run the same command again
     to go on after an interruption: every measured child is in OUTPUT/measured.jsonl. OUTPUT/search.png shows them.
     """
+    from bignas_zoo.tasks.search import search_family
+
     INTERRUPT.resumable = True
     with search_progress() as report:
-        result = searching.search_family(
+        result = search_family(
             family, data, budgets=budgets, front=front, method=method, children=children, seed=seed, workers=workers,
             predictor=predictor, from_scratch=from_scratch, risk=risk, tables=read_tables(device_tables),
             test_data=test_data, output=output, reuse=reuse, in_place=in_place, license=license, say=say, report=report,
@@ -108,7 +113,7 @@ def search_command(
         _print(result, options + (f" --risk {risk}" if risk != RISKS[0] else ""))
 
 
-def _print(result: searching.SearchResult, options: str) -> None:
+def _print(result: SearchResult, options: str) -> None:
     picks: dict[str, list[str]] = {}
     for budget, best in result.chosen.items():
         picks.setdefault(best.name, []).append(budget)

@@ -17,6 +17,7 @@ from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.files import leftovers, names, store
 from bignas_zoo.files.say import Say, silent
+from bignas_zoo.search import ON_DEMAND_CHILDREN
 from bignas_zoo.tasks import slices
 from bignas_zoo.tasks.cutting import supernet_weights
 from bignas_zoo.tasks.slices import Slice
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from bignas_zoo.search.rounds import ChildProgress
     from bignas_zoo.search.settings import Settings
 
-#: Children that a search for one budget measures, unless told otherwise.
-ON_DEMAND_CHILDREN = 64
 Report = Callable[["ChildProgress"], None]
 
 
