@@ -75,6 +75,15 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def damaged_copy(family: Path, place: Path, name: str) -> Path:
+    """Copy a family's folder, and change the last bytes of one of its files."""
+    damaged = Path(shutil.copytree(family, place / "family"))
+    with (damaged / name).open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"abcd")
+    return damaged
+
+
 def run(*arguments: str | Path) -> Any:
     done = CliRunner().invoke(main, [*map(str, arguments)])
     assert done.exit_code == 0, done.output
@@ -134,12 +143,8 @@ def test_a_budget_finds_it(family: Path) -> None:
 
 
 def test_its_weights_are_checked(family: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(family, tmp_path / "family"))
-    with (damaged / OWN).open("r+b") as file:
-        file.seek(-4, 2)
-        file.write(b"abcd")
     with pytest.raises(IntegrityError, match=OWN):
-        bz.load(NAME, family=damaged)
+        bz.load(NAME, family=damaged_copy(family, tmp_path, OWN))
 
 
 def test_without_its_weights_there_is_nothing_to_cut(family: Path) -> None:

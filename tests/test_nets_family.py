@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from test_blocks_slice import damaged_copy
 from test_recorded import LOGITS, RECORDED, SLICES
 
 import bignas_zoo as bz
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import IntegrityError, UsageError
 from bignas_zoo.files import store
+from bignas_zoo.recipes.recipe import find_recipe, read_recipe
+from bignas_zoo.recipes.runs.start import starting_family
 from bignas_zoo.zoo import slice_folder as folders
 from bignas_zoo.zoo.family import NETS_SCHEMA, load_family
 
@@ -63,12 +67,8 @@ def test_a_slice_computes_what_the_supernets_child_computed(family: Path, tmp_pa
 
 
 def test_its_weights_are_checked(family: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(family, tmp_path / "family"))
-    with (damaged / OWN).open("r+b") as file:
-        file.seek(-4, 2)
-        file.write(b"abcd")
     with pytest.raises(IntegrityError, match=OWN):
-        bz.load("tiny-smallest", family=damaged)
+        bz.load("tiny-smallest", family=damaged_copy(family, tmp_path, OWN))
 
 
 def test_what_needs_a_supernet_is_refused(family: Path, tmp_path: Path) -> None:
@@ -80,6 +80,8 @@ def test_what_needs_a_supernet_is_refused(family: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2, result.output
     assert "is no supernet" in result.output
     assert not (tmp_path / "s").exists()
+    with pytest.raises(UsageError, match="start_from: family 'tiny' is no supernet"):
+        starting_family(replace(read_recipe(find_recipe("cifar10_cpu")), start_from=str(family)))
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,9 @@ def starting_family(recipe: Recipe) -> Family:
     """
     name, _, wanted = recipe.start_from.partition("@")
     family = get_family(name)
-    _, shared = family.supernet(_where(recipe)) if family.space is None else (None, family.weights)
-    if shared is None:
+    if family.space is not None and family.weights is None:
         raise RecipeError(f"{_where(recipe)}: family '{name}' has no weights; name one that is trained.")
+    _, shared = family.supernet(_where(recipe))
     if wanted and not shared.sha256.startswith(wanted.lower()):
         raise RecipeError(
             f"{_where(recipe)}: the weights of '{name}' have the sha256 {shared.sha256[:12]}…, not {wanted}…. "
