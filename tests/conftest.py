@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib.util
 import os
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,30 +91,6 @@ def _with_expansions(space: SearchSpace, name: str, **form: bool) -> SearchSpace
 #: An expansion for each layer: with a width and a kernel for each stage; and with everything for each layer.
 STAGEWISE_KERNELS = _with_expansions(TINY, "tiny+stagewise-kernels", stagewise_kernels=True)
 LAYERWISE_EXPANSIONS = _with_expansions(LAYERWISE, "tiny+layerwise-expansions")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _let_go() -> Iterator[None]:
-    """Give back what a file's tests have traced and compiled; a process that runs them all grows by gigabytes else."""
-    before = _resident()
-    yield
-    if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
-    if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session(free_memory=False)  # which would collect as well
-    for name in ("bignas_zoo.models.blockwise", "equality"):  # programs kept for the next child, by its form
-        for kept in vars(sys.modules.get(name, object)).values():
-            getattr(kept, "cache_clear", int)()
-    if _resident() > before + 10_000_000:
-        gc.unfreeze()  # the last test of an earlier file may have left something
-    gc.collect()
-    gc.freeze()  # what is left are libraries and caches, millions of objects: not looked at again after every file
-    ctypes.CDLL(None).malloc_trim(0)
-
-
-def _resident() -> int:
-    """Return the bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="session")
@@ -219,4 +193,4 @@ def _make_tiny_family(place: Path) -> None:
     spaces.SPACES.update(before)
 
 
-pytest_plugins = ["hub_fixtures"]
+pytest_plugins = ["hub_fixtures", "file_processes"]

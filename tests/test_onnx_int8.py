@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -160,15 +161,15 @@ def test_the_same_images_give_the_same_bytes(plain: bytes) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (normalised(63), "63 images are too few .* at least 64 training images"),
-        (normalised(64)[:, :8], r"images have the shape \[64, 8, 12, 3\]; this file takes \[n, 12, 12, 3\]"),
-        (normalised(64)[0], r"images have the shape \[12, 12, 3\]"),
-        (normalised(64) * np.nan, "not finite"),
+        (lambda: normalised(63), "63 images are too few .* at least 64 training images"),
+        (lambda: normalised(64)[:, :8], r"images have the shape \[64, 8, 12, 3\]; this file takes \[n, 12, 12, 3\]"),
+        (lambda: normalised(64)[0], r"images have the shape \[12, 12, 3\]"),
+        (lambda: normalised(64) * np.nan, "not finite"),
     ],
 )
-def test_images_that_do_not_do(small, images: np.ndarray, message: str) -> None:
+def test_images_that_do_not_do(small, images: Callable[[], np.ndarray], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        convert(small, precision="int8", images=images)
+        convert(small, precision="int8", images=images())
 
 
 def test_what_int8_needs(small, plain: bytes) -> None:
