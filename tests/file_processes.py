@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class _FileProcess:
     def __init__(self, session: pytest.Session) -> None:
         ours, theirs = Pipe()
         gc.collect()
+        _flush()  # or both would print it
         gc.freeze()  # the collector would write to each object, and each page would be copied
         with _a_fork_is_meant():
             self._pid = os.fork()
@@ -66,7 +68,13 @@ def _serve(session: pytest.Session, connection: Connection) -> None:
         session._setupstate.teardown_exact(None)
         status = 0
     finally:
+        _flush()
         os._exit(status)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
 
 
 def _answer(items: dict[str, pytest.Item], connection: Connection) -> None:
