@@ -25,7 +25,7 @@ from bignas_zoo.files import store
 from bignas_zoo.latency import DeviceTable, Estimate, Measurement, find_device, predict
 from bignas_zoo.latency.profiling.files import LocalMeter, TFLiteBuilder
 from bignas_zoo.latency.table import check_same_protocol
-from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family
+from bignas_zoo.zoo.family import DEFAULT_SUPERNET, Family
 from bignas_zoo.zoo.registry import get_family
 
 REPORT = Path(__file__).with_suffix(".md")
@@ -112,7 +112,7 @@ def main() -> None:
     """Write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("devices", nargs="+", metavar="DEVICE", help="name or file of a table measured on this machine")
-    parser.add_argument("--family", default=DEFAULT_FAMILY)
+    parser.add_argument("--family", default=DEFAULT_SUPERNET)
     parser.add_argument("--budgets", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=REPORT)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bignas_zoo.tasks.export import export_slice
     from bignas_zoo.tasks.finetune import finetune
     from bignas_zoo.tasks.get import get
+    from bignas_zoo.tasks.import_weights import import_weights
     from bignas_zoo.tasks.load import load
     from bignas_zoo.tasks.push import push, push_family
     from bignas_zoo.tasks.search import search_family, search_for
@@ -47,6 +48,7 @@ __all__ = [
     "get",
     "get_family",
     "get_space",
+    "import_weights",
     "list_slices",
     "load",
     "macs",
@@ -77,6 +79,7 @@ _HOMES = {
     "get": "bignas_zoo.tasks.get",
     "get_family": "bignas_zoo.tasks.slices",
     "get_space": "bignas_zoo.architecture.spaces",
+    "import_weights": "bignas_zoo.tasks.import_weights",
     "list_slices": "bignas_zoo.tasks.slices",
     "load": "bignas_zoo.tasks.load",
     "macs": "bignas_zoo.architecture.cost",

@@ -48,12 +48,14 @@ class SliceFiles:
     Attributes:
         resolution: side of the network's input in pixels.
         crop_size: side of the square crop that is resized to it.
+        crop_fraction: side of the square that is cut, in parts of an image's shorter side.
         mean, std: float32 ``[3]``, in units of pixel values 0 to 255.
         labels: a name for each score, in order.
     """
 
     resolution: int
     crop_size: int
+    crop_fraction: float
     mean: np.ndarray
     std: np.ndarray
     labels: list[str]
@@ -66,6 +68,9 @@ class SliceFiles:
             contract = data["preprocess"]
             mean, std = (np.array(contract[k], np.float32).reshape(3) for k in ("mean", "std"))
             resolution, crop_size = int(data["resolution"]), int(contract["crop_size"])
+            fraction = float(contract.get("crop_fraction", 1))
+            if not 0 < fraction <= 1:
+                raise ValueError("crop_fraction must be above zero and at most one")
             if not (std > 0).all() or min(resolution, crop_size) < 1:
                 raise ValueError("std, resolution and crop_size must be above zero")
         except (KeyError, TypeError, ValueError) as error:
@@ -75,18 +80,23 @@ class SliceFiles:
                 DAMAGED,
             ) from error
         labels = read_bytes(folder / "labels.txt").decode("utf-8", "replace").splitlines()
-        return SliceFiles(resolution, crop_size, mean, std, labels)
+        return SliceFiles(resolution, crop_size, fraction, mean, std, labels)
 
     def pixels(self, path: Path) -> np.ndarray:
         """Decode an image file and bring it to the network's size.
 
         It is turned upright as its EXIF data say, the shorter side becomes `crop_size` pixels, the longer one is cut
         evenly, the square is resized to `resolution`; both times bicubically with antialiasing, as Pillow does it.
+        With a `crop_fraction` below one the central square of that part of the shorter side is cut and resized at once.
 
         Returns:
             ``[resolution, resolution, 3]`` float32, RGB, some 0 to 255 (bicubic filters overshoot a little).
         """
         rgb, crop = _open(path), self.crop_size
+        if self.crop_fraction < 1:
+            side = self.crop_fraction * min(rgb.size)
+            left, top = ((length - side) / 2 for length in rgb.size)
+            rgb = rgb.resize((crop, crop), BICUBIC, box=(left, top, left + side, top + side))
         scale = crop / min(rgb.size)
         if scale != 1:
             rgb = rgb.resize((max(crop, round(rgb.width * scale)), max(crop, round(rgb.height * scale))), BICUBIC)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.errors import QualityError
+from bignas_zoo.export.dead_channels import keep_biases_in_range
 from bignas_zoo.export.ranges import COVER, Ranges, check_images, covered_ranges
 from bignas_zoo.runtime.quiet import quiet_native
 
@@ -56,6 +57,7 @@ def quantise(
 
     check_images(images, _shape(model), pixels=input_range is not None)
     ranges = activation_ranges(model, images, cover)
+    model = keep_biases_in_range(model, ranges)
     try:
         with _quiet():
             work = quantizer.Quantizer(model, recipe.static_wi8_ai8())

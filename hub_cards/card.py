@@ -66,6 +66,8 @@ def render_card(
             "latency": None,
             "license": UNKNOWN,
             "source": "",
+            "published": None,
+            "top1_standard_error": None,
             **description,
             "training": _training(description),
             "blocks": blocks,
@@ -77,10 +79,16 @@ def render_card(
         plots=plots,
         classes=network.classes,
         tuned=dict(description["provenance"]).get("finetuned"),
-        is_child="blocks" not in description,
+        is_child="blocks" not in description and not _own_weights(description),
+        own_weights="blocks" in description or _own_weights(description),
         macs_text=amount("macs", description["macs"]),
     )
     return text
+
+
+def _own_weights(description: Mapping[str, Any]) -> bool:
+    """Return whether a child was never part of a supernet: its net was trained alone."""
+    return bool(dict(description["provenance"]).get("weights"))
 
 
 def _training(description: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -37,7 +37,7 @@ from bignas_zoo.latency.devices import own_folder
 from bignas_zoo.latency.files import MOST_ROWS, from_json, text, to_json
 from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.profiling.workload import Workload
-from bignas_zoo.zoo.family import DEFAULT_FAMILY
+from bignas_zoo.zoo.family import DEFAULT_SUPERNET
 from bignas_zoo.zoo.registry import get_family
 
 PUBLIC = ("pixel-1-spnas", "pixel-1-tunas", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch")
@@ -226,7 +226,7 @@ def test_the_place_of_own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_tables_measured_here_predict_networks_that_nothing_was_fitted_to(name: str) -> None:
-    table, family = find_device(name), get_family(DEFAULT_FAMILY)
+    table, family = find_device(name), get_family(DEFAULT_SUPERNET)
     assert text(table) == list_devices()[name].read_text("utf-8")
     assert table.protocol.precision == OWN[name]
     assert table.validation is not None

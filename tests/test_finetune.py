@@ -16,6 +16,7 @@ import bignas_zoo as bz
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import LocalIOError, UsageError
 from bignas_zoo.files import store
+from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.weights import read_weights
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
 from bignas_zoo.tasks import finetune as finetuning
@@ -24,6 +25,10 @@ from bignas_zoo.tasks import slice_files
 COLOURS = {"blue": (40, 50, 200), "green": (50, 190, 60), "red": (200, 60, 40)}
 FILES = {"model.tflite", "labels.txt", "slice.json", "model.safetensors", "README.md"}
 Paint = Callable[..., Path]
+
+
+def contract(side: int) -> Preprocess:
+    return Preprocess(side, (128.0,) * 3, (64.0,) * 3)
 
 
 def paint(folder: Path, count: int, *, seed: int = 0, classes: tuple[str, ...] = tuple(COLOURS)) -> Path:
@@ -295,7 +300,7 @@ def test_training_stops_when_accuracy_no_longer_rises(parent: Path, tmp_path: Pa
     from bignas_zoo.recipes.finetune import finetune_child, with_new_classifier
 
     settings = FinetuneSettings(freeze=True, learning_rate=1e-30, patience=2)  # a rate that changes no weight
-    images = finetuning.read_images(paint(tmp_path / "data", 8), 20, settings)
+    images = finetuning.read_images(paint(tmp_path / "data", 8), contract(20), settings)
     spec, description, child = slice_files.read(parent)
     child = with_new_classifier(child, spec, finetuning._spec(spec, 3))
     kernel = child.get_layer("classifier").kernel
@@ -317,7 +322,7 @@ def test_the_held_out_part_is_stratified_and_belongs_to_the_seed(tmp_path: Path)
         (data / "red" / name).unlink()
 
     def held(seed: int) -> np.ndarray:
-        images = finetuning.read_images(data, 8, FinetuneSettings(holdout=0.3, seed=seed))
+        images = finetuning.read_images(data, contract(8), FinetuneSettings(holdout=0.3, seed=seed))
         assert images.counts() == {
             "train": {"blue": 7, "green": 7, "red": 5}, "holdout": {"blue": 3, "green": 3, "red": 2},
         }  # fmt: skip
@@ -332,7 +337,7 @@ def test_the_held_out_part_is_stratified_and_belongs_to_the_seed(tmp_path: Path)
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     data = paint(tmp_path / "data", 2)
     (data / "red").rename(data / "train")
-    assert finetuning.read_images(data, 8, FinetuneSettings()).classes == ("blue", "green", "train")
+    assert finetuning.read_images(data, contract(8), FinetuneSettings()).classes == ("blue", "green", "train")
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_half_cosine() -> None:

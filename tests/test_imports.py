@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "models": {"errors", "files", "architecture", "runtime"},
     "export": {"errors", "files", "architecture", "runtime", "zoo", "models"},
     "recipes": {"errors", "files", "architecture", "runtime", "zoo", "models"},
+    "importers": {"errors", "files", "architecture", "zoo", "models"},
     "latency.profiling": {"errors", "files", "architecture", "runtime", "latency", "models", "export"},
 }
 _LOW = {*MAY_IMPORT}

@@ -273,7 +273,7 @@ def test_list_and_show_with_a_device(phone: DeviceTable, family: bz.Family, tmp_
 
 @pytest.mark.slow
 def test_a_time_of_another_precision_than_the_file_is_said(tmp_path: Path) -> None:
-    other = bz.get(budget="0.07ms@xeon-amx-litert", output=tmp_path / "float32")
+    other = bz.get(budget="0.07ms@xeon-amx-litert", family="bignas-cifar10", output=tmp_path / "float32")
     assert other.slice.name == "bignas-cifar10-smallest"
     assert other.hint is None
     found = bz.get("bignas-cifar10-smallest", budget="1ms@xeon-amx-litert-int8", output=tmp_path / "int8")

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 import bignas_zoo
 
-DATA_SUFFIXES = (".yaml", ".j2", ".json", ".safetensors", ".jsonl")
+DATA_SUFFIXES = (".yaml", ".j2", ".json", ".safetensors", ".jsonl", ".jpg", ".csv")
 NOT_SHIPPED = {"__pycache__", "build", "dist"}
 
 
@@ -55,7 +55,7 @@ def tree_files() -> list[Path]:
 
 
 def is_data(path: Path) -> bool:
-    return path.suffix in DATA_SUFFIXES or path.name == "py.typed"
+    return path.suffix in DATA_SUFFIXES or path.name in ("py.typed", "NOTICE")
 
 
 def expected_wheel() -> set[str]:

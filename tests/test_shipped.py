@@ -14,10 +14,10 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.budget import Budget
 from bignas_zoo.zoo import selection
-from bignas_zoo.zoo.family import DEFAULT_FAMILY
+from bignas_zoo.zoo.family import DEFAULT_SUPERNET
 from bignas_zoo.zoo.registry import get_family
 
-FAMILY = get_family(DEFAULT_FAMILY)
+FAMILY = get_family(DEFAULT_SUPERNET)
 
 
 def test_every_file_is_the_recorded_one() -> None:
@@ -94,7 +94,7 @@ def test_stored_statistics_come_from_training_images(shared_data: Path) -> None:
     order = philox(recipe["seed"], "calibration").permutation(len(images))
     pixels = images.take(np.sort(order[: recipe["calibration_images"]])).pixels
     chosen = FAMILY.find("s")
-    fresh = bz.slice_and_calibrate(DEFAULT_FAMILY, chosen.spec, pixels)
+    fresh = bz.slice_and_calibrate(DEFAULT_SUPERNET, chosen.spec, pixels)
     stored = bz.load(chosen.name)
     test = cifar10(shared_data, "test").pixels[:200]
     x = Preprocess.from_json(FAMILY.preprocess).inputs(test, chosen.spec.resolution)

@@ -29,7 +29,8 @@ from bignas_zoo.files.say import Say, silent
 from bignas_zoo.search import ON_DEMAND_CHILDREN
 from bignas_zoo.tasks import get as delivery
 from bignas_zoo.tasks.opening import is_address
-from bignas_zoo.zoo.family import DEFAULT_FAMILY
+from bignas_zoo.zoo.family import DEFAULT_SUPERNET
+from bignas_zoo.zoo.slice import Slice
 
 if TYPE_CHECKING:
     from bignas_zoo.files.formats import Export
@@ -59,6 +60,11 @@ if TYPE_CHECKING:
 @format_options
 @family_option
 @click.option(
+    "--classes",
+    metavar="FAMILY",
+    help="Choose among all families with the classes of this one [default: efficientnet-lite, ImageNet's 1,000].",
+)
+@click.option(
     "--verify-key", metavar="KEY", type=click.Path(path_type=Path),
     help="For hf://: public key (Ed25519) that must have signed it.",
 )  # fmt: skip
@@ -79,8 +85,8 @@ def get_command(**given: Any) -> None:
     if options.search:
         options = _searched(options, tables)
     result = delivery.get(
-        options.name, budget=options.budget, family=options.family, output=options.output, force=options.force,
-        risk=options.risk, tables=tables, verify_key=options.verify_key, say=options.say,
+        options.name, budget=options.budget, family=options.family, classes=options.classes, output=options.output,
+        force=options.force, risk=options.risk, tables=tables, verify_key=options.verify_key, say=options.say,
     )  # fmt: skip
     _show(options, result, _exported(options, result.path, exports))
 
@@ -103,6 +109,7 @@ class _Options:
     test_data: str | None
     normalize_in_graph: bool
     family: str | None
+    classes: str | None
     verify_key: Path | None
     output: Path | None
     force: bool
@@ -141,7 +148,7 @@ def _searched(options: _Options, tables: Sequence[DeviceTable]) -> _Options:
 
     with search_progress(silent=options.silent) as report:
         result = searching.search_for(
-            options.family or DEFAULT_FAMILY, str(options.budget), str(options.data),
+            options.family or DEFAULT_SUPERNET, str(options.budget), str(options.data),
             children=options.children or ON_DEMAND_CHILDREN, workers=options.workers, risk=options.risk, tables=tables,
             test_data=options.test_data, say=options.say, report=report,
         )  # fmt: skip
@@ -172,17 +179,36 @@ def _show(options: _Options, result: delivery.GetResult, exported: Sequence[Expo
             print_exports(exported)
 
 
+def _figure(slice_: Slice) -> str:
+    """Return the accuracy, with its standard error where makers' figures of other images make one ask for it."""
+    error = "" if slice_.published is None else f" ± {slice_.top1_standard_error:.2f}"
+    return f"{slice_.top1:.2f}{error}"
+
+
+def _published(figure: Mapping[str, Any]) -> str:
+    return f"{figure['top1']:.1f} % on {figure['images']:,} other images ({figure['source']})"
+
+
+def _classes(result: delivery.GetResult) -> str:
+    """Say what the slice tells apart: the task that it was chosen for."""
+    names = result.class_names
+    return f"{len(names):,}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+
+
 def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
     slice_, parity = result.slice, result.parity
     size = result.files[names.TFLITE]["bytes"]
-    top1 = "not measured" if slice_.top1 is None else f"{slice_.top1:.2f} % on {slice_.top1_source}"
+    top1 = "not measured" if slice_.top1 is None else f"{_figure(slice_)} % on {slice_.top1_source}"
+    published = [] if slice_.published is None else [("published", _published(slice_.published))]
     for label, value in (
         ("slice", f"{slice_.name} (family {slice_.family})"),
         ("MACs", f"{amount('macs', slice_.macs)} at {slice_.network.resolution} px"),
+        ("classes", _classes(result)),
         ("parameters", f"{slice_.parameters:,}"),
         *((f"on {entry['device']}", _latency(entry)) for entry in result.latency or ()),
         (names.TFLITE, f"{size:,} bytes, float32"),
         ("top-1", top1),
+        *published,
         (
             "parity",
             f"log-probabilities differ from Keras by at most {parity['max_abs']:.1e} on {parity['images']} "

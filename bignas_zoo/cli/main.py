@@ -30,6 +30,7 @@ COMMANDS = {
     "family": "bignas_zoo.cli.train",
     "finetune": "bignas_zoo.cli.finetune",
     "get": "bignas_zoo.cli.get",
+    "import": "bignas_zoo.cli.import_weights",
     "latency": "bignas_zoo.cli.latency",
     "list": "bignas_zoo.cli.list",
     "profile": "bignas_zoo.cli.profile",

@@ -14,7 +14,7 @@ from bignas_zoo.cli.progress import file_progress
 from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
 from bignas_zoo.files.formats import PRECISIONS
 from bignas_zoo.files.locks import exclusive
-from bignas_zoo.zoo.family import DEFAULT_FAMILY
+from bignas_zoo.zoo.family import DEFAULT_SUPERNET
 from bignas_zoo.zoo.license import license_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.command("profile")
 @click.argument("name")
 @click.option(
-    "--space", default=DEFAULT_FAMILY, show_default=True, metavar="SPACE|FAMILY", help="Whose blocks to measure."
+    "--space", default=DEFAULT_SUPERNET, show_default=True, metavar="SPACE|FAMILY", help="Whose blocks to measure."
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of the runtime.")

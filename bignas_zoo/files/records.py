@@ -81,6 +81,9 @@ def contract(value: Any) -> Mapping[str, Any]:
         or not _three(value.get("std"), 1e-6)
     ):
         raise ValueError("preprocess must have crop_size (8 to 4096), and mean and std of three numbers, std above 0")
+    fraction = value.get("crop_fraction", 1)
+    if type(fraction) not in (int, float) or not 0.05 <= fraction <= 1:
+        raise ValueError("preprocess: crop_fraction must be a number from 0.05 to 1")
     return dict(value)
 
 

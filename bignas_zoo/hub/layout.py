@@ -10,7 +10,7 @@ KERAS = (names.CONFIG, "metadata.json", "model.weights.h5")
 PLOTS = ("plots/architecture.png", "plots/front.png")
 #: The accuracy as the Hub reads it. Nothing here fetches it, so it is not in the manifest.
 EVAL_RESULTS = ".eval_results/top1.yaml"
-PLAIN = (names.CARD, names.SLICE, names.WEIGHTS, names.LABELS, names.EXPORTS)
+PLAIN = (names.CARD, names.SLICE, names.WEIGHTS, names.LABELS, names.EXPORTS, names.NOTICE)
 FOLDERS = {".tflite": "tflite", ".onnx": "onnx"}
 #: Without these a repository is no slice. config.json is one of them: whoever fetches it is counted as a download.
 REQUIRED = (names.SLICE, names.WEIGHTS, names.LABELS, names.CARD, names.CONFIG, "tflite/model.tflite")

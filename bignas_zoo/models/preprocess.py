@@ -1,8 +1,8 @@
 """From image files to the network's input: one definition for every use.
 
-Training, calibration, evaluation, parity checks and the phone all see the same numbers: an RGB
-image is brought to a square of `crop_size` pixels, resized bicubically (with antialiasing) to the
-child's resolution, and normalised channel by channel.
+Training, calibration, evaluation, parity checks and the phone all see the same numbers: the central square of an RGB
+image (`crop_fraction` of its shorter side) is brought to `crop_size` pixels, resized bicubically (with antialiasing)
+to the child's resolution, and normalised channel by channel.
 
 Reference: BigNAS (arXiv 2003.11142) section 3.1 and appendix: one fixed crop, resized bicubically
 to every target resolution, at test time as well.
@@ -42,15 +42,20 @@ class Preprocess:
     Attributes:
         crop_size: side in pixels of the square crop that every resolution is resized from.
         mean, std: per channel (red, green, blue), in units of pixel values 0 to 255.
+        crop_fraction: side of that square in parts of the image's shorter side.
     """
 
     crop_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop_fraction: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the contract as JSON data, with the fixed parts spelled out."""
-        return {**asdict(self), "channels": "RGB", "resize": "bicubic, antialias"}
+        data = {**asdict(self), "channels": "RGB", "resize": "bicubic, antialias"}
+        if self.crop_fraction == 1:  # as files were written before it was there
+            del data["crop_fraction"]
+        return data
 
     @staticmethod
     def from_json(data: Any) -> Preprocess:
@@ -63,7 +68,10 @@ class Preprocess:
             mean, std = (tuple(float(v) for v in data[k]) for k in ("mean", "std"))
             if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
                 raise ValueError("mean and std need three values, std above zero")
-            return Preprocess(int(data["crop_size"]), mean, std)  # type: ignore[arg-type]
+            fraction = float(data.get("crop_fraction", 1))
+            if not 0 < fraction <= 1:
+                raise ValueError("crop_fraction must be above 0 and at most 1")
+            return Preprocess(int(data["crop_size"]), mean, std, fraction)  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"preprocess: not a valid description ({error}).") from error
 
@@ -111,15 +119,16 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     return ops.image.resize(images, (resolution, resolution), interpolation="bicubic", antialias=True)
 
 
-def read_image(path: Path, crop_size: int) -> np.ndarray:
+def read_image(path: Path, crop_size: int, crop_fraction: float = 1.0) -> np.ndarray:
     """Decode an image file and cut its centre square.
 
     It is turned upright as its EXIF data say, its shorter side is resized to `crop_size` (bicubic), the longer one cut
-    evenly.
+    evenly. With a `crop_fraction` below 1 the central square of that part of the shorter side is resized, at once.
 
     Args:
         path: PNG, JPEG, WebP or BMP.
         crop_size: side of the result in pixels.
+        crop_fraction: side of the square that is cut, in parts of the shorter side.
 
     Returns:
         ``[crop_size, crop_size, 3]`` uint8, RGB.
@@ -128,10 +137,10 @@ def read_image(path: Path, crop_size: int) -> np.ndarray:
         LocalIOError: the file cannot be opened.
         IntegrityError: it is not an image, is damaged, or is unreasonably large.
     """
-    return decode_image(path, crop_size, str(path))
+    return decode_image(path, crop_size, str(path), crop_fraction)
 
 
-def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarray:
+def decode_image(source: Path | BinaryIO, crop_size: int, name: str, crop_fraction: float = 1.0) -> np.ndarray:
     """Do `read_image`'s work for a file or a stream of encoded bytes; `name` is for error messages."""
     try:
         with warnings.catch_warnings():
@@ -145,6 +154,8 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
         if error.strerror is None:  # Pillow's own words for a truncated file
             raise IntegrityError(f"{name}: damaged image ({error}). Replace or remove it.") from error
         raise LocalIOError(f"{name}: cannot be read ({error.strerror}).") from error
+    if crop_fraction < 1:
+        return np.asarray(_central(rgb, crop_size, crop_fraction))
     width, height = rgb.size
     scale = crop_size / min(width, height)
     if scale != 1:
@@ -154,6 +165,14 @@ def decode_image(source: Path | BinaryIO, crop_size: int, name: str) -> np.ndarr
         )
     left, top = (rgb.width - crop_size) // 2, (rgb.height - crop_size) // 2
     return np.asarray(rgb.crop((left, top, left + crop_size, top + crop_size)))
+
+
+def _central(rgb: Image.Image, crop_size: int, crop_fraction: float) -> Image.Image:
+    """Cut and resize in one step; the square's corners need not lie on whole pixels."""
+    side = crop_fraction * min(rgb.size)
+    left, top = ((length - side) / 2 for length in rgb.size)
+    box = (left, top, left + side, top + side)
+    return rgb.resize((crop_size, crop_size), Image.Resampling.BICUBIC, box=box)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

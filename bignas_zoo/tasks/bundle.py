@@ -104,7 +104,8 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
     slice_folder.check_files(folder)
     slice_, description = slice_folder.describe(folder)
     exports, left_out = published_exports(folder)
-    ours = [names.WEIGHTS, names.LABELS, names.TFLITE, *(str(e["file"]) for e in exports)]
+    notice = {names.NOTICE} & description["files"].keys()
+    ours = [names.WEIGHTS, names.LABELS, names.TFLITE, *notice, *(str(e["file"]) for e in exports)]
     files = {str(layout.published(name)): folder / name for name in dict.fromkeys(ours)}
     for path, data in keras_layout(folder).items():
         files[path] = _written(place / path, data)

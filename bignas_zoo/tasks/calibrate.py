@@ -51,7 +51,7 @@ def slice_and_calibrate(
     preprocess = Preprocess.from_json(home.preprocess)
     side = preprocess.crop_size
     if isinstance(images, str | Path):
-        images = unlabelled_images(Path(images), side, limit)
+        images = unlabelled_images(Path(images), side, limit, preprocess.crop_fraction)
     pixels = np.asarray(images)
     if pixels.shape[1:] != (side, side, 3):
         raise UsageError(f"images: need shape [n, {side}, {side}, 3], got {list(pixels.shape)}.")

@@ -48,13 +48,13 @@ def supernet_weights(family: Family, what: str) -> dict[str, np.ndarray]:
 
 
 def check_weights(family: Family, slice_: Slice) -> None:
-    """Check size and sha256 of a slice's weight files.
+    """Check size and sha256 of a slice's weight files, and of the notice that goes with them.
 
     Raises:
         NotFoundError: the family has no weights.
         IntegrityError: a file is missing or damaged.
     """
-    for record in family.weight_files(slice_):
+    for record in (*family.weight_files(slice_), *filter(None, [family.notice])):
         _verified_path(family, record)
 
 

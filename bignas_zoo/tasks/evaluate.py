@@ -40,8 +40,8 @@ def evaluate(
 
     opened = open_slice(name, family)
     child = network(opened)
-    preprocess = Preprocess.from_json(opened.home.preprocess)
-    images = read_labelled(Path(data), None, preprocess.crop_size, opened.home.class_names)
+    preprocess = Preprocess.from_json(opened.slice.preprocess)
+    images = read_labelled(Path(data), None, preprocess.crop_size, opened.home.class_names, preprocess.crop_fraction)
     if limit is not None:
         images = images.take(slice(0, limit))
     resolution = opened.slice.network.resolution

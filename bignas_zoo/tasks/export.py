@@ -24,8 +24,8 @@ from bignas_zoo.files.locks import exclusive
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.get import get
-from bignas_zoo.tasks.opening import holds_slice, is_address
-from bignas_zoo.zoo import slice_folder
+from bignas_zoo.tasks.opening import holds_slice, is_address, open_slice
+from bignas_zoo.zoo import photographs, slice_folder
 from bignas_zoo.zoo.slice_folder import REJECTED, read_exports
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def export_slice(
         exports: what to make.
         budget, family, output: see `get`; of no use with a folder.
         images: real images, best of the training: a folder, CIFAR-10's files, class folders or TFRecords. Without,
-            float files are compared on random inputs; int8 weights and activations need at least 64.
+            the package's own photographs for slices that they suit (ImageNet's classes); for others float files are
+            compared on random inputs, and int8 weights and activations need at least 64.
         test_data: labelled images for the accuracy; by default the test part of `images`, if there is one.
         force: make files anew that are there already, and replace an output folder that differs.
         say: told what is going on.
@@ -92,7 +93,9 @@ def export_slice(
         QualityError: a file missed its gate; it is kept beside as ``NAME.rejected``, and the others are made.
     """
     wanted = _distinct(exports)
-    _check(wanted, images)
+    _check(wanted)
+    if not _has_own_images(name, family):
+        _check_images(wanted, images)  # before a slice is made for nothing
     folder = _folder(name, budget, family, output, force, say)
     with _exclusively(folder, say):
         return _export_all(folder, wanted, images, test_data, force, say)
@@ -144,11 +147,16 @@ def _export_all(
 ) -> list[Exported]:
     slice_folder.check_files(folder)
     known = {str(entry["file"]): entry for entry in read_exports(folder)["exports"]}
+    named = images is not None or test_data is not None
+    own = slice_folder.describe(folder)[0].calibration
+    if images is None and own:
+        images = photographs.folder(own)
+    _check_images(wanted, images)
     sample = _sample(folder, wanted, images, test_data, say)
     done: dict[Export, Exported] = {}
     for option in wanted:
         earlier = _earlier_export(folder, option, known.get(option.file), anew=force)
-        if earlier and (sample is None or _proven_on(earlier.entry, sample)):
+        if earlier and (not named or sample is None or _proven_on(earlier.entry, sample)):
             done[option] = earlier
     failures: list[QualityError] = []
     missing = [option for option in wanted if option not in done]
@@ -198,9 +206,19 @@ def _proven_on(entry: Mapping[str, Any], sample: Sample) -> bool:
     )
 
 
-def _check(wanted: list[Export], images: str | Path | None) -> None:
+def _check(wanted: list[Export]) -> None:
     if not wanted:
         raise UsageError("export: nothing to export; name a format.")
+
+
+def _has_own_images(name: str | Path | None, family: str | Path | None) -> bool:
+    """Return whether the package has images for what is to be exported; True where that is not known yet."""
+    if name is None or is_address(name):
+        return True
+    return bool(open_slice(name, family).slice.calibration)
+
+
+def _check_images(wanted: list[Export], images: str | Path | None) -> None:
     for option in wanted:
         if option.precision in ("int8", "dynamic") and images is None:
             raise UsageError(

@@ -18,6 +18,7 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import UsageError
 from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import machine
+from bignas_zoo.files.records import FileRecord
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
 from bignas_zoo.tasks import slice_files
@@ -31,6 +32,7 @@ from bignas_zoo.zoo.license import license_of
 if TYPE_CHECKING:
     import keras
 
+    from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import LabelledImages
     from bignas_zoo.recipes.finetune import Outcome
 
@@ -80,6 +82,7 @@ class Parent:
     weights: Mapping[str, str]
     license: str
     source: str
+    notice: Path | None
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def finetune(
     from bignas_zoo.recipes.finetune import check_enough, finetune_child, with_new_classifier
 
     preprocess = Preprocess.from_json(parent.preprocess)
-    images = read_images(folder, preprocess.crop_size, settings)
+    images = read_images(folder, preprocess, settings)
     check_enough(settings, images.train)
     spec = _spec(parent.spec, len(images.classes))
     with store.new_folder(target, force=force) as temporary:  # a place that cannot be written shows now
@@ -185,7 +188,7 @@ def finetune(
         child = with_new_classifier(parent.child, parent.spec, spec)
         outcome = finetune_child(child, preprocess, images.train, images.holdout, settings, say=say, report=report)
         slice_ = _measured(new_name, parent, spec, child, preprocess, images, outcome)
-        home = Family(parent.family, "", spec.space, images.classes, parent.preprocess, ())
+        home = Family(parent.family, "", spec.space, images.classes, parent.preprocess, (), **_folder(parent.notice))
         record = {
             "supernet_sha256": parent.supernet_sha256,
             "finetuned": _record(parent, images, settings, outcome),
@@ -213,12 +216,20 @@ def _parent(opened: Opened) -> Parent:
         family=slice_.family,
         spec=slice_.spec,
         child=network(opened),
-        preprocess=home.preprocess,
+        preprocess=slice_.preprocess,
         supernet_sha256=supernet_sha256,
         weights=weights,
         license=slice_.license,
         source=slice_.source,
+        notice=_notice(home),
     )
+
+
+def _notice(home: SliceFolder | Family) -> Path | None:
+    """Return the file that the licence of a slice's weights wants to be passed on."""
+    if isinstance(home, SliceFolder):
+        return home.path / names.NOTICE if names.NOTICE in home.description["files"] else None
+    return home.path(home.notice) if home.notice is not None else None
 
 
 def _slice_name(parent: str, folder: str) -> str:
@@ -235,7 +246,14 @@ def _spec(spec: ChildSpec, classes: int) -> ChildSpec:
     )
 
 
-def read_images(folder: Path, crop_size: int, settings: FinetuneSettings) -> Images:
+def _folder(notice: Path | None) -> dict[str, Any]:
+    """Return what makes a family pass a notice on."""
+    if notice is None:
+        return {}
+    return {"folder": notice.parent, "notice": FileRecord.from_json({"file": notice.name, **store.record(notice)})}
+
+
+def read_images(folder: Path, preprocess: Preprocess, settings: FinetuneSettings) -> Images:
     """Read a folder's images and split off those to hold out.
 
     Raises:
@@ -245,7 +263,7 @@ def read_images(folder: Path, crop_size: int, settings: FinetuneSettings) -> Ima
     """
     from bignas_zoo.recipes.data.class_folders import read_splits, stratified
 
-    parts = read_splits(folder, crop_size)
+    parts = read_splits(folder, preprocess.crop_size, preprocess.crop_fraction)
     train, held = parts["train"], parts.get("val")
     if held is None:
         train, held = stratified(train, settings.holdout, settings.seed, folder.name)

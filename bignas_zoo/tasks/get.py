@@ -22,7 +22,7 @@ from bignas_zoo.tasks.opening import Opened, SliceFolder, is_address, open_named
 from bignas_zoo.tasks.slice_cache import SliceFiles, finished
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry, selection, slice_folder
-from bignas_zoo.zoo.family import DEFAULT_FAMILY, no_weights
+from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family, no_weights
 from bignas_zoo.zoo.selection import LatencyPredictor
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class GetResult:
         parity: the report of `bignas_zoo.export.parity`.
         hint: a remark on the choice, or None.
         cached: whether the files came from the cache.
+        class_names: what it tells apart, in label order.
         latency: what it was predicted to take on the devices of the budget, one an entry as in slice.json; None
             without any.
     """
@@ -53,6 +54,7 @@ class GetResult:
     parity: Mapping[str, Any]
     hint: str | None
     cached: bool
+    class_names: tuple[str, ...] = ()
     latency: Sequence[Mapping[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class GetResult:
             **slice_files.to_json(self.slice, self.path, self.files, self.parity),
             "hint": self.hint,
             "cached": self.cached,
+            "classes": len(self.class_names),
             "latency": self.latency and [dict(entry) for entry in self.latency],
         }
 
@@ -70,6 +73,7 @@ def get(
     *,
     budget: str | Budget | None = None,
     family: str | Path | None = None,
+    classes: str | Path | None = None,
     output: str | Path | None = None,
     force: bool = False,
     risk: str = "upper",
@@ -83,7 +87,9 @@ def get(
         name: of a slice; ``hf://ORG/NAME[@REVISION]`` for one of the Hub; or None to let `budget` choose.
         budget: e.g. ``"400MFLOPs"``; the most accurate slice within it is taken. Together with
             `name` it is checked instead.
-        family: where to look: a name, or a folder made by `train`. Default: the embedded family.
+        family: where to look: a name, or a folder made by `train`. By default a budget chooses over all shipped
+            families that tell the same classes apart as `classes`.
+        classes: the family whose classes are meant; default: the 1,000 of ImageNet.
         output: the folder to make; default: the slice's name in the current folder. One that
             already holds exactly these files is left as it is.
         force: replace an output folder that is already there and differs.
@@ -105,11 +111,11 @@ def get(
         QualityError: the exported file does not compute what the Keras model does.
         AuthError, NetworkError: the Hub does not give it.
     """
-    _check_place(name, family, verify_key)
+    _check_place(name, family, classes, verify_key)
     limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
     predictor = LatencyPredictor.of(limits, risk=risk, tables=tables) if limits else LatencyPredictor(risk=risk)
     if name is None:
-        opened = _best(limits, family, predictor)
+        opened = _best(limits, family, classes, predictor)
     else:
         opened = _named(open_named(name, family, verify_key=verify_key, say=say), limits, predictor)
     latency = _predicted(opened, predictor)
@@ -123,11 +129,17 @@ def get(
         slice_, latency = dataclasses.replace(slice_, folder=target.absolute()), latency or description.get("latency")
     underuse = selection.underuse(slice_, limits, predictor) if limits and name is None else None
     hint = " ".join(filter(None, (underuse, _other_precision(latency or ())))) or None
-    return GetResult(slice_, target.absolute(), records, description["parity"], hint, files.cached, latency)
+    return GetResult(
+        slice_, target.absolute(), records, description["parity"], hint, files.cached, opened.home.class_names, latency
+    )
 
 
-def _check_place(name: str | None, family: str | Path | None, verify_key: str | Path | None) -> None:
+def _check_place(
+    name: str | None, family: str | Path | None, classes: str | Path | None, verify_key: str | Path | None
+) -> None:
     """Refuse options that do not belong to where a slice is looked for."""
+    if classes is not None and (name is not None or family is not None):
+        raise UsageError("get: classes narrow the choice of a budget; leave them out where a slice or family is named.")
     from_hub = name is not None and is_address(name)
     if from_hub and family is not None:
         raise UsageError(f"get: '{name}' is on the Hub, so it is not looked for in a family. Leave out --family.")
@@ -137,12 +149,31 @@ def _check_place(name: str | None, family: str | Path | None, verify_key: str | 
         )
 
 
-def _best(limits: Budget | None, family: str | Path | None, predictor: LatencyPredictor) -> Opened:
-    """Choose the most accurate slice within a budget."""
+def _best(
+    limits: Budget | None, family: str | Path | None, classes: str | Path | None, predictor: LatencyPredictor
+) -> Opened:
+    """Choose the most accurate slice within a budget, of one family or of all for the same classes."""
     if limits is None:
         raise UsageError("get: name a slice, or give a budget such as --budget 400MFLOPs.")
-    home = registry.get_family(family or DEFAULT_FAMILY)
-    return Opened(selection.pick(home, limits, predictor), home)
+    if family is not None:
+        home = registry.get_family(family)
+        return Opened(selection.pick(home, limits, predictor), home)
+    candidates = registry.families_of_task(registry.get_family(classes or DEFAULT_FAMILY))
+    try:
+        slice_, home = selection.pick_of(candidates, limits, predictor)
+    except NothingFitsError as error:
+        raise NothingFitsError(f"{error}{_other_classes(candidates, limits, predictor)}") from error
+    return Opened(slice_, home)
+
+
+def _other_classes(candidates: Sequence[Family], limits: Budget, predictor: LatencyPredictor) -> str:
+    """Return a sentence on the shipped families for other classes that have a slice within a budget."""
+    names = []
+    for family in registry.families():
+        with contextlib.suppress(NothingFitsError, NotFoundError):
+            if family.class_names != candidates[0].class_names and selection.pick(family, limits, predictor):
+                names.append(f"--family {family.name} ({len(family.class_names)} classes)")
+    return f" For other classes something does: {', '.join(names)}." if names else ""
 
 
 def _named(opened: Opened, limits: Budget | None, predictor: LatencyPredictor) -> Opened:

@@ -283,6 +283,7 @@ def _ends(subject: Subject, option: Export) -> tuple[dict[str, Any], dict[str, A
         "dtype": option.io,
         "channels": contract["channels"],
         "crop_size": contract["crop_size"],
+        "crop_fraction": subject.preprocess.crop_fraction,
         "resize": contract["resize"],
         "values": "pixels 0 to 255" if option.takes_pixels else "(pixel - mean) / std",
     }

@@ -89,8 +89,8 @@ def cache_key(family: Family, slice_: Slice) -> str:
         slice_.to_json(),
         slice_.network.to_json(),
         *(record.sha256 for record in family.weight_files(slice_)),
+        family.notice and family.notice.sha256,
         list(family.class_names),
-        dict(family.preprocess),
         dict(family.training),
         [s.to_json() for s in family.slices],
     ]

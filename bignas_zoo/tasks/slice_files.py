@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,19 @@ from bignas_zoo.architecture.network import Network
 from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.records import UNKNOWN
+from bignas_zoo.zoo import photographs
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import SCHEMA, check_files, describe
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from bignas_zoo.export.metadata import FileInfo
 
 PARITY_IMAGES = 16
+RANDOM_INPUTS = "random inputs (normal, seed 0)"
 
 
 def write(
@@ -38,8 +41,6 @@ def write(
         QualityError: the exported file does not compute what the child computes.
         LocalIOError: a file cannot be written.
     """
-    import numpy as np
-
     from bignas_zoo.export.gates import check_tflite
     from bignas_zoo.export.tflite import convert
     from bignas_zoo.hub_cards.card import render_card
@@ -47,18 +48,41 @@ def write(
     from bignas_zoo.models.weights import write_weights
 
     data = convert(
-        child, info=file_info({**slice_.to_json(), "class_names": family.class_names, "preprocess": family.preprocess})
+        child,
+        info=file_info(
+            {
+                **slice_.to_json(),
+                "class_names": family.class_names,
+                "preprocess": slice_.preprocess or family.preprocess,
+            }
+        ),
     )
-    inputs = np.random.default_rng(0).normal(size=(PARITY_IMAGES, *child.input_shape[1:])).astype(np.float32)
-    parity = check_tflite(child, data, inputs, "random inputs (normal, seed 0)")
+    parity = check_tflite(child, data, *_parity_inputs(slice_, child.input_shape[1:]))
     store.atomic_write(folder / names.TFLITE, data)
     write_weights(folder / names.WEIGHTS, get_weights(child, slice_.network), {"slice": slice_.name})
     store.atomic_write(folder / names.LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
     files = {name: store.record(folder / name) for name in (names.TFLITE, names.WEIGHTS, names.LABELS)}
+    if family.notice is not None:
+        store.copy(family.path(family.notice), folder / names.NOTICE)
+        files[names.NOTICE] = store.record(folder / names.NOTICE)
     description = content(family, slice_, files, parity.to_json(), provenance)
     store.atomic_write(folder / names.CARD, render_card(description, slice_.network).encode())
     description["files"] |= {names.CARD: store.record(folder / names.CARD)}
     store.write_json(folder / names.SLICE, store.sealed(description))
+
+
+def _parity_inputs(slice_: Slice, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+    """Return what a slice's file and its child are compared on, and what that is in words."""
+    import numpy as np
+
+    if not slice_.calibration:
+        return np.random.default_rng(0).normal(size=(PARITY_IMAGES, *shape)).astype(np.float32), RANDOM_INPUTS
+    from bignas_zoo.models.preprocess import Preprocess, read_image
+
+    contract = Preprocess.from_json(slice_.preprocess)
+    files = photographs.files(slice_.calibration)[:PARITY_IMAGES]
+    crops = np.stack([read_image(path, contract.crop_size, contract.crop_fraction) for path in files])
+    return np.asarray(contract.inputs(crops, shape[0])), photographs.SOURCE
 
 
 def content(
@@ -82,7 +106,8 @@ def content(
         "weights": True,
         **_architecture(slice_),
         "class_names": list(family.class_names),
-        "preprocess": dict(family.preprocess),
+        "preprocess": dict(slice_.preprocess or family.preprocess),
+        **({"calibration": slice_.calibration} if slice_.calibration else {}),
         "output": "softmax scores; model.safetensors and Keras give logits",
         "parity": dict(parity),
         "latency": None,

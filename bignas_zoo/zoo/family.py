@@ -21,8 +21,8 @@ SCHEMA = "bignas-zoo/family/2"
 NETS_SCHEMA = "bignas-zoo/family/3"
 #: The same without a digest of its content; families made before it are read still.
 UNSEALED = "bignas-zoo/family/1"
-#: The family that is meant where none is named.
-DEFAULT_FAMILY = "bignas-cifar10"
+#: The family that is meant where none is named, and the one for what needs a supernet.
+DEFAULT_FAMILY, DEFAULT_SUPERNET = "efficientnet-lite", "bignas-cifar10"
 #: The family of the paper's four models.
 PAPER_FAMILY = "bignas-imagenet"
 REMAKE = "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
@@ -44,6 +44,7 @@ class Family:
         training: how it was made: recipe, data, machine, versions, command.
         license: of its weights, as SPDX names it or in other words; "unknown" if nobody has told.
         source: where its weights come from, in words; may be empty.
+        notice: the file with what its weights' licence asks to be passed on with them; None if it asks for none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Family:
     training: Mapping[str, Any] = field(default_factory=dict)
     license: str = UNKNOWN
     source: str = ""
+    notice: FileRecord | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -144,6 +146,7 @@ def load_family(folder: Path) -> Family:
             training=records.described(data["training"]),
             license=facts.license,
             source=facts.source,
+            notice=FileRecord.from_json(data["notice"]) if data.get("notice") is not None else None,
         )
         if data["schema"] != UNSEALED or SEAL in data:
             check_seal(data)
@@ -183,7 +186,7 @@ def check_family(folder: Path) -> Family:
     """
     family = load_family(folder)
     files = [file for slice_ in family.slices for file in family.weight_files(slice_)]
-    for record in dict.fromkeys([*filter(None, [family.weights]), *files]):
+    for record in dict.fromkeys([*filter(None, [family.weights, family.notice]), *files]):
         verify(family.path(record), record.sha256, size=record.bytes, fix="")
     return family
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
 from bignas_zoo.errors import NotFoundError, nearest
 from bignas_zoo.files import names
-from bignas_zoo.zoo.family import PAPER_FAMILY, Family, load_family
+from bignas_zoo.zoo.family import DEFAULT_FAMILY, PAPER_FAMILY, Family, load_family
 from bignas_zoo.zoo.slice import Slice
 
 SHIPPED = Path(__file__).parents[1] / "data" / "families"
@@ -40,9 +40,18 @@ def paper_family() -> Family:
 
 
 def families() -> tuple[Family, ...]:
-    """Return the shipped families and the paper's, by name."""
+    """Return the shipped families and the paper's, by name, the one that is meant by default first."""
     shipped = [load_family(p.parent) for p in sorted(SHIPPED.glob(f"*/{names.FAMILY}"))]
-    return tuple(sorted([*shipped, paper_family()], key=lambda f: f.name))
+    return tuple(sorted([*shipped, paper_family()], key=lambda f: (f.name != DEFAULT_FAMILY, f.name)))
+
+
+def families_of_task(family: Family) -> tuple[Family, ...]:
+    """Return the shipped families that tell the same classes apart as a family does, and have weights; it comes first.
+
+    A family with other classes answers another question, whatever its accuracy.
+    """
+    others = [other for other in families() if other.class_names == family.class_names and other.name != family.name]
+    return (family, *(other for other in others if other.has_weights))
 
 
 def get_family(name: str | Path) -> Family:

@@ -95,9 +95,9 @@ def _find(limit: Limit, given: Collection[str]) -> DeviceTable:
 def pick(family: Family, budget: Budget, predictor: LatencyPredictor | None = None) -> Slice:
     """Return the most accurate slice of a family within a budget.
 
-    Accuracy here is that on held-out images, never the reported one, so that the report stays an
-    honest measurement. A budget that only sets a lower limit (``top1>=80``) returns the slice with
-    the fewest MACs that reaches it. Ties go to fewer MACs.
+    Accuracy here is that on held-out images, or the rank that a family gives its slices, never the reported one, so
+    that the report stays an honest measurement. A budget that only sets a lower limit (``top1>=80``) returns the slice
+    with the fewest MACs that reaches it. Ties go to fewer MACs.
 
     Args:
         family: where to look.
@@ -122,7 +122,33 @@ def pick(family: Family, budget: Budget, predictor: LatencyPredictor | None = No
         raise NothingFitsError(_nearest_miss(family, candidates, budget, figures, predictor.risk))
     if not budget.upper:
         return min(fitting, key=lambda s: s.macs)
-    return max(fitting, key=lambda s: (s.holdout_top1 or 0.0, -s.macs))
+    return max(fitting, key=lambda s: (s.rank or 0, s.holdout_top1 or 0.0, -s.macs))
+
+
+def pick_of(
+    families: Sequence[Family], budget: Budget, predictor: LatencyPredictor | None = None
+) -> tuple[Slice, Family]:
+    """Return the most accurate slice of some families of one task within a budget, and its family.
+
+    Args:
+        families: that tell the same classes apart; the first is the one that a refusal speaks of.
+        budget, predictor: see `pick`.
+
+    Raises:
+        NothingFitsError, NotFoundError: no family has one; see `pick`.
+    """
+    predictor = predictor or LatencyPredictor.of(budget)
+    picks, refusals = [], []
+    for family in families:
+        try:
+            picks.append((pick(family, budget, predictor), family))
+        except (NothingFitsError, NotFoundError) as error:
+            refusals.append(error)
+    if not picks:
+        raise refusals[0]
+    if not budget.upper:
+        return min(picks, key=lambda pair: pair[0].macs)
+    return max(picks, key=lambda pair: (pair[0].holdout_top1 or 0.0, -pair[0].macs))
 
 
 def check_fits(slice_: Slice, budget: Budget, predictor: LatencyPredictor | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from bignas_zoo.architecture.network import BlockList, Network
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.files import records
 from bignas_zoo.files.records import UNKNOWN, FileRecord
+from bignas_zoo.zoo import photographs
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,13 @@ class Slice:
         folder: the slice folder it was read from; None for a slice of a family.
         license: of its weights, as SPDX names it or in other words; "unknown" if nobody has told.
         source: where its weights come from, in words; may be empty.
-        preprocess: the input contract as JSON data (see `models.preprocess.Preprocess`).
+        preprocess: the input contract as JSON data (see `models.preprocess.Preprocess`): its family's, or its own.
+        published: what its makers say of it: ``top1`` in percent, ``images`` it was measured on, ``source``; or None.
+            Never of the same images as `top1`, and never to be listed in one column with it.
+        calibration: which of the package's images its int8 ranges come from where none are named, see
+            `zoo.photographs`; "" if none suit it.
+        rank: its place among its family's by what they were chosen by, 1 the least accurate; None where
+            `holdout_top1` alone decides.
         blocks: the network of a slice that is no child; None for a child.
         weights: the file with its own weights, of a list of blocks statistics included; None where they are its
             family's.
@@ -51,6 +59,9 @@ class Slice:
     license: str = UNKNOWN
     source: str = ""
     preprocess: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    published: Mapping[str, Any] | None = field(default=None, hash=False)
+    calibration: str = ""
+    rank: int | None = None
     blocks: BlockList | None = None
     weights: FileRecord | None = None
 
@@ -81,6 +92,14 @@ class Slice:
         return cost.parameters(self.network)
 
     @property
+    def top1_standard_error(self) -> float | None:
+        """Of the accuracy, in points, as of a binomial share; None without it or its number of images."""
+        if self.top1 is None or not self.top1_images:
+            return None
+        share = self.top1 / 100
+        return round(100 * math.sqrt(share * (1 - share) / self.top1_images), 4)
+
+    @property
     def figures(self) -> dict[str, float | None]:
         """The quantities a budget can limit."""
         return {"macs": self.macs, "parameters": self.parameters, "bytes": self.bytes, "top1": self.top1}
@@ -97,7 +116,9 @@ class Slice:
             "top1": self.top1,
             "top1_images": self.top1_images,
             "top1_source": self.top1_source,
+            "top1_standard_error": self.top1_standard_error,
             "holdout_top1": self.holdout_top1,
+            "published": self.published and dict(self.published),
             "weights": self.has_weights,
             "license": self.license,
             "source": self.source,
@@ -111,13 +132,14 @@ class Facts:
 
     Attributes:
         family: its name.
-        license, source, preprocess: see `Slice`.
+        license, source, preprocess, calibration: see `Slice`.
     """
 
     family: str
     license: str
     source: str
     preprocess: Mapping[str, Any]
+    calibration: str = ""
 
     @staticmethod
     def from_json(data: Mapping[str, Any], family: str) -> Facts:
@@ -127,6 +149,7 @@ class Facts:
             license=records.license_name(data.get("license", "")),
             source=records.line(data.get("source", "")),
             preprocess=records.contract(data["preprocess"]),
+            calibration=photographs.known(data.get("calibration", "")),
         )
 
 
@@ -152,12 +175,26 @@ def read_slice(data: Mapping[str, Any], facts: Facts, space: SearchSpace | None)
         bytes=records.whole(data["bytes"]),
         license=records.license_name(data.get("license", facts.license)),
         source=records.line(data.get("source", facts.source)),
-        preprocess=facts.preprocess,
+        preprocess=records.contract(data.get("preprocess", facts.preprocess)),
+        calibration=facts.calibration,
+        published=_published(data.get("published")),
+        rank=records.whole(data.get("rank")),
         **(_of_blocks(data) if of_blocks else _of_space(data, space)),
     )
     if space is not None and slice_.network.classes != space.classes:
         raise ValueError(f"{slice_.name}: has {slice_.network.classes} classes, its family {space.classes}")
     return slice_
+
+
+def _published(value: Any) -> dict[str, Any] | None:
+    """Check the figure of a slice's makers."""
+    if value is None:
+        return None
+    return {
+        "top1": records.percentage(value["top1"]),
+        "images": records.whole(value["images"]),
+        "source": records.line(value["source"]),
+    }
 
 
 def _of_space(data: Mapping[str, Any], space: SearchSpace | None) -> dict[str, Any]:

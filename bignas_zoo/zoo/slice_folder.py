@@ -42,7 +42,7 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         facts = Facts.from_json(description, _family(description.get("family", "")))
         _check_printed(description)
         needed = {names.TFLITE, names.WEIGHTS, names.LABELS}
-        if not needed <= listed.keys() <= needed | {names.CARD}:
+        if not needed <= listed.keys() <= needed | {names.CARD, names.NOTICE}:
             raise ValueError(f"files are {sorted(listed)}")
         entry = {**UNMEASURED, **description, "bytes": listed[names.TFLITE][1], "spec": description.get("child")}
         entry["statistics"] = entry["weights"] = {"file": names.WEIGHTS, **description["files"][names.WEIGHTS]}

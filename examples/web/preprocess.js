@@ -1,32 +1,36 @@
 // From decoded pixels to what a slice takes: the same numbers as bignas-zoo's preprocess.py.
 //
 // A canvas is no help here: browsers do not say how they shrink images, and do not agree. So both steps are done in
-// JavaScript, bicubically with antialiasing: the shorter side is brought to `crop_size` and the centre cut square, in
+// JavaScript, bicubically with antialiasing: the shorter side is brought to `crop_size` and the centre cut square (or,
+// with a `crop_fraction`, the central square of that part of the shorter side is brought to `crop_size`), in
 // whole numbers and across before down, as Pillow does it (Pillow 13 takes tall images the other way round, which
 // rounds differently); then the square is resized to the network's resolution, in float. There is no DOM in this
 // file, so that Node can run it too.
 
 /** Read what slice.json says of the input and the output. Throws an Error in words if it is not a slice's. */
 export function readSlice(json) {
-  const { mean, std, crop_size: cropSize } = json?.preprocess ?? {};
+  const { mean, std, crop_size: cropSize, crop_fraction: cropFraction = 1 } = json?.preprocess ?? {};
   const { resolution, class_names: labels } = json ?? {};
   const three = (v) => Array.isArray(v) && v.length === 3 && v.every(Number.isFinite);
   const side = (n) => Number.isInteger(n) && n > 0;
   if (!three(mean) || !three(std) || Math.min(...std) <= 0 || !side(cropSize) || !side(resolution) || !labels?.length) {
     throw new Error("it is not a slice's description");
   }
-  return { ...json, mean, std, cropSize, resolution, labels };
+  if (!(cropFraction > 0 && cropFraction <= 1)) {
+    throw new Error("it is not a slice's description");
+  }
+  return { ...json, mean, std, cropSize, cropFraction, resolution, labels };
 }
 
 /**
  * Bring an image to a slice's input size.
  *
  * @param {{width: number, height: number, data: Uint8ClampedArray}} image decoded RGBA pixels, as in ImageData
- * @param {{cropSize: number, resolution: number}} slice from readSlice
+ * @param {{cropSize: number, cropFraction: number, resolution: number}} slice from readSlice
  * @returns {Float32Array} [resolution, resolution, 3], red, green, blue, some 0 to 255 (a bicubic filter overshoots)
  */
-export function toPixels(image, { cropSize, resolution }) {
-  return resizeFloat(centreSquare(image, cropSize), cropSize, resolution);
+export function toPixels(image, { cropSize, cropFraction = 1, resolution }) {
+  return resizeFloat(centreSquare(image, cropSize, cropFraction), cropSize, resolution);
 }
 
 /** Normalise pixels channel by channel: (pixel - mean) / std. */
@@ -40,13 +44,21 @@ export function channelsFirst(pixels) {
   return pixels.map((_, i) => pixels[(i % plane) * 3 + Math.floor(i / plane)]);
 }
 
-/** Shrink or enlarge until the shorter side is `side`, and cut the centre: [side, side, 3], whole numbers. */
-export function centreSquare({ width, height, data }, side) {
+/**
+ * Shrink or enlarge until the shorter side is `side`, and cut the centre: [side, side, 3], whole numbers.
+ * With a fraction below 1, the central square of that part of the shorter side becomes the result.
+ */
+export function centreSquare({ width, height, data }, side, fraction = 1) {
   const scale = side / Math.min(width, height);
   const [newWidth, newHeight] = [width, height].map((n) => Math.max(side, roundHalfEven(n * scale)));
+  const part = fraction * Math.min(width, height);
   // Only the columns and rows that stay are computed.
-  const columns = filters(width, newWidth, (newWidth - side) >> 1, side);
-  const rows = filters(height, newHeight, (newHeight - side) >> 1, side);
+  const axis = (from, to) =>
+    fraction < 1
+      ? filters(from, part / side, (from - part) / 2, side)
+      : filters(from, from / to, ((to - side) >> 1) * (from / to), side);
+  const columns = axis(width, newWidth);
+  const rows = axis(height, newHeight);
   const narrow = new Uint8ClampedArray(height * side * 3); // whole numbers between the passes as well; it clamps
   for (let y = 0; y < height; y++) {
     columns.forEach(({ start, weights }, x) => {
@@ -68,7 +80,7 @@ export function centreSquare({ width, height, data }, side) {
 /** Resize a square [from, from, 3] to [to, to, 3] in float; the identity if nothing changes. */
 export function resizeFloat(square, from, to) {
   if (from === to) return Float32Array.from(square);
-  const weights = filters(from, to, 0, to);
+  const weights = filters(from, from / to, 0, to);
   const narrow = new Float32Array(from * to * 3);
   for (let y = 0; y < from; y++) {
     const row = square.subarray(y * from * 3, (y + 1) * from * 3);
@@ -89,12 +101,11 @@ function along(from, filtersOfAxis, stride, into, finish = (sum) => sum) {
   return into;
 }
 
-/** The weights of `count` output samples from `first` on, when `from` samples become `to`. */
-function filters(from, to, first, count) {
-  const step = from / to;
+/** The weights of `count` output samples, `step` of `from` input samples apart, that begin at `offset`. */
+function filters(from, step, offset, count) {
   const stretch = Math.max(step, 1); // antialiasing: a filter as wide as an output sample
   return Array.from({ length: count }, (_, n) => {
-    const centre = (first + n + 0.5) * step;
+    const centre = offset + (n + 0.5) * step;
     const start = Math.max(0, Math.floor(centre - 2 * stretch + 0.5));
     const end = Math.min(from, Math.floor(centre + 2 * stretch + 0.5));
     const raw = Array.from({ length: end - start }, (_, k) => cubic((start + k + 0.5 - centre) / stretch));

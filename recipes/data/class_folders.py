@@ -16,12 +16,13 @@ SPLITS = ("train", "val", "test")
 EXPECTED = "Expected FOLDER/CLASS/*.jpg, or FOLDER/train/CLASS/*.jpg with val/CLASS and test/CLASS if there are such."
 
 
-def read_splits(folder: Path, crop_size: int) -> dict[str, LabelledImages]:
+def read_splits(folder: Path, crop_size: int, crop_fraction: float = 1.0) -> dict[str, LabelledImages]:
     """Read ``train`` and, where the folder has them, ``val`` and ``test``.
 
     Args:
         folder: ``folder/CLASS/*.jpg``, or ``folder/train/CLASS/*.jpg`` with ``val`` and ``test`` beside it.
         crop_size: side in pixels.
+        crop_fraction: side of the square that is cut, in parts of an image's shorter side.
 
     Returns:
         Split to images; a folder without splits is all ``train``.
@@ -32,12 +33,12 @@ def read_splits(folder: Path, crop_size: int) -> dict[str, LabelledImages]:
         IntegrityError: an image is damaged, or a sub-folder has no place.
     """
     names, root = class_names(folder), _root(folder)
-    train = image_folder(root, crop_size, names)
+    train = image_folder(root, crop_size, names, crop_fraction=crop_fraction)
     parts = {
         part: dataclasses.replace(images, source=f"{folder.name}/{images.source}")
         for part in SPLITS[1:]
         if root != folder and (folder / part).is_dir()
-        for images in [image_folder(folder / part, crop_size, names)]
+        for images in [image_folder(folder / part, crop_size, names, crop_fraction=crop_fraction)]
     }
     _check_counts(root, train, least=1 if "val" in parts else 2)
     return {"train": train, **parts}

@@ -143,7 +143,11 @@ def _cifar_tiles(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def image_folder(
-    folder: Path, crop_size: int, class_names: tuple[str, ...] = (), limit: int | None = None
+    folder: Path,
+    crop_size: int,
+    class_names: tuple[str, ...] = (),
+    limit: int | None = None,
+    crop_fraction: float = 1.0,
 ) -> LabelledImages:
     """Read a folder with one sub-folder of images a class.
 
@@ -152,6 +156,7 @@ def image_folder(
         crop_size: side in pixels of the centre square cut from each image.
         class_names: the classes in label order; by default the sub-folders' names, sorted.
         limit: read at most so many, spread evenly over classes and names; None takes all.
+        crop_fraction: side of that square in parts of an image's shorter side.
 
     Returns:
         The images, ``crop_size`` square.
@@ -177,20 +182,21 @@ def image_folder(
     if not files:
         raise LocalIOError(f"{folder}: no images found. Expected {folder.name}/CLASS/*{{{','.join(SUFFIXES)}}}.")
     labels = np.array([label for _, label in files], np.int32)
-    return LabelledImages(_read_all([path for path, _ in files], crop_size), labels, names, _source(folder, labels))
+    pixels = _read_all([path for path, _ in files], crop_size, crop_fraction)
+    return LabelledImages(pixels, labels, names, _source(folder, labels))
 
 
 def _source(folder: Path, labels: np.ndarray) -> str:
     return f"{folder.name} ({len(labels):,} images)"
 
 
-def _read_all(files: list[Path], crop_size: int) -> np.ndarray:
+def _read_all(files: list[Path], crop_size: int, crop_fraction: float) -> np.ndarray:
     """Decode images; where some are damaged, name them together, not one at each try."""
     pixels = np.empty((len(files), crop_size, crop_size, 3), np.uint8)
     damaged = []
     for i, path in enumerate(files):
         try:
-            pixels[i] = read_image(path, crop_size)
+            pixels[i] = read_image(path, crop_size, crop_fraction)
         except IntegrityError as error:
             damaged.append(error)
     if len(damaged) > 1:
@@ -208,7 +214,7 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-def unlabelled_images(folder: Path, crop_size: int, limit: int) -> np.ndarray:
+def unlabelled_images(folder: Path, crop_size: int, limit: int, crop_fraction: float = 1.0) -> np.ndarray:
     """Read up to `limit` images from a folder and its sub-folders, spread evenly over the names.
 
     Returns:
@@ -223,7 +229,7 @@ def unlabelled_images(folder: Path, crop_size: int, limit: int) -> np.ndarray:
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise LocalIOError(f"{folder}: no images found (looked for {', '.join(SUFFIXES)}).")
-    return _read_all([files[i] for i in evenly(len(files), limit)], crop_size)
+    return _read_all([files[i] for i in evenly(len(files), limit)], crop_size, crop_fraction)
 
 
 def split_holdout(data: LabelledImages, count: int, seed: int) -> tuple[LabelledImages, LabelledImages]:
@@ -302,7 +308,9 @@ def is_cifar10(folder: Path) -> bool:
     return folder.is_dir() and any(any(folder.glob(p)) for p in ("*_batch*.bin", "cifar10_*.npz"))
 
 
-def read_labelled(folder: Path, split: str | None, crop_size: int, class_names: tuple[str, ...]) -> LabelledImages:
+def read_labelled(
+    folder: Path, split: str | None, crop_size: int, class_names: tuple[str, ...], crop_fraction: float = 1.0
+) -> LabelledImages:
     """Read labelled images in whichever of the known forms a folder holds.
 
     Args:
@@ -311,6 +319,7 @@ def read_labelled(folder: Path, split: str | None, crop_size: int, class_names: 
             None: CIFAR-10's test files, or the class folders right under `folder`.
         crop_size: side in pixels.
         class_names: the classes in label order; () takes the folder's own.
+        crop_fraction: side of the square that is cut, in parts of an image's shorter side.
 
     Raises:
         LocalIOError: no such folder, or no images in it.
@@ -322,4 +331,5 @@ def read_labelled(folder: Path, split: str | None, crop_size: int, class_names: 
         if class_names not in ((), CIFAR10_CLASSES):
             raise IntegrityError(f"{folder}: holds CIFAR-10, but the model knows other classes.")
         return cifar10(folder, split or "test")
-    return image_folder(folder / split if split else folder, crop_size, class_names)
+    place = folder / split if split else folder
+    return image_folder(place, crop_size, class_names, crop_fraction=crop_fraction)

@@ -79,9 +79,9 @@ def read_sample(
     if test_data is not None and _one_place(images, test_data):
         test_data = None  # split it, or accuracy would be measured on the images that gave the ranges
     wanted = tests if test_data is None else 0
-    pixels, source, test = _training(images, preprocess.crop_size, class_names, training, wanted)
+    pixels, source, test = _training(images, preprocess, class_names, training, wanted)
     if test_data is not None:
-        test = _labelled(test_data, preprocess.crop_size, class_names, tests)
+        test = _labelled(test_data, preprocess, class_names, tests)
     test = _take(test, tests) if test is not None and len(test) else None
     pixels = _distinct(pixels, test.pixels if test else pixels[:0])
     if not len(pixels):
@@ -109,39 +109,41 @@ def _distinct(pixels: np.ndarray, without: np.ndarray) -> np.ndarray:
 
 
 def _training(
-    place: str | Path, side: int, names: tuple[str, ...], count: int, tests: int
+    place: str | Path, contract: Preprocess, names: tuple[str, ...], count: int, tests: int
 ) -> tuple[np.ndarray, str, LabelledImages | None]:
     """Read `count` images for ranges, and at most `tests` others, labelled, if there are such."""
+    side, fraction = contract.crop_size, contract.crop_fraction
     if _is_tfrecords(place):
         from bignas_zoo.recipes.data.tfrecords import tfrecord_images
 
-        images = tfrecord_images(str(place), side, count)
+        images = tfrecord_images(str(place), side, count, crop_fraction=fraction)
         return images.pixels, f"images of {images.source}", None
     folder = Path(place)
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. Name a folder of images, or TFRecord files.")
     if is_cifar10(folder):
-        train, test = cifar10(folder, "train"), _labelled(folder, side, names, tests) if tests else None
+        train, test = cifar10(folder, "train"), _labelled(folder, contract, names, tests) if tests else None
         return _take(train, count).pixels, "CIFAR-10 training images", test
     train_part, test_part = (_part(folder, parts) for parts in (TRAIN_PARTS, TEST_PARTS))
     if train_part:
-        pixels = unlabelled_images(train_part, side, count)
+        pixels = unlabelled_images(train_part, side, count, fraction)
         known = tests and test_part and _has_classes(test_part, names)
-        labelled = _labelled(test_part, side, names, tests) if known and test_part else None
+        labelled = _labelled(test_part, contract, names, tests) if known and test_part else None
         return pixels, f"images of {folder.name}/{train_part.name}", labelled
     if tests and _has_classes(folder, names):
-        ours, theirs = stratified(image_folder(folder, side, names, count + tests), 0.5, 0, folder.name)
+        ours, theirs = stratified(image_folder(folder, side, names, count + tests, fraction), 0.5, 0, folder.name)
         ours = _take(ours, count)
         return ours.pixels, f"images of {folder.name}", theirs
-    pixels = unlabelled_images(folder, side, count)
+    pixels = unlabelled_images(folder, side, count, fraction)
     return pixels, f"images of {folder.name}", None
 
 
-def _labelled(place: str | Path, side: int, names: tuple[str, ...], count: int) -> LabelledImages:
+def _labelled(place: str | Path, contract: Preprocess, names: tuple[str, ...], count: int) -> LabelledImages:
+    side, fraction = contract.crop_size, contract.crop_fraction
     if _is_tfrecords(place):
         from bignas_zoo.recipes.data.tfrecords import tfrecord_images
 
-        return tfrecord_images(str(place), side, count, class_names=names)
+        return tfrecord_images(str(place), side, count, class_names=names, crop_fraction=fraction)
     folder = Path(place)
     if is_cifar10(folder):
         images = cifar10(folder, "test")
@@ -149,7 +151,7 @@ def _labelled(place: str | Path, side: int, names: tuple[str, ...], count: int) 
             raise IntegrityError(f"{folder}: holds CIFAR-10, but the model knows other classes.")
         return images
     part = _part(folder, TEST_PARTS)
-    return image_folder(part or folder, side, names, count)
+    return image_folder(part or folder, side, names, count, fraction)
 
 
 def _part(folder: Path, names: tuple[str, ...]) -> Path | None:

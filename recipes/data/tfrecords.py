@@ -192,6 +192,7 @@ def tfrecord_images(
     limit: int | None = None,
     label_offset: int = 0,
     class_names: tuple[str, ...] = (),
+    crop_fraction: float = 1.0,
 ) -> LabelledImages:
     """Read the images of TFRecord files, as `read_records` does.
 
@@ -199,7 +200,7 @@ def tfrecord_images(
         pattern: see `find_files`.
         crop_size: side in pixels.
         limit: at most so many, drawn by `choose_records`; None takes all, in the files' order.
-        label_offset, class_names: see `read_records`.
+        label_offset, class_names, crop_fraction: see `read_records`.
 
     Raises:
         LocalIOError, IntegrityError: see `find_files` and `read_records`.
@@ -209,11 +210,15 @@ def tfrecord_images(
         records: Records = {file: np.arange(count_records(file)) for file in files}
     else:
         records = choose_records(files, limit, seed=0)
-    return read_records(records, crop_size, label_offset, class_names)
+    return read_records(records, crop_size, label_offset, class_names, crop_fraction)
 
 
 def read_records(
-    records: Records, crop_size: int, label_offset: int = 0, class_names: tuple[str, ...] = ()
+    records: Records,
+    crop_size: int,
+    label_offset: int = 0,
+    class_names: tuple[str, ...] = (),
+    crop_fraction: float = 1.0,
 ) -> LabelledImages:
     """Read some records, preprocessed as image files are (`models.preprocess.read_image`).
 
@@ -224,6 +229,7 @@ def read_records(
         crop_size: side in pixels.
         label_offset: the first class's label in the files; 1 where label 0 is the background.
         class_names: the classes in label order; () leaves the highest label unchecked.
+        crop_fraction: side of the square that is cut, in parts of an image's shorter side.
 
     Returns:
         The images, file by file.
@@ -241,7 +247,7 @@ def read_records(
 
     def read(place: int, where: str, serialized: bytes) -> None:
         encoded, labels[place] = parse_record(serialized, where, label_offset, classes)
-        pixels[place] = decode_image(io.BytesIO(encoded), crop_size, where)
+        pixels[place] = decode_image(io.BytesIO(encoded), crop_size, where, crop_fraction)
 
     place = 0
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
