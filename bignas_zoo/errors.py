@@ -20,7 +20,6 @@ Every message says what is wrong, where, what is allowed, and what to do.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -112,6 +111,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     begun = [known for known in names if name and known.startswith(name)]
+    import difflib  # on errors alone
+
     close = begun or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean '{close[0]}'?"

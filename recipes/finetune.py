@@ -3,7 +3,11 @@
 TensorFlow on one device, without XLA: its gradient of depthwise convolutions is 25 to 40 times
 slower on CPUs (see `recipes.engines.tensorflow`).
 
-Batch norms of the whole network train with batch statistics. Before each measurement they are
+With statistics "original", batch norms keep the parent's throughout, and a classifier is fitted first to features
+computed once, so that the first steps do not undo what the features know. That is for nets that were trained alone,
+such as EfficientNet-Lite: their features do not survive the statistics of other images (docs/finetune.md).
+
+With "batch", batch norms of the whole network train with batch statistics. Before each measurement they are
 calibrated exactly (`models.calibration`), because Keras's running averages lag: an epoch of a small
 folder is a few steps, after which they are still mostly those of the images trained on before. The
 weights that are kept are kept with the statistics they were measured with.
@@ -14,6 +18,7 @@ References: Kornblith et al. 2019 (arXiv 1805.08974) for both modes; Kolesnikov 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -41,6 +46,9 @@ Tensor = Any
 #: Training images that batch norms are calibrated on, at most.
 CALIBRATION_IMAGES = 1_000
 CHUNK = 250
+#: Epochs of fitting a classifier to features, at most; the smallest part of a photograph that is trained on; and what
+#: gradients are clipped to, where statistics stay.
+PROBE_EPOCHS, LEAST_AREA, CLIP = 40, 0.35, 5.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Outcome:
         before: held-out accuracy in percent with the new, untrained classifier.
         after: the same with the weights that were kept.
         epochs: epochs trained.
-        best_epoch: the one whose weights were kept, from 1.
+        best_epoch: the one whose weights were kept, from 1; 0 if none was better than the classifier fitted before.
         curve: held-out accuracy after each epoch.
     """
 
@@ -100,7 +108,7 @@ def check_enough(settings: FinetuneSettings, train: LabelledImages) -> None:
     Raises:
         UsageError: too few images.
     """
-    if not settings.freeze and len(train) < MIN_IMAGES:
+    if not settings.freeze and settings.statistics != "original" and len(train) < MIN_IMAGES:
         raise UsageError(
             f"--data: {len(train)} training images are too few for batch-norm calibration, which needs {MIN_IMAGES}. "
             "Add images, or train the classifier alone with --freeze."
@@ -138,7 +146,33 @@ def finetune_child(
         TrainingStoppedError: the loss is not a number.
     """
     check_enough(settings, train)
-    part: Part = (_Classifier if settings.freeze else _Network)(child, preprocess, train, holdout)
+    if settings.freeze or settings.statistics != "original":
+        kind = _Classifier if settings.freeze else _Network
+        return _train(child, kind(child, preprocess, train, holdout), train, holdout, settings, say, report)
+    say("fitting the classifier to features computed once")
+    probe = dataclasses.replace(settings, freeze=True, epochs=PROBE_EPOCHS, patience=PROBE_EPOCHS, learning_rate=None)
+    first = _Classifier(child, preprocess, train, holdout)
+    fitted = _train(child, first, train, holdout, probe, lambda text: None, report)
+    say(f"fitted: held-out top-1 {fitted.after:.2f} %; training all weights")
+    kept = child.get_weights()
+    trained = _train(child, _Original(child, preprocess, train, holdout), train, holdout, settings, say, report)
+    if trained.after < fitted.after:
+        say("no epoch was better than the fitted classifier, which is kept")
+        child.set_weights(kept)
+        trained = dataclasses.replace(trained, after=fitted.after, best_epoch=0)
+    return dataclasses.replace(trained, before=fitted.before)
+
+
+def _train(
+    child: keras.Model,
+    part: Part,
+    train: LabelledImages,
+    holdout: LabelledImages,
+    settings: FinetuneSettings,
+    say: Say,
+    report: Callable[[Progress], None],
+) -> Outcome:
+    """Train a part of a child, and leave the child with the weights of the best epoch."""
     run = _compile(part, settings, train, report)
     before, _ = _score(part.held_out(), holdout)
     best = (-1.0, 0.0)
@@ -179,7 +213,8 @@ def _compile(
     each = math.ceil(len(train) / settings.batch_size)
     size = len(train) // each  # batches of one size: a last, small one would have noisy statistics
     steps = settings.epochs * each
-    optimizer = keras.optimizers.AdamW(settings.peak, weight_decay=WEIGHT_DECAY)
+    clip = CLIP if settings.statistics == "original" and not settings.freeze else None
+    optimizer = keras.optimizers.AdamW(settings.peak, weight_decay=WEIGHT_DECAY, global_clipnorm=clip)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     optimizer.build(part.variables)
 
@@ -217,7 +252,7 @@ class _Network:
     ) -> None:
         self.child, self.preprocess, self.labels = child, preprocess, train.labels
         self.variables = list(child.trainable_variables)
-        self.resolution = child.input_shape[1]
+        self.resolution, self.pixels = child.input_shape[1], train.pixels
         self.side = train.pixels.shape[1]
         self.pad = self.side // 8
         border = (self.pad, self.pad)
@@ -245,6 +280,29 @@ class _Network:
 
     def held_out(self) -> np.ndarray:
         calibrate(self.child, self.calibration)
+        return np.concatenate([np.asarray(self.infer(b)) for b in self.holdout])
+
+
+class _Original(_Network):
+    """All weights are trained; batch norms keep their statistics. Images are random parts of photographs."""
+
+    def batch(self, index: np.ndarray, key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Cut a square of random size and place out of each image, and mirror half of them."""
+        draws = philox(key[0], "augment", *key[1:])
+        side = np.sqrt(draws.uniform(LEAST_AREA, 1, len(index)))
+        top, left = draws.uniform(0, 1, (2, len(index))) * (1 - side)
+        boxes = np.stack([top, left, top + side, left + side], axis=1)
+        mirrored = draws.random(len(index)) < 0.5
+        boxes[mirrored] = boxes[mirrored][:, [0, 3, 2, 1]]
+        pixels = tf.image.crop_and_resize(
+            self.pixels[index].astype(np.float32), boxes, np.arange(len(index)), (self.resolution,) * 2
+        )
+        return np.asarray(pixels), self.labels[index]
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        return self.child(self.preprocess.inputs(inputs, self.resolution), training=False)
+
+    def held_out(self) -> np.ndarray:
         return np.concatenate([np.asarray(self.infer(b)) for b in self.holdout])
 
 

@@ -14,6 +14,11 @@ from bignas_zoo.errors import UsageError
 #: Peak learning rates of AdamW; measured, see docs/finetune.md.
 LEARNING_RATE = 2e-3
 LEARNING_RATE_FROZEN = 5e-2
+#: With the parent's own statistics, from a classifier that is fitted already.
+LEARNING_RATE_ORIGINAL = 5e-4
+#: What batch norms take their statistics from in training and afterwards: the batch and then all training images, or
+#: what the parent has.
+STATISTICS = ("batch", "original")
 LABEL_SMOOTHING = 0.1
 WEIGHT_DECAY = 0.01
 #: Part of all steps in which the learning rate rises from zero.
@@ -32,6 +37,8 @@ class FinetuneSettings:
         patience: stop after so many epochs without a higher held-out accuracy.
         holdout: part of each class held out of training where the folder has no split for it.
         seed: of the split, the order and the augmentation.
+        statistics: of batch norms, one of `STATISTICS`; None leaves it to the parent: "original" for nets that were
+            trained alone, whose features their own statistics on other images ruin, "batch" for a supernet's.
     """
 
     epochs: int = 20
@@ -41,12 +48,15 @@ class FinetuneSettings:
     patience: int = 5
     holdout: float = 0.15
     seed: int = 0
+    statistics: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
             if type(value) is not int or not least <= value < 1 << 31:
                 raise UsageError(f"{_option(name)}: must be a whole number of at least {least}, got {value!r}.")
+        if self.statistics not in (None, *STATISTICS):
+            raise UsageError(f"--statistics: must be one of {', '.join(STATISTICS)}, got {self.statistics!r:.40}.")
         if type(self.freeze) is not bool:
             raise UsageError(f"{_option('freeze')}: must be true or false, got {self.freeze!r}.")
         if not _number(self.holdout) or not 0 < self.holdout < 1:
@@ -59,7 +69,9 @@ class FinetuneSettings:
         """The peak learning rate, the mode's default filled in."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return LEARNING_RATE_FROZEN if self.freeze else LEARNING_RATE
+        if self.freeze:
+            return LEARNING_RATE_FROZEN
+        return LEARNING_RATE_ORIGINAL if self.statistics == "original" else LEARNING_RATE
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step: linear warm-up from zero, then a half cosine to zero.

@@ -10,7 +10,13 @@ import click
 from bignas_zoo.cli.common import SliceName, family_option, json_option, license_option, print_json, say
 from bignas_zoo.cli.progress import training_progress
 from bignas_zoo.files import names
-from bignas_zoo.recipes.finetune_settings import LEARNING_RATE, LEARNING_RATE_FROZEN, FinetuneSettings
+from bignas_zoo.recipes.finetune_settings import (
+    LEARNING_RATE,
+    LEARNING_RATE_FROZEN,
+    LEARNING_RATE_ORIGINAL,
+    STATISTICS,
+    FinetuneSettings,
+)
 
 if TYPE_CHECKING:
     from bignas_zoo.tasks.finetune import FinetuneResult
@@ -40,7 +46,8 @@ DEFAULTS = FinetuneSettings()
 @click.option(
     "--learning-rate",
     type=float,
-    help=f"Peak learning rate of AdamW [default: {LEARNING_RATE:g}, with --freeze {LEARNING_RATE_FROZEN:g}].",
+    help=f"Peak learning rate of AdamW [default: {LEARNING_RATE:g}, with --freeze {LEARNING_RATE_FROZEN:g}, with "
+    f"--statistics original {LEARNING_RATE_ORIGINAL:g}].",
 )
 @click.option(
     "--patience",
@@ -59,6 +66,12 @@ DEFAULTS = FinetuneSettings()
 @click.option(
     "--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of the split, the order and the augmentation."
 )
+@click.option(
+    "--statistics",
+    type=click.Choice(STATISTICS),
+    help="Of batch norms: of the batches and then the training images, or SLICE's own [default: original for nets that "
+    "were trained alone, such as efficientnet-lite; batch for slices of a supernet].",
+)
 @license_option("that of SLICE")
 @json_option
 def finetune_command(
@@ -74,6 +87,7 @@ def finetune_command(
     patience: int,
     holdout: float,
     seed: int,
+    statistics: str | None,
     license: str | None,
     as_json: bool,
 ) -> None:
@@ -99,6 +113,7 @@ def finetune_command(
             patience=patience,
             holdout=holdout,
             seed=seed,
+            statistics=statistics,
             license=license,
             say=say,
             report=report,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import os
 import signal
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -128,6 +126,8 @@ def _fail(message: str, code: int, debug: bool) -> None:
     if INTERRUPT.came and code != INTERRUPTED:  # a library made something else of it
         message, code = INTERRUPT.said("interrupted."), INTERRUPTED
     if debug:
+        import traceback
+
         traceback.print_exc()
     click.echo(f"Error: {printable(message)}", err=True)
     sys.exit(code)
@@ -150,7 +150,6 @@ def main(debug: bool) -> None:
     Shell completion: eval "$(_BIGNAS_ZOO_COMPLETE=bash_source bignas-zoo)" (also zsh_source, fish_source).
     """  # noqa: D301  click reads the escape as "keep these lines"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a graph for each input size is no cause for warning
     os.environ["KERAS_BACKEND"] = "tensorflow"  # slicing and export are TensorFlow's, whatever else is set
 
 

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -219,6 +218,8 @@ def take_away(folder: Path) -> bool:
 def delete(path: Path) -> None:
     """Delete a file, a link or a whole folder, as far as that is possible; no link is followed."""
     if path.is_dir() and not path.is_symlink():
+        import shutil  # by commands that delete alone
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -163,9 +162,16 @@ def remove_leftovers(folder: Path, *, older_than: float = 0) -> list[Path]:
     return leftovers.remove(folder, older_than=older_than)
 
 
+def _temporary() -> Path:
+    """Return where temporary files are; a command that reads alone does without the library."""
+    import tempfile
+
+    return Path(tempfile.gettempdir())
+
+
 def tidy_up(output: Path) -> None:
     """Delete what killed processes left beside and in an output folder, and where temporary files are."""
-    for folder in (output.absolute().parent, output, Path(tempfile.gettempdir())):
+    for folder in (output.absolute().parent, output, _temporary()):
         leftovers.remove(folder)
 
 
@@ -294,7 +300,7 @@ def scratch_folder() -> Iterator[Path]:
 
     Unlike one of `tempfile`, it is cleared away by the next process if this one is killed.
     """
-    with working_folder(Path(tempfile.gettempdir())) as folder:
+    with working_folder(_temporary()) as folder:
         yield folder
 
 

@@ -3,10 +3,12 @@
 Slicing, weight files and the numpy forward do not, and so load neither Keras nor TensorFlow.
 """
 
-from bignas_zoo.runtime.quiet import quiet_native
+from bignas_zoo.runtime.quiet import quiet_native, quiet_python
 
 with quiet_native():
     import keras
     from keras import layers, ops
+
+quiet_python()
 
 __all__ = ["keras", "layers", "ops"]

@@ -39,3 +39,11 @@ def quiet_native() -> Iterator[None]:
                 stack.callback(_SAVED.pop)
             os.dup2(sink, descriptor)
         yield
+
+
+def quiet_python() -> None:
+    """Keep TensorFlow's warnings in Python back where its native ones are: a graph for each input size is no cause."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
+        import logging
+
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -25,6 +25,7 @@ from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.load import network
 from bignas_zoo.tasks.opening import Opened, SliceFolder, open_slice
 from bignas_zoo.tasks.slices import Slice
+from bignas_zoo.zoo import slice as zoo
 from bignas_zoo.zoo import slice_folder
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.license import license_of
@@ -83,6 +84,7 @@ class Parent:
     license: str
     source: str
     notice: Path | None
+    statistics: str
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def finetune(
     patience: int = DEFAULTS.patience,
     holdout: float = DEFAULTS.holdout,
     seed: int = DEFAULTS.seed,
+    statistics: str | None = DEFAULTS.statistics,
     license: str | None = None,
     say: Say = silent,
     report: Callable[[Any], None] = lambda progress: None,
@@ -146,6 +149,8 @@ def finetune(
         patience: stop after so many epochs without a higher held-out accuracy.
         holdout: part of each class held out where the folder has no ``val``.
         seed: of the split, the order and the augmentation.
+        statistics: of batch norms, "batch" or "original"; None: the parent's own ("original") where it was trained
+            alone, as the nets of efficientnet-lite were.
         license: of the new slice; None takes that of the slice it is made of.
         say: told what is going on, a sentence at a time.
         report: told a `bignas_zoo.recipes.progress.Progress` after each step.
@@ -162,10 +167,12 @@ def finetune(
         TrainingStoppedError: the loss is not a number.
         QualityError: the exported file does not compute what the Keras model does.
     """
-    settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed)
+    settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed, statistics)
     folder = Path(os.path.abspath(data))
     parent = _parent(open_slice(name, family))
     parent = dataclasses.replace(parent, license=license_of(license, parent.license))
+    if settings.statistics is None:
+        settings = dataclasses.replace(settings, statistics=parent.statistics)
     new_name = _slice_name(parent.name, folder.name)
     target = Path(output) if output is not None else Path(new_name)
     store.check_free(target, force=force)  # before the long work, not after it
@@ -222,7 +229,17 @@ def _parent(opened: Opened) -> Parent:
         license=slice_.license,
         source=slice_.source,
         notice=_notice(home),
+        statistics=_statistics(slice_, home),
     )
+
+
+def _statistics(slice_: zoo.Slice, home: SliceFolder | Family) -> str:
+    """Return what batch norms are to take their statistics from: a net's own where it was trained alone."""
+    if not isinstance(home, SliceFolder):
+        return "original" if slice_.weights else "batch"
+    provenance = dict(home.description.get("provenance") or {})
+    settings = dict(dict(provenance.get("finetuned") or {}).get("settings") or {})
+    return "original" if provenance.get("weights") or settings.get("statistics") == "original" else "batch"
 
 
 def _notice(home: SliceFolder | Family) -> Path | None:
@@ -324,7 +341,7 @@ def _command(parent: Parent, images: Images, settings: FinetuneSettings) -> str:
     values = settings.to_json()
     options = [
         f"--{key.replace('_', '-')} {values[key]}"
-        for key in ("epochs", "batch_size", "learning_rate", "patience", "holdout", "seed")
+        for key in ("epochs", "batch_size", "learning_rate", "patience", "holdout", "seed", "statistics")
     ]
     return " ".join(
         [

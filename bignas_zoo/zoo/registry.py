@@ -41,8 +41,13 @@ def paper_family() -> Family:
 
 def families() -> tuple[Family, ...]:
     """Return the shipped families and the paper's, by name, the one that is meant by default first."""
-    shipped = [load_family(p.parent) for p in sorted(SHIPPED.glob(f"*/{names.FAMILY}"))]
+    shipped = [load_family(folder) for folder in _shipped()]
     return tuple(sorted([*shipped, paper_family()], key=lambda f: (f.name != DEFAULT_FAMILY, f.name)))
+
+
+def _shipped() -> list[Path]:
+    """Return the folders of the shipped families."""
+    return [path.parent for path in sorted(SHIPPED.glob(f"*/{names.FAMILY}"))]
 
 
 def families_of_task(family: Family) -> tuple[Family, ...]:
@@ -64,7 +69,7 @@ def get_family(name: str | Path) -> Family:
         NotFoundError: neither a family nor such a folder.
         IntegrityError: the folder's family.json is damaged.
     """
-    known = {PAPER_FAMILY, *(p.parent.name for p in SHIPPED.glob(f"*/{names.FAMILY}"))}
+    known = {PAPER_FAMILY, *(folder.name for folder in _shipped())}
     if str(name) == PAPER_FAMILY:
         return paper_family()
     if str(name) in known:
@@ -90,6 +95,12 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
     if family is not None:
         named = get_family(family)
         return named, named.find(name)
+    for folder in _shipped():  # most are called after their family: no other is read then
+        if name.startswith(f"{folder.name}-"):
+            home = load_family(folder)
+            for slice_ in home.slices:
+                if slice_.name == name:
+                    return home, slice_
     everything = families()
     for home in everything:
         for slice_ in home.slices:
