@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
+from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,9 @@ def plot_front(family: Family, path: Path) -> None:
         IntegrityError: front.json is missing, damaged, or not the recorded one.
         LocalIOError: the file cannot be written.
     """
-    write_drawing(path, lambda: _front(family, *read_front(family)))
+    # Nets that were trained one by one have no other children that anybody measured.
+    front = read_front(family) if family.space is not None else ("", {})
+    write_drawing(path, lambda: _front(family, *front))
 
 
 def plot_curve(family: Family, path: Path) -> None:
@@ -223,7 +226,9 @@ def _front(family: Family, chosen_on: str, measured: Mapping[str, Sequence[tuple
         if pairs:
             label = f"{title} ({len(pairs)}), on {chosen_on}"
             axes.plot(*zip(*pairs, strict=True), "o", color=color, markersize=3.5, markeredgewidth=0, label=label)
-    points = [(s.macs / 1e6, s.top1, s.name.removeprefix(f"{family.name}-")) for s in family.slices if s.top1]
+    shared = commonpath([s.name for s in family.slices]).rpartition("-")  # what all names begin with
+    start = len(shared[0] + shared[1])
+    points = [(s.macs / 1e6, s.top1, s.name[start:]) for s in family.slices if s.top1]
     sources = "; ".join(dict.fromkeys(s.top1_source for s in family.slices if s.top1))
     axes.plot(
         [x for x, _, _ in points], [y for _, y, _ in points], "D", color=ORANGE, markersize=6,
@@ -300,6 +305,10 @@ def _recorded(family: Family, key: str) -> Path:
     """Return the path of a file that family.json records, after checking its sha256."""
     if family.folder is None:
         raise NotFoundError(no_weights(family))
+    if family.space is None:
+        raise NotFoundError(
+            f"family '{family.name}': its nets were trained by others, and its {key} is not known here."
+        )
     description = family.folder / names.FAMILY
     with _reading(description):
         record = FileRecord.from_json(read_json(description)[key])
