@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
-from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,9 +225,10 @@ def _front(family: Family, chosen_on: str, measured: Mapping[str, Sequence[tuple
         if pairs:
             label = f"{title} ({len(pairs)}), on {chosen_on}"
             axes.plot(*zip(*pairs, strict=True), "o", color=color, markersize=3.5, markeredgewidth=0, label=label)
-    shared = commonpath([s.name for s in family.slices]).rpartition("-")  # what all names begin with
-    start = len(shared[0] + shared[1])
-    points = [(s.macs / 1e6, s.top1, s.name[start:]) for s in family.slices if s.top1]
+    own = f"{family.name}-"
+    if not all(s.name.startswith(own) for s in family.slices):  # lite0-128 of efficientnet-lite
+        own = own[: family.name.rfind("-") + 1]
+    points = [(s.macs / 1e6, s.top1, s.name.removeprefix(own)) for s in family.slices if s.top1]
     sources = "; ".join(dict.fromkeys(s.top1_source for s in family.slices if s.top1))
     axes.plot(
         [x for x, _, _ in points], [y for _, y, _ in points], "D", color=ORANGE, markersize=6,
