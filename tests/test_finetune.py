@@ -150,23 +150,6 @@ def test_statistics_are_the_moments_of_the_training_images(tiny_family: Path, sp
     assert bz.evaluate(result.path, folder / "val")["top1"] == result.slice.top1
 
 
-def test_statistics_of_the_parent_stay(tiny_family: Path, parent: Path, tmp_path: Path) -> None:
-    data = paint(tmp_path / "data", 12)
-    result = bz.finetune(
-        "tiny-smallest", data, family=tiny_family, output=tmp_path / "o", epochs=2, statistics="original"
-    )
-    old, new = weights(parent), weights(result.path)
-    for name in old.keys() - {"classifier.kernel", "classifier.bias"}:
-        assert np.array_equal(new[name], old[name]) == name.endswith((".mean", ".variance")), name
-    assert result.finetuned["settings"]["statistics"] == "original"
-    assert "--statistics original" in result.finetuned["command"]
-    assert result.finetuned["holdout_top1"] >= result.finetuned["holdout_top1_before"]
-    again = bz.finetune(result.path, data, output=tmp_path / "again", epochs=1)
-    assert again.finetuned["settings"]["statistics"] == "original"  # it is a net of the same kind
-    with pytest.raises(UsageError, match="--statistics: must be one of batch, original"):
-        bz.finetune("tiny-smallest", data, family=tiny_family, output=tmp_path / "x", statistics="mine")
-
-
 def test_provenance_names_parent_data_and_command(
     tuned: finetuning.FinetuneResult, tiny_family: Path, split: Path
 ) -> None:

@@ -140,6 +140,8 @@ def _check_search(options: _Options) -> None:
                 raise click.UsageError(f"{option} belongs to --search.")
     elif options.name is not None or options.budget is None or options.data is None:
         raise click.UsageError("--search needs --budget and --data, and no slice's name.")
+    elif options.classes is not None:
+        raise click.UsageError("--search is inside one family: name it with --family, and leave out --classes.")
 
 
 def _searched(options: _Options, tables: Sequence[DeviceTable]) -> _Options:

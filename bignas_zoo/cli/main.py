@@ -143,7 +143,7 @@ def main(debug: bool) -> None:
     Examples:
       bignas-zoo list
       bignas-zoo get --budget 400MFLOPs
-      bignas-zoo get --budget "5MMACs,1MB" --output classifier
+      bignas-zoo get --budget "200MMACs,20MB" --output classifier
       bignas-zoo show bignas-xl
 
     MACs are multiply-adds counted once; mobile papers call the same count FLOPs.

@@ -7,6 +7,8 @@ SLICE, EXPORTS = "slice.json", "exports.json"
 TFLITE, WEIGHTS, LABELS, CARD = "model.tflite", "model.safetensors", "labels.txt", "README.md"
 #: A family's folder, and what it is called inside a run's or a search's.
 FAMILY, FRONT, SUPERNET, STATISTICS = "family.json", "front.json", "supernet.safetensors", "bn"
+#: Its folder of weights of nets that were trained one by one.
+NETS = "nets"
 #: What a licence asks to be passed on: beside a family's weights, and beside those of each of its slices.
 NOTICE = "NOTICE"
 FAMILY_FOLDER = "family"

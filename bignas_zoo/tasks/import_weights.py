@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bignas_zoo.errors import NotFoundError, nearest
-from bignas_zoo.files import store
+from bignas_zoo.files import names, store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.slices import public
 from bignas_zoo.zoo.family import Family, load_family
@@ -45,7 +45,7 @@ def import_weights(
     if source not in SOURCES:
         raise NotFoundError(f"import: source '{source}' is not known. {nearest(source, SOURCES)}")
     target = Path(output) if output is not None else Path(source)
-    store.check_free(target, force=force)
+    store.check_free(target, force=force, marker=names.FAMILY)
     from bignas_zoo.importers.efficientnet_lite import make_family
 
     return public(load_family(make_family(files, target, force=force, say=say)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
@@ -86,6 +87,12 @@ def list_slices(family: str | Path | None = None) -> tuple[Slice, ...]:
     return tuple(s for f in searched for s in f.slices)
 
 
+def _homes(name: str) -> Iterator[Family]:
+    """Yield families that a slice may be in: most are called after theirs, and no other is read then."""
+    yield from (load_family(folder) for folder in _shipped() if name.startswith(f"{folder.name}-"))
+    yield from families()
+
+
 def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Slice]:
     """Return a slice and its family.
 
@@ -95,14 +102,7 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
     if family is not None:
         named = get_family(family)
         return named, named.find(name)
-    for folder in _shipped():  # most are called after their family: no other is read then
-        if name.startswith(f"{folder.name}-"):
-            home = load_family(folder)
-            for slice_ in home.slices:
-                if slice_.name == name:
-                    return home, slice_
-    everything = families()
-    for home in everything:
+    for home in _homes(name):
         for slice_ in home.slices:
             if slice_.name == name:
                 return home, slice_
@@ -116,7 +116,7 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
             f"{name}: is a folder, but no slice's: it has no file slice.json. Name one that `bignas-zoo get` or "
             "`finetune` made, or a slice of `bignas-zoo list`."
         )
-    known = [s.name for f in everything for s in f.slices]
+    known = [s.name for s in list_slices()]
     raise NotFoundError(f"slice '{name}': not known. {_hub_hint(name) or nearest(name, known)} See `bignas-zoo list`.")
 
 
