@@ -19,7 +19,7 @@ def time_of(key: BlockKey) -> float:
     return (key.cin * key.size_in**2 + (key.mid + key.cout) * key.size_out**2) / 1000
 
 
-def table_of(space: SearchSpace, **changes: Any) -> DeviceTable:
+def table_of(space: SearchSpace, /, **changes: Any) -> DeviceTable:
     """Return a table that holds every block of a space."""
     rows = {key: Measurement(time_of(key), 0.0, 10) for key in space_blocks(space)}
     return DeviceTable(**{"name": "phone", "protocol": PHONE, "rows": rows, **changes})

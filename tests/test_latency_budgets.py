@@ -199,9 +199,11 @@ def test_get_with_a_table_of_ones_own(tmp_path: Path, family: bz.Family) -> None
 def test_devices_command(phone: DeviceTable) -> None:
     code, out, _ = invoke("devices")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:10]] == [
-        "epyc-zen3-litert", "epyc-zen3-litert-int8", "phone", "pixel-1-spnas", "pixel-1-tunas",
-        "titan-rtx-batch32-pytorch", "xeon-6130-pytorch", "xeon-amx-litert", "xeon-amx-litert-int8",
+    assert [line.split()[0] for line in out.splitlines()[1:16]] == [
+        "epyc-zen3-litert", "epyc-zen3-litert-int8", "phone", "pixel-1-spnas", "pixel-1-tflite", "pixel-1-tunas",
+        "pixel-4-cpu-tflite", "pixel-4-cpu-tflite-int8", "pixel-4-edgetpu-tflite", "pixel-4-gpu-tflite",
+        "pixel-4-gpu-tflite-float16", "titan-rtx-batch32-pytorch", "xeon-6130-pytorch", "xeon-amx-litert",
+        "xeon-amx-litert-int8",
     ]  # fmt: skip
     data = json.loads(invoke("devices", "--json")[1])
     assert data["schema"] == "bignas-zoo/devices/1"
@@ -215,6 +217,12 @@ def test_devices_command(phone: DeviceTable) -> None:
     code, _, err = invoke("devices", "xeon-6130-pytorsch")
     assert code == 3
     assert "Did you mean 'xeon-6130-pytorch'?" in err
+    code, out, _ = invoke("devices", "pixel-4-cpu-tflite")
+    assert code == 0
+    assert "EfficientNet-Lite0: 12 ms at 224 px (tensorflow/tpu at " in out
+    assert "blocks" not in out
+    quoted = json.loads(invoke("devices", "pixel-4-cpu-tflite", "--json")[1])["networks"]
+    assert [n["latency_ms"] for n in quoted] == [{"224": 12.0}, {"260": 26.0}, {"300": 76.0}]
 
 
 def test_damaged_tables_hide_no_others(phone: DeviceTable, tmp_path: Path) -> None:
@@ -223,7 +231,7 @@ def test_damaged_tables_hide_no_others(phone: DeviceTable, tmp_path: Path) -> No
     write_table(tmp_path / "devices" / "alias.json", phone)
     code, out, err = invoke("devices")
     assert code == 4
-    assert [line.split()[0] for line in out.splitlines()[3:6]] == ["phone", "pixel-1-spnas", "pixel-1-tunas"]
+    assert [line.split()[0] for line in out.splitlines()[3:6]] == ["phone", "pixel-1-spnas", "pixel-1-tflite"]
     assert all(f"Error: {tmp_path}/devices/{name}.json: " in err for name in ("alias", "folder", "half"))
     assert len(err.strip().splitlines()) == 3
     code, out, _ = invoke("devices", "--json")

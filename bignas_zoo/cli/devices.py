@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def _tables() -> tuple[dict[str, tuple[DeviceTable, Path]], list[BigNASError]]:
 def _row(name: str, table: DeviceTable, path: Path) -> tuple[str, ...]:
     from bignas_zoo.latency.devices import SHIPPED
 
-    p, checked = table.protocol, table.validation
+    p = table.protocol
     return (
         name,
         p.device,
@@ -74,16 +75,36 @@ def _row(name: str, table: DeviceTable, path: Path) -> tuple[str, ...]:
         p.precision,
         "?" if p.threads is None else str(p.threads),
         str(p.batch),
-        f"{len(table.rows):,}",
-        "not validated" if checked is None else f"{checked.mape:.1%} MAPE on {checked.networks}",
+        f"{sum(len(part.rows) for part in (table, *table.parts)):,}",
+        _errors(table),
         "package" if path.parent == SHIPPED else "own",
     )
+
+
+def _errors(table: DeviceTable) -> str:
+    if not table.rows:
+        return f"{len(table.networks)} networks of others"
+    checked = [part.validation for part in (table, *table.parts)]
+    return "; ".join("not validated" if v is None else f"{v.mape:.1%} MAPE on {v.networks}" for v in checked)
 
 
 def _described(table: DeviceTable) -> dict[str, object]:
     return {
         "name": table.name,
         "protocol": table.protocol.to_json(),
+        **_part_described(table),
+        "networks": [
+            {"name": n.name, "source": n.source, "latency_ms": {str(f.size): f.ms for f in n.figures}}
+            for n in table.networks
+        ],
+        "fixed_share": table.fixed_share,
+        "parts": [_part_described(part) for part in table.parts],
+    }
+
+
+def _part_described(table: DeviceTable) -> dict[str, object]:
+    return {
+        "space": table.space,
         "source": table.source,
         "license": table.license,
         "coverage": table.coverage,
@@ -92,6 +113,7 @@ def _described(table: DeviceTable) -> dict[str, object]:
         "scale": table.scale,
         "blocks": len(table.rows),
         "blocks_in_overhead": len(table.in_overhead),
+        "model": table.model and dataclasses.asdict(table.model),
         "interpolation": {kind: vars(errors) for kind, errors in table.interpolation.items()},
         "validation": table.validation and table.validation.to_json(pairs=False),
     }
@@ -99,34 +121,48 @@ def _described(table: DeviceTable) -> dict[str, object]:
 
 def describe(table: DeviceTable) -> None:
     """Print what a table says of itself."""
-    from bignas_zoo.latency.prediction import NEVER_VALIDATED
+    click.echo(f"{'device':<12} {table.name}: {table.protocol}")
+    for part in (table, *table.parts):
+        if part is not table:
+            click.echo()
+        for label, value in _lines(part):
+            if value:
+                click.echo(f"{label:<12} {value}")
 
+
+def _lines(table: DeviceTable) -> list[tuple[str, str]]:
     p, overhead = table.protocol, milliseconds(table.overhead_ms)
-    lines = [
-        ("device", f"{table.name}: {p}"),
-        ("times", f"{p.time or 'clock not published'}, clocks {p.clocks or 'not published'}, {p.date or 'no date'}"),
-        ("blocks", f"{len(table.rows):,}, and {len(table.in_overhead)} in the overhead of {overhead} ms"),
-        ("scale", f"{table.scale:.4f} of the sum of blocks"),
+    times = f"{p.time or 'clock not published'}, clocks {p.clocks or 'not published'}, {p.date or 'no date'}"
+    lines = [("space", table.space), ("times", times)]
+    if table.rows:
+        held = f"{len(table.rows):,}, and {len(table.in_overhead)} in the overhead of {overhead} ms"
+        lines += [("blocks", held), ("scale", f"{table.scale:.4f} of the sum of blocks")]
+    lines += [
         ("coverage", table.coverage),
         ("source", table.source),
         ("license", table.license.partition("\n")[0]),
         ("note", table.note),
     ]
+    for network in table.networks:
+        figures = ", ".join(f"{f.ms:g} ms at {f.size} px" for f in network.figures)
+        lines.append(("network", f"{network.name}: {figures} ({network.source})"))
     for kind, e in table.interpolation.items():
-        text = f"{e.mape:.2%} MAPE, {e.p95:.2%} p95, {e.worst:.2%} worst, of {e.rows:,} rows held out"
-        lines.append((f"in {kind}", f"interpolated: {text}"))
+        text = f"{e.mape:.2%} MAPE, {e.p95:.2%} p95, {e.worst:.2%} worst, of {e.rows:,}"
+        lines.append((kind, f"held out: {text}"))
+    return [*lines, ("networks", _checked(table))] if table.rows else lines
+
+
+def _checked(table: DeviceTable) -> str:
+    """Return how far predictions were off on whole networks, in words."""
+    from bignas_zoo.latency.prediction import NEVER_VALIDATED
+
     checked = table.validation
     if checked is None:
-        text = f"never compared with whole networks: predictions carry a bar of {NEVER_VALIDATED:.0%}"
-    else:
-        correlation = "-" if checked.r is None else f"{checked.r:.4f}"
-        rank = "-" if checked.rank is None else f"{checked.rank:.4f}"
-        text = (
-            f"{checked.mape:.2%} MAPE on {checked.networks} networks ({checked.source}); within 5 %: "
-            f"{checked.within_5:.0%}, within 10 %: {checked.within_10:.0%}; p95 {checked.p95:.2%}, worst "
-            f"{checked.worst:.2%}, bias {checked.bias:+.2%}; r {correlation}, rank {rank}"
-        )
-    lines.append(("networks", text))
-    for label, value in lines:
-        if value:
-            click.echo(f"{label:<12} {value}")
+        return f"never compared with whole networks: predictions carry a bar of {NEVER_VALIDATED:.0%}"
+    correlation = "-" if checked.r is None else f"{checked.r:.4f}"
+    rank = "-" if checked.rank is None else f"{checked.rank:.4f}"
+    return (
+        f"{checked.mape:.2%} MAPE on {checked.networks} networks ({checked.source}); within 5 %: "
+        f"{checked.within_5:.0%}, within 10 %: {checked.within_10:.0%}; p95 {checked.p95:.2%}, worst "
+        f"{checked.worst:.2%}, bias {checked.bias:+.2%}; r {correlation}, rank {rank}"
+    )

@@ -11,7 +11,7 @@ from bignas_zoo.cli.common import say
 from bignas_zoo.cli.devices import describe
 from bignas_zoo.cli.interrupt import INTERRUPT
 from bignas_zoo.cli.progress import file_progress
-from bignas_zoo.errors import LocalIOError, NotFoundError, UsageError
+from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.files.formats import PRECISIONS
 from bignas_zoo.files.locks import exclusive
 from bignas_zoo.zoo.family import DEFAULT_SUPERNET
@@ -74,8 +74,9 @@ def profile_command(
     """Measure the latency table NAME of this machine, or of a phone, and check it on random networks.
 
     The table goes to NAME.json, what was measured to NAME.log.jsonl, the picture of predicted against measured times to
-    NAME.png and NAME.svg. The same command goes on after an interruption. No phone was at hand: --adb is tested on
-    recorded output. docs/latency.md says more.
+    NAME.png and NAME.svg. The same command goes on after an interruption. With another --space the same table learns
+    further blocks; log and picture are then called NAME.SPACE. No phone was at hand: --adb is tested on recorded
+    output. docs/latency.md says more.
     """
     _refuse_without_phone(
         serial, {"--cores": cores, "--device-name": device_name, "--runtime-version": runtime_version}
@@ -85,6 +86,7 @@ def profile_command(
     from bignas_zoo.latency.profiling.files import ParallelBuilder, TFLiteBuilder
     from bignas_zoo.latency.profiling.profile import profile
     from bignas_zoo.latency.profiling.workload import Workload, described
+    from bignas_zoo.latency.table import check_same_protocol
     from bignas_zoo.runtime.workers import default_workers
 
     if not NAME.fullmatch(name):
@@ -96,6 +98,11 @@ def profile_command(
     else:
         meter, protocol = _phone(serial, threads, cores, precision, device_name or "", runtime_version)
     folder = _folder(output)
+    earlier = _earlier(folder / f"{name}.json")
+    if earlier:
+        check_same_protocol(name, earlier.protocol, "what is to be measured", protocol)
+    adds = earlier is not None and earlier.space not in ("", workload.space.name)
+    stem = f"{name}.{workload.space.name}" if adds else name
     if (least := len(workload.blocks())) > blocks:
         space_name = workload.space.name
         say(f"--blocks {blocks}: the fewest that cover the space '{space_name}' are {least}; those are measured")
@@ -105,11 +112,13 @@ def profile_command(
         INTERRUPT.resumable = True
         parallel = ParallelBuilder(TFLiteBuilder(workload.space, precision), workers or default_workers())
         with parallel as builder, file_progress("measuring") as report:
-            table = profile(workload, name, protocol, folder, meter=meter, builder=builder, say=say, report=report)
+            table = profile(
+                workload, name, protocol, folder, meter=meter, builder=builder, say=say, report=report, log_name=stem
+            )
         table = described(table, workload, license)
-        write_table(folder / f"{name}.json", table)
+        write_table(folder / f"{name}.json", earlier.with_part(table) if earlier and earlier.space else table)
     describe(table)
-    _draw(table, folder)
+    _draw(table, folder / stem)
     say(f"written: {folder / f'{name}.json'}")
 
 
@@ -139,6 +148,19 @@ def _phone(
     return meter, meter.protocol(precision, device_name, version)
 
 
+def _earlier(path: Path) -> DeviceTable | None:
+    """Return the table that is there already, to which another space's blocks are added; None for a damaged one."""
+    from bignas_zoo.latency import read_table
+
+    if not path.exists():
+        return None
+    try:
+        return read_table(path)
+    except IntegrityError as error:
+        say(f"{error} It will be replaced.")
+        return None
+
+
 def _folder(output: Path | None) -> Path:
     """Return the folder for the table, made if need be."""
     from bignas_zoo.latency.devices import own_folder
@@ -152,6 +174,7 @@ def _folder(output: Path | None) -> Path:
 
 
 def _space(name: str) -> SearchSpace:
+    from bignas_zoo.architecture.hull import hull
     from bignas_zoo.architecture.spaces import get_space
     from bignas_zoo.zoo.registry import get_family
 
@@ -159,17 +182,22 @@ def _space(name: str) -> SearchSpace:
         return get_space(name)
     except NotFoundError:
         family = get_family(name)
-    if family.space is None:
-        raise UsageError(f"--space: family '{name}' has no space of its own. Name that of one of its nets.")
-    return family.space
+    if family.space is not None:
+        return family.space
+    specs = [slice_.spec for slice_ in family.slices if slice_.spec is not None]
+    if not specs:
+        raise UsageError(
+            f"--space: family '{name}' has no slices, or only lists of blocks, between which nothing lies."
+        )
+    return hull(name, specs)
 
 
-def _draw(table: DeviceTable, folder: Path) -> None:
+def _draw(table: DeviceTable, stem: Path) -> None:
     if table.validation is None:
         return
     from bignas_zoo.hub_cards.latency_plots import plot_validation
 
-    for path in (folder / f"{table.name}.png", folder / f"{table.name}.svg"):
+    for path in (stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")):
         try:
             plot_validation(table.validation, table.name, path)
         except UsageError as error:  # matplotlib is an extra

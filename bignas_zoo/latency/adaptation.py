@@ -88,8 +88,11 @@ def adapt(
         five; otherwise the new table counts as never validated.
 
     Raises:
-        UsageError: no networks, a time that is not above zero or beyond reason, or a name that is none.
+        UsageError: no networks, a time that is not above zero or beyond reason, a name that is none, or a table that
+            has no blocks, or none that take any time.
         NotFoundError: a network has blocks that the table does not support.
+
+    Of a table with parts every part is fitted alike. Networks that others measured as a whole are left behind.
     """
     if not measured:
         raise UsageError("adapt: needs at least one measured network.")
@@ -100,7 +103,12 @@ def adapt(
         raise UsageError(f"adapt: times must be milliseconds above zero and up to {MOST_MS:,.0f}, got {times}.")
     if name is not None and not NAME.fullmatch(name):
         raise UsageError(f"adapt: {name!r:.80} is no name for a device: letters, digits, '.', '_' and '-', up to 64.")
+    table = dataclasses.replace(table, networks=())
+    if not table.rows:
+        raise UsageError(f"adapt: '{table.name}' holds whole networks and no blocks, so there is nothing to adapt.")
     parts = [_parts(predict(table, network)) for network, _ in measured]
+    if not all(part.total > 0 for part in parts):
+        raise UsageError(f"adapt: by '{table.name}' a network takes no time at all, so there is nothing to scale.")
     return dataclasses.replace(
         _fitted(table, fit(parts, times)),
         name=name or f"{table.name[:56]}-adapted",
@@ -169,6 +177,8 @@ def _fitted(table: DeviceTable, change: Fit) -> DeviceTable:
         rows={key: row(key, m) for key, m in table.rows.items()},
         overhead_ms=table.overhead_ms * change.factors.get(OVERHEAD, change.other),
         scale=1.0,
+        model=table.model and table.model.scaled(table.scale * change.other, change.each_ms),
+        parts=tuple(_fitted(part, change) for part in table.parts),
     )
 
 

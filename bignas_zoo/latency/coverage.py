@@ -84,13 +84,13 @@ def coverage(table: DeviceTable, keys: Iterable[BlockKey]) -> Coverage:
     """Count which of some blocks a table knows."""
     measured = interpolated = missing = 0
     for key in keys:
-        value = None if key in table.in_overhead else table.index.value(key)
-        if key in table.in_overhead or (value and not value.along):
-            measured += 1
-        elif value:
+        value = table.value(key)
+        if value is None:
+            missing += 1
+        elif value.along:
             interpolated += 1
         else:
-            missing += 1
+            measured += 1
     return Coverage(measured, interpolated, missing)
 
 

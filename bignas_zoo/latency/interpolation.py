@@ -69,10 +69,15 @@ class _Axis:
     moved: Callable[[BlockKey, int], BlockKey | None]
 
 
+def clamped(key: BlockKey) -> BlockKey:
+    """Return a block with ReLU in place of ReLU6: both are limits that a runtime applies as it stores a result."""
+    return replace(key, activation="relu") if key.activation == "relu6" else key
+
+
 def _family(key: BlockKey) -> tuple[object, ...]:
     """Return what never changes by interpolation."""
     return (
-        key.kind, key.kernel, key.stride, key.expands, key.shortcut, key.activation, bool(key.se_hidden),
+        key.kind, key.kernel, key.stride, key.expands, key.shortcut, clamped(key).activation, bool(key.se_hidden),
         key.se_activation, key.se_gate,
     )  # fmt: skip
 
@@ -122,6 +127,7 @@ class Index:
 
     def __init__(self, rows: Mapping[BlockKey, Measurement]) -> None:
         self.rows = rows
+        self._alike = {clamped(key): row for key, row in rows.items()}
         self._coordinates: dict[tuple[object, ...], list[list[int]]] = {}
         coordinates: dict[tuple[object, ...], list[set[int]]] = {}
         for key in rows:
@@ -141,7 +147,7 @@ class Index:
         return self._value(key, 0, without)
 
     def _value(self, key: BlockKey, first: int, without: BlockKey | None) -> Value | None:
-        row = self.rows.get(key)
+        row = self.rows.get(key) or self._alike.get(clamped(key))
         if row is not None and key != without:
             return Value(row.mean_ms, row.std_ms or 0.0)
         per_axis = self._coordinates.get(_family(key))

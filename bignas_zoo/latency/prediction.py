@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bignas_zoo.errors import NotFoundError
+from bignas_zoo.latency.cost_model import MODELLED
 from bignas_zoo.latency.interpolation import Value
 from bignas_zoo.latency.keys import BlockKey, Measurable, blocks_of
 from bignas_zoo.latency.table import DeviceTable
+from bignas_zoo.latency.whole_networks import MeasuredNetwork, Scaled, at_size, shape_of
 
 #: Half-width of the bar of a table that was never compared with whole networks, as a fraction. Sums of blocks measured
 #: here were 10 to 13 % too low, and tables that three groups made of one phone differ by 7 to 15 % a block.
@@ -30,7 +32,7 @@ class BlockTime:
         name: of the block, as in the plan.
         key: what was looked up.
         ms: milliseconds, the table's scale applied.
-        source: "measured", "interpolated" or "in overhead".
+        source: "measured", "interpolated", "modelled" or "in overhead".
     """
 
     name: str
@@ -52,7 +54,7 @@ class Estimate:
         latency_ms: the prediction.
         low_ms, high_ms: ends of a bar meant to hold 95 % of networks.
         overhead_ms: the part that belongs to no block.
-        blocks: the others, in order.
+        blocks: the others, in order; none for a network that was measured as a whole.
         notes: what to know before trusting it.
     """
 
@@ -78,10 +80,11 @@ class Estimate:
 
 
 def predict(table: DeviceTable, network: Measurable) -> Estimate:
-    """Predict what a network takes on a device: overhead + scale x sum of its blocks.
+    """Predict what a network takes on a device: overhead + scale x sum of its blocks, or what others measured of it.
 
     The bar's half-width is the table's error on whole networks (95th percentile) and twice the spread of the rows,
-    taken together as independent; what interpolation may be off by is added to that.
+    taken together as independent; what interpolation may be off by is added to that. A network that others measured is
+    quoted, its bar being what their figure is rounded by; at another input size that size's held-out error is added.
 
     Args:
         table: of the device.
@@ -92,25 +95,62 @@ def predict(table: DeviceTable, network: Measurable) -> Estimate:
     """
     blocks = blocks_of(network)
     keys = [BlockKey.of(block) for block in blocks]
-    looked_up = [Value(0.0, 0.0) if key in table.in_overhead else table.index.value(key) for key in keys]
+    whole = _whole(table, keys)
+    if whole:
+        return whole
+    known = [(part, [part.value(key) for key in keys]) for part in (table, *table.parts)]
+    part, looked_up = min(known, key=lambda pair: _unlike(pair[1]))
     values = [value for value in looked_up if value is not None]
     if len(values) < len(looked_up):
         missing = [f"{b.name} ({k})" for b, k, v in zip(blocks, keys, looked_up, strict=True) if v is None]
         raise NotFoundError(_missing(table, missing, len(blocks)))
     times = [
-        BlockTime(block.name, key, table.scale * value.ms, _source(table, key, value))
+        BlockTime(block.name, key, part.scale * value.ms, _source(part, key, value))
         for block, key, value in zip(blocks, keys, values, strict=True)
     ]
-    total = table.overhead_ms + sum(t.ms for t in times)
-    half = _half_width(table, values, total)
+    total = part.overhead_ms + sum(t.ms for t in times)
+    half = _half_width(part, values, total)
     return Estimate(
-        table.name, total, max(0.0, total - half), total + half, table.overhead_ms, tuple(times), _notes(table, values)
+        table.name, total, max(0.0, total - half), total + half, part.overhead_ms, tuple(times), _notes(part, values)
     )
 
 
+def _unlike(values: Sequence[Value | None]) -> tuple[int, int]:
+    """Return how many blocks a table lacks, and how many it has not measured."""
+    return sum(value is None for value in values), sum(value is not None and bool(value.along) for value in values)
+
+
+def _whole(table: DeviceTable, keys: Sequence[BlockKey]) -> Estimate | None:
+    """Return what others measured of a network as a whole, None if nobody did, or not near this input size."""
+    shape = shape_of(keys) if table.networks else ()
+    for network in table.networks:
+        if network.shape == shape:
+            scaled = at_size(network.figures, keys[0].size_in, table.fixed_share)
+            return scaled and _quoted(table, network, scaled)
+    return None
+
+
+def _quoted(table: DeviceTable, network: MeasuredNetwork, scaled: Scaled) -> Estimate:
+    half = scaled.rounded_ms
+    note = f"{network.name}: {scaled.ms:g} ms as published ({network.source}); the bar is what that is rounded by"
+    if scaled.how is not None:
+        known = table.interpolation.get(scaled.how)
+        off = known.p95 if known else NEVER_VALIDATED
+        half += off * scaled.ms
+        sizes = " and ".join(map(str, scaled.sizes))
+        note = (
+            f"{network.name}: along a line in area from what was published at {sizes} px ({network.source}); the bar "
+            f"takes {off:.0%} for that"
+        )
+    low, high = max(0.0, scaled.ms - half), scaled.ms + half
+    return Estimate(table.name, scaled.ms, low, high, 0.0, (), (note,))
+
+
 def _source(table: DeviceTable, key: BlockKey, value: Value) -> str:
-    if key in table.in_overhead:
+    if table.has_in_overhead(key):
         return "in overhead"
+    if MODELLED in value.along:
+        return "modelled"
     return "interpolated" if value.along else "measured"
 
 
@@ -122,8 +162,13 @@ def _half_width(table: DeviceTable, values: Sequence[Value], total: float) -> fl
 
 
 def _held_out(table: DeviceTable, value: Value) -> float:
-    """Return the fraction that an interpolated block may be off by."""
+    """Return the fraction that an interpolated block may be off by.
+
+    Nothing for a modelled one where whole networks were predicted through the model: their error holds it.
+    """
     known = table.interpolation
+    if MODELLED in value.along and table.validation is not None:
+        return 0.0
     if len(value.along) > 1 and "both" in known:
         return known["both"].p95
     return sum(known[kind].p95 if kind in known else NEVER_HELD_OUT for kind in value.along)
@@ -133,7 +178,15 @@ def _missing(table: DeviceTable, missing: Sequence[str], blocks: int) -> str:
     named = "; ".join(missing[:NAMED_KEYS])
     if len(missing) > NAMED_KEYS:
         named += f"; and {len(missing) - NAMED_KEYS} more"
-    coverage = f" It covers: {table.coverage}" if table.coverage else ""
+    if not table.rows:
+        known = ", ".join(f"{n.name} at {', '.join(str(f.size) for f in n.figures)} px" for n in table.networks)
+        return (
+            f"device '{table.name}': holds whole networks that others measured, and this one is not among them, nor is "
+            f"one of them near its input size: {known}. Take another device (`bignas-zoo devices`) or measure one with "
+            "`bignas-zoo profile`."
+        )
+    covered = " ".join(part.coverage for part in (table, *table.parts) if part.coverage)
+    coverage = f" It covers: {covered}" if covered else ""
     return (
         f"device '{table.name}': {len(missing)} of {blocks} blocks are neither in its table nor between two of its "
         f"rows, so there is no honest prediction: {named}.{coverage} Take another device (`bignas-zoo devices`) or "
@@ -148,9 +201,12 @@ def _notes(table: DeviceTable, values: Sequence[Value]) -> tuple[str, ...]:
             f"the table was never compared with whole networks: the bar takes {NEVER_VALIDATED:.0%} for what sums of "
             "blocks are usually off by"
         )
-    interpolated = sum(bool(v.along) for v in values)
+    modelled = sum(MODELLED in v.along for v in values)
+    if modelled:
+        notes.append(f"{modelled} of {len(values)} blocks are not in the table, but modelled from what they compute")
+    interpolated = sum(bool(v.along) for v in values) - modelled
     if interpolated:
-        kinds = " and ".join(sorted({kind for v in values for kind in v.along}))
+        kinds = " and ".join(sorted({kind for v in values for kind in v.along} - {MODELLED}))
         notes.append(f"{interpolated} of {len(values)} blocks are interpolated in {kinds}")
     if not table.spread_known:
         notes.append("the spread of its rows was not published and is not in the bar")

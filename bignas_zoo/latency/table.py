@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bignas_zoo.errors import UsageError
-from bignas_zoo.latency.interpolation import HeldOut, Index
+from bignas_zoo.latency.cost_model import CostModel
+from bignas_zoo.latency.interpolation import HeldOut, Index, Value, clamped
 from bignas_zoo.latency.keys import BlockKey
 from bignas_zoo.latency.measurement import Measurement
 from bignas_zoo.latency.validation import Validation
+from bignas_zoo.latency.whole_networks import MeasuredNetwork
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,24 @@ class Protocol:
 
 @dataclass(frozen=True)
 class DeviceTable:
-    """A table of blocks; a network takes ``overhead_ms + scale * sum of its blocks``.
+    """A table of blocks; a network takes ``overhead_ms + scale * sum of its blocks``. Or one of whole networks.
 
     Attributes:
         name: what budgets call the device.
         protocol: how it was measured.
         rows: block to its time.
+        space: name of the space that its blocks are of; empty for tables of others.
+        parts: the same device by the same protocol, for blocks of other spaces: tables with an overhead, a scale and
+            errors of their own, without parts. A network is predicted by the one that knows its blocks best.
+        model: what blocks beside the rows take, if it was fitted.
+        networks: whole networks with their times, which go before sums of blocks.
+        fixed_share: part of a network's time that does not depend on the area of its input; None if nobody knows it,
+            so that networks are quoted at their own sizes and between them only.
         overhead_ms: what a network takes apart from its blocks.
         scale: of the sum of blocks, fitted on whole networks; 1 if it never was.
         in_overhead: blocks whose time is part of the overhead, so that they add nothing of their own.
-        interpolation: errors of held-out rows: "area", "channels"; a kind that is missing was not measured.
+        interpolation: errors of held-out rows: "area", "channels", "both", "model", and of networks at held-out sizes:
+            "between sizes", "beyond sizes"; a kind that is missing was not measured.
         validation: errors on whole networks that no figure of the table was fitted on; None if there were none.
         source, license, coverage, note: in words: who measured it, under which terms it is here, which blocks
             of which spaces it holds, what else to know.
@@ -85,6 +95,25 @@ class DeviceTable:
     license: str = ""
     coverage: str = ""
     note: str = ""
+    space: str = ""
+    parts: tuple[DeviceTable, ...] = ()
+    model: CostModel | None = None
+    networks: tuple[MeasuredNetwork, ...] = ()
+    fixed_share: float | None = None
+
+    def value(self, key: BlockKey) -> Value | None:
+        """Return a block's time before the scale: measured, interpolated, modelled, or None if nothing supports one."""
+        if self.has_in_overhead(key):
+            return Value(0.0, 0.0)
+        return self.index.value(key) or (self.model.value(key) if self.model else None)
+
+    def has_in_overhead(self, key: BlockKey) -> bool:
+        """Return whether a block's time is part of the overhead."""
+        return clamped(key) in self._in_overhead
+
+    @functools.cached_property
+    def _in_overhead(self) -> frozenset[BlockKey]:
+        return frozenset(map(clamped, self.in_overhead))
 
     @functools.cached_property
     def index(self) -> Index:
@@ -95,6 +124,18 @@ class DeviceTable:
     def spread_known(self) -> bool:
         """Whether every row has a standard deviation."""
         return all(row.std_ms is not None for row in self.rows.values())
+
+    def with_part(self, part: DeviceTable) -> DeviceTable:
+        """Return the table with what was measured for another space, in place of what it had for that space.
+
+        Raises:
+            UsageError: the protocols differ.
+        """
+        check_same_protocol(self.name, self.protocol, part.name, part.protocol)
+        if part.space == self.space:
+            return dataclasses.replace(part, parts=self.parts)
+        others = tuple(known for known in self.parts if known.space != part.space)
+        return dataclasses.replace(self, parts=(*others, part))
 
     def merged(self, other: DeviceTable) -> DeviceTable:
         """Return the table with another one's rows added; its own come first.

@@ -21,11 +21,13 @@ def published() -> dict[str, SearchSpace]:
     # Light commands need none of them, and are milliseconds faster without.
     from bignas_zoo.architecture.spaces import efficientnet_lite as lite
     from bignas_zoo.architecture.spaces.attentivenas import ATTENTIVENAS
+    from bignas_zoo.architecture.spaces.mobilenets import MNASNET_A1, MOBILENET_V2
     from bignas_zoo.architecture.spaces.nss import NSS
     from bignas_zoo.architecture.spaces.once_for_all import ONCE_FOR_ALL, ONCE_FOR_ALL_WIDE
 
-    sizes = (lite.EFFICIENTNET_LITE0, lite.EFFICIENTNET_LITE1, lite.EFFICIENTNET_LITE2)
-    return {space.name: space for space in (ATTENTIVENAS, ONCE_FOR_ALL, ONCE_FOR_ALL_WIDE, *sizes, NSS)}
+    sizes = (lite.EFFICIENTNET_LITE0, lite.EFFICIENTNET_LITE1, lite.EFFICIENTNET_LITE2, lite.EFFICIENTNET_LITE4)
+    spaces = (ATTENTIVENAS, ONCE_FOR_ALL, ONCE_FOR_ALL_WIDE, *sizes, NSS, *MOBILENET_V2, *MNASNET_A1)
+    return {space.name: space for space in spaces}
 
 
 def get_space(name: str) -> SearchSpace:

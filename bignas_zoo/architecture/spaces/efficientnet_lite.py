@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0 to 2: networks trained one by one, so that only the resolution is a choice.
+"""EfficientNet-Lite 0 to 2, and 4: networks trained one by one, so that only the resolution is a choice.
 
 Reference: EfficientNet (Tan and Le 2019, arXiv 1905.11946), Table 1, and
 github.com/tensorflow/tpu, models/official/efficientnet/lite (Apache-2.0): no squeeze-excite, ReLU6, stem and head not
@@ -37,3 +37,4 @@ def _space(number: int, resolution: int, widths: tuple[int, ...], depths: tuple[
 EFFICIENTNET_LITE0 = _space(0, 224, (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1))
 EFFICIENTNET_LITE1 = _space(1, 240, (16, 24, 40, 80, 112, 192, 320), (1, 3, 3, 4, 4, 5, 1))
 EFFICIENTNET_LITE2 = _space(2, 260, (16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1))
+EFFICIENTNET_LITE4 = _space(4, 300, (24, 32, 56, 112, 160, 272, 448), (1, 4, 4, 6, 6, 8, 1))

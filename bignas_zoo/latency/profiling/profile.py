@@ -68,6 +68,7 @@ def profile(
     builder: Builder,
     say: Say = silent,
     report: Callable[[int, int], None] = lambda done, total: None,
+    log_name: str | None = None,
 ) -> DeviceTable:
     """Measure what is not in the log yet, and return the table.
 
@@ -75,16 +76,17 @@ def profile(
         workload: what to measure.
         name: of the device.
         protocol: how it is measured.
-        folder: for ``NAME.log.jsonl``; the table is not written.
+        folder: for the log; the table is not written.
         meter, builder: measure and make files.
         say: told what is going on.
         report: told how many of all files are measured.
+        log_name: of the log, which ends in ``.log.jsonl`` [the device's].
 
     Raises:
         UsageError: the log is of another protocol or workload.
         LocalIOError, IntegrityError: files or the log cannot be used.
     """
-    log = _open_log(folder / f"{name}.log.jsonl", workload, protocol)
+    log = _open_log(folder / f"{log_name or name}.log.jsonl", workload, protocol)
     blocks, children = workload.blocks(), workload.children()
     jobs: list[Job] = [(_block_name(key), block) for key, block in blocks.items()]
     jobs += [(_network_name(spec), spec) for spec in children]

@@ -83,6 +83,7 @@ def described(table: DeviceTable, workload: Workload, license: str) -> DeviceTab
     sizes = ", ".join(map(str, space.resolutions))
     return dataclasses.replace(
         table,
+        space=space.name,
         source="`bignas-zoo profile`, on the device",
         license=license,
         coverage=f"Children of '{space.name}' at {sizes} px: {blocks} blocks measured, the others interpolated.",
