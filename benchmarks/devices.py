@@ -451,7 +451,8 @@ def modelled(made: list[DeviceTable]) -> list[str]:
     text = (
         "`pixel-1-spnas` has a model of blocks that are not in it: four numbers, of multiply-adds of full and of "
         "depthwise convolutions, values moved and weights read. Widths 48, 88, 112 and 120 of EfficientNet-Lite come "
-        f"from it. Whole networks predicted through it, {checked.source}: {checked.networks} networks, MAPE {checked.mape:.1%}, "
+        f"from it. Whole networks predicted through it, {checked.source}: {checked.networks} networks, MAPE "
+        f"{checked.mape:.1%}, "
         f"95th percentile {checked.p95:.1%}, worst {checked.worst:.1%}, bias {checked.bias:+.1%}. That is the bar. Of "
         f"`pixel-1-tunas` the same model misses held-out groups by {tunas.mape:.1%} in the mean and {tunas.p95:.1%} at "
         "the 95th percentile (its blocks are differences within layers), so it has none."

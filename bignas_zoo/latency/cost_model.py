@@ -81,14 +81,18 @@ class CostModel:
     def milliseconds(self, work: Work) -> float:
         """Return the time of some work."""
         factors = (self.full_ms, self.depthwise_ms, self.values_ms, self.weights_ms)
-        return self.each_ms + sum(f * amount for f, amount in zip(factors, dataclasses.astuple(work), strict=True))
+        amounts = (work.full, work.depthwise, work.values, work.weights)
+        return self.each_ms + sum(factor * amount for factor, amount in zip(factors, amounts, strict=True))
 
     def scaled(self, factor: float, each_ms: float) -> CostModel:
         """Return the model of a device that takes so many times as long, and so much more for every block."""
         return CostModel(
-            *(factor * ms for ms in (self.full_ms, self.depthwise_ms, self.values_ms, self.weights_ms)),
-            most=self.most,
-            each_ms=factor * self.each_ms + each_ms,
+            factor * self.full_ms,
+            factor * self.depthwise_ms,
+            factor * self.values_ms,
+            factor * self.weights_ms,
+            self.most,
+            factor * self.each_ms + each_ms,
         )
 
 
@@ -110,7 +114,8 @@ def fit_model(rows: Mapping[BlockKey, Measurement], also: Iterable[BlockKey] = (
         used.remove(min(factors, key=lambda i: factors[i]))
     every = [*works.values(), *(dataclasses.astuple(Work.of(key)) for key in also)]
     most = Work(*(max(column) for column in zip(*every, strict=True)))
-    return CostModel(*(factors.get(i, 0.0) for i in range(len(names))), most=most)
+    full_ms, depthwise_ms, values_ms, weights_ms = (factors.get(i, 0.0) for i in range(len(names)))
+    return CostModel(full_ms, depthwise_ms, values_ms, weights_ms, most)
 
 
 def model_held_out(rows: Mapping[BlockKey, Measurement]) -> HeldOut | None:

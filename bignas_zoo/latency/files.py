@@ -154,6 +154,7 @@ def from_json(data: Mapping[str, Any]) -> DeviceTable:
 def _part_from_json(data: Mapping[str, Any]) -> DeviceTable:
     if data["columns"] != list(COLUMNS):
         raise ValueError(f"columns must be {', '.join(COLUMNS)}")
+    texts = {field: _text(data[field], field) for field in TEXTS}
     return DeviceTable(
         name=name(data["name"]),
         protocol=_protocol(data["protocol"]),
@@ -163,7 +164,10 @@ def _part_from_json(data: Mapping[str, Any]) -> DeviceTable:
         in_overhead=frozenset(BlockKey.from_json(key) for key in _list(data["in_overhead"], "in_overhead")),
         interpolation={kind: _held_out(errors) for kind, errors in sorted(data["interpolation"].items())},
         validation=None if data["validation"] is None else Validation.from_json(data["validation"]),
-        **{field: _text(data[field], field) for field in TEXTS},
+        source=texts["source"],
+        license=texts["license"],
+        coverage=texts["coverage"],
+        note=texts["note"],
         space=_text(data.get("space", ""), "space"),
         model=_model(data["model"]) if "model" in data else None,
         networks=tuple(map(_network, _list(data.get("networks", []), "networks"))),

@@ -126,7 +126,7 @@ def _whole(table: DeviceTable, keys: Sequence[BlockKey]) -> Estimate | None:
     for network in table.networks:
         if network.shape == shape:
             scaled = at_size(network.figures, keys[0].size_in, table.fixed_share)
-            return scaled and _quoted(table, network, scaled)
+            return _quoted(table, network, scaled) if scaled else None
     return None
 
 
