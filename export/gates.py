@@ -21,6 +21,8 @@ AGREEMENTS = {"float32": 0.99, "float16": 0.99}
 LOSS = 1.0
 #: Images that an accuracy needs to say anything about a point, and what is asked where there are no labels.
 LEAST_LABELLED, AGREEMENT_WITHOUT_LABELS = 200, 0.9
+#: Images that the child is sure of, at least, if they are to speak for the others; and normal deviations of chance.
+LEAST_SURE, SURE_AGREEMENT, DEVIATIONS = 10, 0.95, 1.645
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def check(precision: str, parity: Parity, accuracy: Accuracy | None = None, *, n
 
     float32 may differ by 1e-4 of the largest logit, float16 by 1e-2, both with 99 % of first classes equal. Files
     with int8 weights or activations may lose one point of accuracy; where fewer than 200 labelled images are given,
-    90 % of first classes must be equal. On noise the logits of float files alone are compared: a network is so unsure
+    90 % of first classes must be equal, or 95 % of those that the child is sure of (see `parity.SURE`), chance allowed
+    for: with 1,000 classes the others change without any loss. On noise the logits of float files alone are compared: a network is so unsure
     of it that first classes change within what logits may differ by.
 
     Args:
@@ -105,13 +108,24 @@ def check(precision: str, parity: Parity, accuracy: Accuracy | None = None, *, n
             _check_agreement(precision, parity, AGREEMENTS[precision])
         return
     if accuracy is None or accuracy.images < LEAST_LABELLED:
-        _check_agreement(precision, parity, AGREEMENT_WITHOUT_LABELS)
+        if not _sure_ones_agree(parity):
+            _check_agreement(precision, parity, AGREEMENT_WITHOUT_LABELS)
     elif accuracy.loss > LOSS:
         raise QualityError(
             f"{precision} export: top-1 falls from {accuracy.float_top1:.2f} to {accuracy.top1:.2f} % on "
             f"{accuracy.images:,} {accuracy.source} (allowed loss {LOSS} points). Give more or "
             "more typical training images with --images, or take --precision float16."
         )
+
+
+def _sure_ones_agree(parity: Parity) -> bool:
+    """Return whether the images that the child is sure of agree well enough, by the upper end of Wilson's interval."""
+    n, share = parity.sure_images, parity.sure_agreement
+    if share is None or n < LEAST_SURE:
+        return False
+    z2 = DEVIATIONS**2
+    spread = DEVIATIONS * (share * (1 - share) / n + z2 / (4 * n**2)) ** 0.5
+    return (share + z2 / (2 * n) + spread) / (1 + z2 / n) >= SURE_AGREEMENT
 
 
 def _check_agreement(precision: str, parity: Parity, least: float) -> None:

@@ -37,9 +37,11 @@ def plot_breakdown(estimate: Estimate, table: DeviceTable, name: str, path: Path
         path: the file to write, .png or .svg.
 
     Raises:
-        UsageError: another suffix, or matplotlib is not installed.
+        UsageError: the network was measured as a whole, another suffix, or matplotlib is not installed.
         LocalIOError: the file cannot be written.
     """
+    if not estimate.blocks:
+        raise UsageError(f"drawing: {name} is known as a whole on '{table.name}', so there are no blocks to draw.")
     write_drawing(path, lambda: _breakdown(estimate, table, name))
 
 

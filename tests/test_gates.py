@@ -171,6 +171,9 @@ def figures(**changes: object) -> Parity:
         ("int8", figures(max_abs=None), Accuracy(90.0, 88.9, 500, "test"), "from 90.00 to 88.90 % on 500 test"),
         ("dynamic", figures(), Accuracy(90.0, 88.9, 500, "test"), "allowed loss 1.0 points"),
         ("dynamic", figures(top1_agreement=0.5), Accuracy(90.0, 90.0, 199, "test"), "50.0% of 100 images"),
+        # 90 of 100: the upper end of Wilson's interval is 0.940; of 9 images none may speak for the others.
+        ("int8", figures(top1_agreement=0.8, sure_images=100, sure_agreement=0.9), None, "80.0% of 100 images"),
+        ("int8", figures(top1_agreement=0.8, sure_images=9, sure_agreement=1.0), None, "80.0% of 100 images"),
     ],
 )
 def test_gates_are_where_they_are_said_to_be(precision, parity, accuracy, words: str) -> None:
@@ -192,6 +195,9 @@ def test_first_classes_of_noise_say_nothing_of_float_files(precision: str) -> No
         ("float16", figures(max_abs=7.9e-2, top1_agreement=0.99), None),
         ("int8", figures(max_abs=None, top1_agreement=0.9), None),
         ("int8", figures(max_abs=None, top1_agreement=0.5), Accuracy(90.0, 89.0, 200, "test")),
+        # 92 of 100: 0.955. 18 of 20: 0.968.
+        ("int8", figures(top1_agreement=0.8, sure_images=100, sure_agreement=0.92), None),
+        ("int8", figures(top1_agreement=0.8, sure_images=20, sure_agreement=0.9), None),
     ],
 )
 def test_what_is_just_good_enough_passes(precision, parity, accuracy) -> None:

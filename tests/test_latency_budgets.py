@@ -222,6 +222,12 @@ def test_devices_command(phone: DeviceTable) -> None:
     assert "EfficientNet-Lite0: 12 ms at 224 px (tensorflow/tpu at " in out
     assert "blocks" not in out
     quoted = json.loads(invoke("devices", "pixel-4-cpu-tflite", "--json")[1])["networks"]
+    code, out, _ = invoke("latency", "efficientnet-lite0-224", "--device", "pixel-4-cpu-tflite")
+    assert (code, "12.00 (11.50 to 12.50) ms predicted" in out, "as published" in out, "overhead" in out) == (
+        0, True, True, False,
+    )  # fmt: skip
+    code, _, err = invoke("latency", "efficientnet-lite0-224", "--device", "pixel-4-cpu-tflite", "--plot", "x.png")
+    assert (code, "known as a whole" in err) == (2, True)
     assert [n["latency_ms"] for n in quoted] == [{"224": 12.0}, {"260": 26.0}, {"300": 76.0}]
 
 

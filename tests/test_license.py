@@ -189,7 +189,7 @@ def test_a_fine_tuned_slice_inherits_it(theirs: Path, tmp_path: Path) -> None:
     assert f"Licence of the weights: {TERMS}." in (result.path / "README.md").read_text("utf-8")
 
 
-def test_a_run_inherits_it_from_the_family_it_starts_from(theirs: Path) -> None:
+def test_a_run_inherits_it_from_the_family_it_starts_from(theirs: Path, tmp_path: Path) -> None:
     recipe = read_recipe(find_recipe("cifar10_cpu"))
     heard: list[str] = []
     for start, expected in (
@@ -199,7 +199,7 @@ def test_a_run_inherits_it_from_the_family_it_starts_from(theirs: Path) -> None:
         ("gone", "unknown"),
     ):
         started = dataclasses.replace(recipe, start_from=start)
-        assert from_recipe._inherited_license(started, heard.append) == expected
+        assert from_recipe._inherited_license(started, tmp_path, heard.append) == expected
     assert len(heard) == 1
     assert "'gone'" in heard[0]
     assert from_recipe._source(recipe) == "trained by `bignas-zoo train`, recipe bignas-cifar10"
@@ -215,10 +215,12 @@ def test_a_family_of_a_run_is_under_the_licence_that_train_or_family_was_told(
     monkeypatch.setattr(from_recipe, "train_supernet", lambda *a: {})
     monkeypatch.setattr(from_recipe, "_finished", lambda *a: (recipe, {}))
     monkeypatch.setattr(from_recipe, "_finish", lambda *a: finished.append(a[3]))
+    (tmp_path / "run").mkdir()
     for license in (None, "MIT"):
         from_recipe.train_family(recipe, tmp_path, tmp_path / "run", license=license, say=silent, report=print)
-        from_recipe.make_family(tmp_path, tmp_path / "run", test_data=None, license=license, say=silent)
-    assert finished == ["Apache-2.0", "Apache-2.0", "MIT", "MIT"]
+        from_recipe.make_family(tmp_path, tmp_path / "run", test_data=None, license=None, say=silent)
+    from_recipe.make_family(tmp_path, tmp_path / "run", test_data=None, license="0BSD", say=silent)
+    assert finished == ["Apache-2.0", "Apache-2.0", "MIT", "MIT", "0BSD"]
 
 
 def test_a_family_made_without_a_word_is_unknown(tiny_family: Path) -> None:

@@ -49,8 +49,10 @@ def latency_command(name: str, device: str, family: str | None, as_json: bool, p
         print_json("latency", {"name": slice_.name, **estimate.to_json(), "protocol": table.protocol.to_json()})
         return
     click.echo(f"{slice_.name} on {table.name}: {bar(estimate)} ms predicted")
-    click.echo(f"{table.protocol}\n")
-    print_table(("block", ">ms", ">%", "source", "what"), _block_lines(estimate))
+    click.echo(table.protocol)
+    if estimate.blocks:
+        click.echo()
+        print_table(("block", ">ms", ">%", "source", "what"), _block_lines(estimate))
     for note in estimate.notes:
         click.echo(f"\nNote: {note}.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from pathlib import Path
 
 import click
@@ -71,7 +70,6 @@ def train_command(
     if folder is None:
         click.echo(
             f"Trained: {run}\nNext, where TensorFlow is installed: bignas-zoo family {run} {_images(data, test_data)}"
-            f"{f' --license {shlex.quote(license)}' if license else ''}"
         )
     else:
         _print_family(get_family(folder), folder)

@@ -14,6 +14,7 @@ NOTICE = "NOTICE"
 FAMILY_FOLDER = "family"
 #: A training run's folder; METRICS are copied into its family's.
 RECIPE, METRICS, NOTES, LOCK = "recipe.json", "metrics.jsonl", "notes.txt", "train.lock"
+RUN_LICENSE = "license.txt"
 #: A search's folder; a training run has measurements as well.
 SETTINGS, MEASURED, SEARCH, DRAWINGS = "settings.json", "measured.jsonl", "search.json", ("search.png", "search.svg")
 #: A repository of the Hub.

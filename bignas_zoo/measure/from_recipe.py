@@ -50,7 +50,7 @@ def train_family(
     """
     # The training itself asks for more: it saves a checkpoint first.
     with stop_requests() as stop, stop.at_once():
-        license = license_of(license, _inherited_license(recipe, say))
+        license_of(license)  # refused now, not after hours of training
         _check_start(recipe, data, output)
         say(f"reading images from {data}")
         dataset = open_dataset(recipe, data, test_data)
@@ -60,7 +60,11 @@ def train_family(
         )
         _check_images(recipe, dataset, data)
         weights = train_supernet(recipe, dataset.images, output, _curve(recipe, dataset), report, say)
-        elsewhere = host_index(choose_engine(recipe.engine)) or keras.backend.backend() != "tensorflow"
+        host = host_index(choose_engine(recipe.engine))
+        if license is not None and not host:
+            store.atomic_write(output / names.RUN_LICENSE, f"{license}\n".encode())  # for `family`, told or not
+        license = license_of(license, _inherited_license(recipe, output, say))
+        elsewhere = host or keras.backend.backend() != "tensorflow"
         if elsewhere or not len(dataset.test):
             return None  # measured and exported by one process, on TensorFlow, see `make_family`
         return _finish(recipe, dataset, weights, license, output, say)
@@ -109,7 +113,8 @@ def make_family(
     Args:
         data, test_data: see `open_dataset`.
         output: the run's folder.
-        license: of the weights; None takes that of the family they were started from, or else "unknown".
+        license: of the weights; None takes what `train` was told, else that of the family they were started from, or
+            else "unknown".
         say: told of each child measured.
 
     Returns:
@@ -121,7 +126,7 @@ def make_family(
         LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
     """
     recipe, weights = _finished(output, say)
-    license = license_of(license, _inherited_license(recipe, say))
+    license = license_of(license, _inherited_license(recipe, output, say))
     say(f"reading images from {data}")
     with stop_requests() as stop, stop.at_once():
         dataset = open_dataset(recipe, data, test_data)
@@ -149,8 +154,11 @@ def _finished(output: Path, say: Say) -> tuple[Recipe, dict[str, np.ndarray]]:
     return recipe, last.weights
 
 
-def _inherited_license(recipe: Recipe, say: Say) -> str:
-    """Return the licence of the family whose weights a run starts from; "unknown" without any."""
+def _inherited_license(recipe: Recipe, output: Path, say: Say) -> str:
+    """Return the licence that `train` was told, else that of the weights a run starts from; "unknown" without any."""
+    told = output / names.RUN_LICENSE
+    if told.is_file():
+        return license_of(told.read_text("utf-8", errors="replace").strip())
     if not recipe.start_from:
         return UNKNOWN
     try:

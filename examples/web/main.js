@@ -56,15 +56,15 @@ function describe(slice, file) {
       return row;
     }),
   );
-  $("classes").textContent = `It knows ${slice.labels.length} classes (${slice.labels.slice(0, 20).join(", ")}${
+  $("classes").textContent = `It knows ${slice.labels.length.toLocaleString("en")} classes (${slice.labels.slice(0, 20).join(", ")}${
     slice.labels.length > 20 ? ", …" : ""
   }) and nothing else: anything else still gets one of these names.`;
 }
 
 async function chooseSample() {
-  const answer = await fetch("sample.png").catch(() => null);
-  if (!answer?.ok) return fail(new Error("sample.png cannot be loaded. Is the server still running?"));
-  return choose(new File([await answer.blob()], "sample.png"));
+  const answer = await fetch("sample.jpg").catch(() => null);
+  if (!answer?.ok) return fail(new Error("sample.jpg cannot be loaded. Is the server still running?"));
+  return choose(new File([await answer.blob()], "sample.jpg"));
 }
 
 async function choose(file) {

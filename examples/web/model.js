@@ -3,10 +3,11 @@
 import { channelsFirst, normalise, readSlice, toPixels } from "./preprocess.js";
 
 /** The files of a slice folder that this page can run, in the order they are looked for. */
-const FILES = ["model.onnx", "model-pixels.onnx", "model-nchw.onnx", "model-nchw-pixels.onnx"];
+const STEMS = ["model", "model-pixels", "model-nchw", "model-nchw-pixels"];
+const FILES = [...STEMS, ...STEMS.map((stem) => stem.replace("model", "model-int8"))].map((stem) => `${stem}.onnx`);
 const MAKE = `Make it with:
-bignas-zoo get bignas-cifar10-s --output examples/web/model
-bignas-zoo export examples/web/model --format onnx`;
+bignas-zoo get --budget 130MFLOPs --output examples/web/model
+bignas-zoo export examples/web/model --format onnx --precision int8`;
 
 /**
  * Load a slice folder.

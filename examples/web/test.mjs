@@ -100,11 +100,11 @@ async function dropSample(page) {
   const { name, ranked } = await classified(page, () =>
     page.evaluate(async () => {
       const dataTransfer = new DataTransfer();
-      dataTransfer.items.add(new File([await (await fetch("sample.png")).blob()], "dropped.png"));
+      dataTransfer.items.add(new File([await (await fetch("sample.jpg")).blob()], "dropped.jpg"));
       document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
     }),
   );
-  if (name !== "dropped.png" || ranked[0].score !== report.sample[0].score) {
+  if (name !== "dropped.jpg" || ranked[0].score !== report.sample[0].score) {
     report.problems.push(`a dropped ${name} gave ${JSON.stringify(ranked[0])}`);
   }
 }
