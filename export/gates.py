@@ -81,8 +81,8 @@ def check(precision: str, parity: Parity, accuracy: Accuracy | None = None, *, n
     float32 may differ by 1e-4 of the largest logit, float16 by 1e-2, both with 99 % of first classes equal. Files
     with int8 weights or activations may lose one point of accuracy; where fewer than 200 labelled images are given,
     90 % of first classes must be equal, or 95 % of those that the child is sure of (see `parity.SURE`), chance allowed
-    for: with 1,000 classes the others change without any loss. On noise the logits of float files alone are compared: a network is so unsure
-    of it that first classes change within what logits may differ by.
+    for: with 1,000 classes the others change without any loss. On noise the logits of float files alone are compared: a
+    network is so unsure of it that first classes change within what logits may differ by.
 
     Args:
         precision: "float32", "float16", "dynamic" or "int8".

@@ -152,9 +152,11 @@ def _with_io(model: bytes, io: str) -> bytes:
     from tensorflow.lite.python import util
     from tensorflow.lite.tools import flatbuffer_utils
 
-    inline = bytes(
-        flatbuffer_utils.convert_object_to_bytearray(flatbuffer_utils.read_model_from_bytearray(bytearray(model)))
-    )
+    parsed = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    for buffer in parsed.buffers:
+        if isinstance(buffer.data, bytearray):  # else they are written byte by byte, for seconds
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+    inline = bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
     if io == "float32":
         return inline
     kind: Any = {"int8": tf.int8, "uint8": tf.uint8}[io]
