@@ -23,13 +23,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from bignas_zoo.errors import BudgetError
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
 PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20}
-MILLISECONDS = {"us": Fraction(1, 1000), "ms": Fraction(1), "s": Fraction(1000)}
+MILLISECONDS = {"us": "1/1000", "ms": "1", "s": "1000"}
 
 GRAMMAR = (
     "Write for example 400MFLOPs, 0.4GMACs, 5Mparams, 4MB, 8ms@DEVICE or 'top1>=80'; "
@@ -155,6 +158,8 @@ def _holds(limit: Limit, figure: float | None) -> bool:
 
 
 def _term(term: str) -> Limit:
+    from fractions import Fraction  # with decimals, 4 ms that a command without a budget need not take
+
     match = _TOP1.fullmatch(term)
     if match:
         value = Fraction(match["number"])
@@ -172,7 +177,7 @@ def _term(term: str) -> Limit:
         reason = next((reason for pattern, reason in _REASONS if pattern.match(term)), "not understood")
         raise BudgetError(f"budget {term!r}: {reason}. {GRAMMAR}")
     quantity, scale = _unit(term, match["unit"])
-    value = Fraction(match["number"]) * scale
+    value = Fraction(match["number"]) * Fraction(scale)
     if value <= 0:
         raise BudgetError(f"budget {term!r}: must be above zero. {GRAMMAR}")
     device = match["device"]
@@ -183,7 +188,7 @@ def _term(term: str) -> Limit:
     return Limit(quantity, value, device, term)
 
 
-def _unit(term: str, unit: str) -> tuple[str, int | Fraction]:
+def _unit(term: str, unit: str) -> tuple[str, int | str]:
     if unit in MILLISECONDS:
         return "latency_ms", MILLISECONDS[unit]
     if unit in BYTES:

@@ -16,6 +16,7 @@ from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import pool_by_convolution
 from bignas_zoo.export.metadata import FileInfo, with_metadata
 from bignas_zoo.export.quantise import quantise
+from bignas_zoo.export.ranges import COVER
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.store import atomic_write, scratch_folder
 from bignas_zoo.models.backend import keras
@@ -74,8 +75,9 @@ def convert(
     preprocess: Preprocess | None = None,
     images: np.ndarray | None = None,
     info: FileInfo | None = None,
+    cover: float = COVER,
 ) -> bytes:
-    """Convert a child to the bytes of a TFLite file; see `to_tflite`."""
+    """Convert a child to the bytes of a TFLite file; see `to_tflite`, and `covered_ranges` for `cover`."""
     options = options or Export()
     if keras.backend.backend() != "tensorflow":
         raise UsageError(
@@ -93,17 +95,20 @@ def convert(
     if options.precision == "int8":
         assert images is not None
         ends = (0.0, 255.0) if options.takes_pixels else None
-        model = quantise(model, images, SIGNATURE, io=options.io, input_range=ends)
+        model = quantise(model, images, SIGNATURE, io=options.io, cover=cover, input_range=ends)
     return with_metadata(model, info) if info else model
 
 
-def convert_part(part: keras.Model, options: Export, *, inputs: np.ndarray | None = None) -> bytes:
+def convert_part(
+    part: keras.Model, options: Export, *, inputs: np.ndarray | None = None, cover: float = COVER
+) -> bytes:
     """Convert part of a network as it is, without the softmax that a child gets: to measure how long it takes.
 
     Args:
         part: from one map to one map or vector.
         options: precision and batch; int8 takes and gives int8.
         inputs: for int8 at least 64 maps, for the ranges of the activations.
+        cover: see `covered_ranges`.
     """
     int8 = options.precision == "int8"
     part = pool_by_convolution(part) if int8 else part
@@ -112,7 +117,7 @@ def convert_part(part: keras.Model, options: Export, *, inputs: np.ndarray | Non
         return model
     if inputs is None:
         raise UsageError("export: int8 needs inputs, to find the ranges of the activations.")
-    return quantise(model, inputs, SIGNATURE, io="int8")
+    return quantise(model, inputs, SIGNATURE, io="int8", cover=cover)
 
 
 def _converted(child: keras.Model, options: Export, preprocess: Preprocess | None) -> bytes:

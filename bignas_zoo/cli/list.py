@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -19,7 +20,6 @@ from bignas_zoo.cli.common import (
     print_table,
     say,
 )
-from bignas_zoo.cli.push import print_hub
 from bignas_zoo.errors import UsageError
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family
 from bignas_zoo.zoo.registry import get_family, list_slices
@@ -40,7 +40,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
     if hub is not None:
         if family or device or plot:
             raise UsageError("list: with --hub leave out --family, --device and --plot; they are about local families.")
-        print_hub(hub, as_json)
+        _print_hub(hub, as_json)
         return
     slices = list_slices(family)
     predicted, problem = estimates(device, slices)
@@ -86,3 +86,35 @@ def _draw(family: Family, device: str | None, path: Path) -> None:
     from bignas_zoo.latency import find_device
 
     plot_latency_front(family, find_device(device), path)
+
+
+def _print_hub(owner: str, as_json: bool) -> None:
+    """Print the slices of a user or organisation on the Hub."""
+    from bignas_zoo.tasks.listing import list_hub
+
+    if not as_json and sys.stderr.isatty():  # the client tries for half a minute to reach a host
+        say(f"asking the Hub for the slices of {owner}")
+    slices = list_hub(owner)
+    if as_json:
+        print_json("hub-list", {"owner": owner, "slices": [row.to_json() for row in slices]})
+        return
+    if not slices:
+        say(f"'{owner}' has no slices that you may see on the Hub.")
+        return
+    print_table(
+        ("address", "slice", ">MMACs", ">M params", ">TFLite MB", ">px", ">top-1 %", "changed"),
+        [
+            (
+                f"hf://{row.repo}",
+                row.name or "-",
+                millions(row.macs),
+                millions(row.parameters),
+                millions(row.bytes),
+                str(row.resolution or "-"),
+                "-" if row.top1 is None else f"{row.top1:.2f}",
+                row.modified[:10],
+            )
+            for row in slices
+        ],
+    )
+    click.echo("\nFigures are those of the cards, as their owners wrote them.")

@@ -1,4 +1,4 @@
-"""``bignas-zoo push``, ``card`` and ``list --hub``: the Hugging Face Hub."""
+"""``bignas-zoo push`` and ``card``: the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
+from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, say
 from bignas_zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,35 +141,3 @@ def card_command(name: str, repo: str | None, family: str | None, output: Path |
     else:
         write_output(output, text.encode(), ".md")
         say(f"written: {output}")
-
-
-def print_hub(owner: str, as_json: bool) -> None:
-    """Print the slices of a user or organisation on the Hub."""
-    from bignas_zoo.tasks.listing import list_hub
-
-    if not as_json and sys.stderr.isatty():  # the client tries for half a minute to reach a host
-        say(f"asking the Hub for the slices of {owner}")
-    slices = list_hub(owner)
-    if as_json:
-        print_json("hub-list", {"owner": owner, "slices": [row.to_json() for row in slices]})
-        return
-    if not slices:
-        say(f"'{owner}' has no slices that you may see on the Hub.")
-        return
-    print_table(
-        ("address", "slice", ">MMACs", ">M params", ">TFLite MB", ">px", ">top-1 %", "changed"),
-        [
-            (
-                f"hf://{row.repo}",
-                row.name or "-",
-                millions(row.macs),
-                millions(row.parameters),
-                millions(row.bytes),
-                str(row.resolution or "-"),
-                "-" if row.top1 is None else f"{row.top1:.2f}",
-                row.modified[:10],
-            )
-            for row in slices
-        ],
-    )
-    click.echo("\nFigures are those of the cards, as their owners wrote them.")

@@ -11,9 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import hashlib
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -36,7 +34,11 @@ def kernel() -> str:
     try:
         text = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
+        import platform
+
         text = platform.node()
+    import hashlib  # loads OpenSSL: for what writes alone
+
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

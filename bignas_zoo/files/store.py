@@ -8,7 +8,6 @@ process leaves beside is cleared away by the next that writes in the same folder
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -54,6 +53,8 @@ def sha256(path: Path) -> str:
     Raises:
         LocalIOError: the file cannot be read.
     """
+    import hashlib  # loads OpenSSL, which listing does without
+
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -71,6 +72,8 @@ def record(path: Path) -> dict[str, Any]:
 
 def record_bytes(data: bytes) -> dict[str, Any]:
     """Return the identity that a file with these bytes has, see `record`."""
+    import hashlib
+
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -229,6 +232,8 @@ def check_seal(data: Mapping[str, Any]) -> None:
 def _digest(content: Mapping[str, Any]) -> str:
     content = json.loads(json.dumps(content, allow_nan=False))  # as a reader will find it
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    import hashlib
+
     return hashlib.sha256(text.encode()).hexdigest()
 
 

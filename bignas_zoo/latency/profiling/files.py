@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SECONDS, FEWEST, MOST = 0.025, 3, 200
 MAPS = 64  # random inputs that int8 ranges are found on
 CONDITIONING = 8  # of them, those that statistics are from
+EVERY = 100.0  # percent of values that ranges cover: the outermost alone, found in half the time
 #: Files of a process. TensorFlow keeps each traced swish for good (its gradient is registered): up to 40 MB a network.
 RENEW_AFTER = 25
 
@@ -75,7 +76,7 @@ class TFLiteBuilder:
 
         child = build_child(spec)
         maps = _conditioned(child) if self.precision == "int8" else None
-        atomic_write(path, convert(child, Export("tflite", self.precision), images=maps))
+        atomic_write(path, convert(child, Export("tflite", self.precision), images=maps, cover=EVERY))
         keras.backend.clear_session()
 
     def _part(self, part: keras.Model, path: Path) -> None:
@@ -83,7 +84,7 @@ class TFLiteBuilder:
         from bignas_zoo.models.backend import keras
 
         maps = _conditioned(part) if self.precision == "int8" else None
-        atomic_write(path, convert_part(part, Export("tflite", self.precision), inputs=maps))
+        atomic_write(path, convert_part(part, Export("tflite", self.precision), inputs=maps, cover=EVERY))
         keras.backend.clear_session()
 
 
