@@ -10,6 +10,7 @@ import numpy as np
 
 from bignas_zoo.errors import QualityError
 from bignas_zoo.export.parity import Parity, compare, run_tflite
+from bignas_zoo.files.formats import AGREEMENT_WITHOUT_LABELS
 from bignas_zoo.models.backend import keras
 
 #: Largest difference of a logit, as part of the largest logit, by precision. Half precision keeps 11 bits of each
@@ -19,8 +20,8 @@ TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 AGREEMENTS = {"float32": 0.99, "float16": 0.99}
 #: Points of top-1 accuracy that quantising may cost.
 LOSS = 1.0
-#: Images that an accuracy needs to say anything about a point, and what is asked where there are no labels.
-LEAST_LABELLED, AGREEMENT_WITHOUT_LABELS = 200, 0.9
+#: Images that an accuracy needs to say anything about a point.
+LEAST_LABELLED = 200
 #: Images that the child is sure of, at least, if they are to speak for the others; and normal deviations of chance.
 LEAST_SURE, SURE_AGREEMENT, DEVIATIONS = 10, 0.95, 1.645
 
@@ -125,7 +126,7 @@ def _sure_ones_agree(parity: Parity) -> bool:
         return False
     z2 = DEVIATIONS**2
     spread = DEVIATIONS * (share * (1 - share) / n + z2 / (4 * n**2)) ** 0.5
-    return (share + z2 / (2 * n) + spread) / (1 + z2 / n) >= SURE_AGREEMENT
+    return bool((share + z2 / (2 * n) + spread) / (1 + z2 / n) >= SURE_AGREEMENT)
 
 
 def _check_agreement(precision: str, parity: Parity, least: float) -> None:

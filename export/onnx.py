@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxslim
-import tf2onnx
 
+from bignas_zoo.architecture.lowering import lower
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import fold_batch_norms
 from bignas_zoo.export.onnx_graph import canonical, finish
@@ -20,8 +19,9 @@ from bignas_zoo.export.tflite import INPUT, OUTPUT
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.store import atomic_write
 from bignas_zoo.models.backend import keras
+from bignas_zoo.models.child import get_weights, network_of
+from bignas_zoo.models.folding import folded
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.runtime.quiet import quiet_native
 
 #: 18 and later make ReduceMean take its axes as an input, for which tf2onnx leaves transposes behind.
@@ -103,13 +103,31 @@ def _converted(child: keras.Model, layout: str, preprocess: Preprocess | None, p
         raise UsageError(
             f"export: Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before the first import."
         )
-    folded = fold_batch_norms(child)
+    network = network_of(child)
+    if network is not None:
+        from bignas_zoo.export.onnx_writer import write_onnx
+
+        nodes = lower(network, normalise=preprocess is not None)
+        weights = folded(network, get_weights(child, network))
+        model = write_onnx(nodes, weights, layout=layout, normalisation=preprocess.vectors if preprocess else None)
+        return finish(canonical(model), properties, child.name)
+    return _by_tf2onnx(child, layout, preprocess, properties)
+
+
+def _by_tf2onnx(child: keras.Model, layout: str, preprocess: Preprocess | None, properties: Mapping[str, str]) -> bytes:
+    """Convert a Keras model that is no child (any more)."""
+    import onnxslim
+    import tf2onnx
+
+    from bignas_zoo.models.tensorflow import tf
+
+    plain = fold_batch_norms(child)
     signature = [tf.TensorSpec((None, *child.input_shape[1:]), tf.float32, name=INPUT)]
 
     @tf.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
     def classify(image: Any) -> Any:
         x = preprocess.normalise(image) if preprocess else image
-        return {OUTPUT: tf.nn.softmax(folded(x, training=False), name=OUTPUT)}
+        return {OUTPUT: tf.nn.softmax(plain(x, training=False), name=OUTPUT)}
 
     with quiet_native():
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bignas_zoo.architecture.lowering import lower
 from bignas_zoo.errors import QualityError, UsageError
 from bignas_zoo.export.fold import pool_by_convolution
 from bignas_zoo.export.metadata import FileInfo, with_metadata
@@ -20,6 +21,8 @@ from bignas_zoo.export.ranges import COVER
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.store import atomic_write, scratch_folder
 from bignas_zoo.models.backend import keras
+from bignas_zoo.models.child import get_weights, network_of
+from bignas_zoo.models.folding import folded
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.runtime.quiet import quiet_native
@@ -87,16 +90,29 @@ def convert(
         raise UsageError("export: a file that takes pixels needs the family's preprocess, to normalise them.")
     if options.precision == "int8" and images is None:
         raise UsageError("export: int8 needs images, to find the ranges of the activations; give training images.")
-    model = _converted(
-        pool_by_convolution(child) if options.precision == "int8" else child,
-        options,
-        preprocess if options.takes_pixels else None,
-    )
+    model = _float_file(child, options, preprocess if options.takes_pixels else None)
     if options.precision == "int8":
         assert images is not None
         ends = (0.0, 255.0) if options.takes_pixels else None
         model = quantise(model, images, SIGNATURE, io=options.io, cover=cover, input_range=ends)
     return with_metadata(model, info) if info else model
+
+
+def _float_file(child: keras.Model, options: Export, preprocess: Preprocess | None) -> bytes:
+    """Write a file from the plan that a child was built from; of another Keras model let TensorFlow convert one."""
+    int8 = options.precision == "int8"
+    network = network_of(child)
+    if network is None:
+        return _converted(pool_by_convolution(child) if int8 else child, options, preprocess)
+    from bignas_zoo.export.tflite_writer import write_tflite
+
+    return write_tflite(
+        lower(network, quarters=int8, normalise=preprocess is not None),
+        folded(network, get_weights(child, network)),
+        precision="float32" if int8 else options.precision,
+        batch=options.batch,
+        normalisation=preprocess.vectors if preprocess else None,
+    )
 
 
 def convert_part(

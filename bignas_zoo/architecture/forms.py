@@ -1,7 +1,7 @@
 """The forms a network's parts may have, as values: what is not a choice of a search space.
 
 A published space says here how its shortcuts, paddings, gates and head are built; `plan` turns them into blocks and
-`bignas_zoo.models.bodies` into arithmetic.
+`bignas_zoo.architecture.bodies` into arithmetic.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bignas_zoo.cli.common import SliceName, family_option, json_option, print_json, print_table, say
-from bignas_zoo.files.formats import FORMATS, LAYOUTS, PRECISIONS, TYPES, Export
+from bignas_zoo.files.formats import AGREEMENT_WITHOUT_LABELS, FORMATS, LAYOUTS, PRECISIONS, TYPES, Export
 from bignas_zoo.files.say import silent
 
 if TYPE_CHECKING:
@@ -144,14 +144,33 @@ def print_exports(exported: Sequence[Exported]) -> None:
 def _row(exported: Exported) -> tuple[str, ...]:
     entry, parity = exported.entry, exported.entry["parity"]
     accuracy = entry["accuracy"]
-    distance = parity["max_abs"] if parity["max_abs"] is not None else parity["score_max_abs"]
+    coarse = parity["max_abs"] is None or entry["precision"] in ("int8", "dynamic")
+    distance = parity["score_max_abs"] if coarse else parity["max_abs"]
     return (
         str(entry["file"]),
         f"{entry['bytes']:,}",
         str(entry["precision"]),
-        f"{distance:.1e}{'' if parity['max_abs'] is not None else ' of scores'}",
-        f"{100 * parity['top1_agreement']:.1f} %",
+        f"{distance:.1e}{' of scores' if coarse else ''}",
+        _agreement(parity),
         f"{accuracy['top1']:.2f}" if accuracy else "-",
         f"{accuracy['loss']:.2f}" if accuracy else "-",
-        f"{parity['images']} {parity['inputs']}",
+        _images(entry),
     )
+
+
+def _agreement(parity: Mapping[str, Any]) -> str:
+    """Return the part of first classes that are the same; of the sure ones too, where those decided."""
+    text = f"{100 * parity['top1_agreement']:.1f} %"
+    sure = parity.get("sure_agreement")
+    if sure is None or parity["top1_agreement"] >= AGREEMENT_WITHOUT_LABELS:
+        return text
+    return f"{text} ({100 * sure:.0f} % of {parity['sure_images']} sure)"
+
+
+def _images(entry: Mapping[str, Any]) -> str:
+    """Return what a file was compared on, and what its accuracy was measured on where that is something else."""
+    parity, accuracy = entry["parity"], entry["accuracy"]
+    text = f"{parity['images']} {parity['inputs']}"
+    if accuracy and (accuracy["images"], accuracy["source"]) != (parity["images"], parity["inputs"]):
+        text += f"; top-1 on {accuracy['images']:,} {accuracy['source']}"
+    return text

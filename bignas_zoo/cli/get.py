@@ -87,6 +87,7 @@ def get_command(**given: Any) -> None:
     result = delivery.get(
         options.name, budget=options.budget, family=options.family, classes=options.classes, output=options.output,
         force=options.force, risk=options.risk, tables=tables, verify_key=options.verify_key, say=options.say,
+        **_accepting(options, exports),
     )  # fmt: skip
     _show(options, result, _exported(options, result.path, exports))
 
@@ -156,6 +157,15 @@ def _searched(options: _Options, tables: Sequence[DeviceTable]) -> _Options:
         )  # fmt: skip
     slice_, budget = searching.outcome_of(result, str(options.budget))
     return replace(options, name=slice_.name, budget=budget, family=str(result.path))
+
+
+def _accepting(options: _Options, exports: Sequence[Export]) -> dict[str, Any]:
+    """Return what makes `get` refuse a slice whose exports lack images, before it is made."""
+    if not options.exports:
+        return {}
+    from bignas_zoo.tasks.export import needs
+
+    return {"accept": needs(exports, options.images)}
 
 
 def _exported(options: _Options, folder: Path, exports: Sequence[Export]) -> list[Exported]:

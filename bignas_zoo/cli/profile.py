@@ -86,7 +86,6 @@ def profile_command(
     from bignas_zoo.latency.profiling.files import ParallelBuilder, TFLiteBuilder
     from bignas_zoo.latency.profiling.profile import profile
     from bignas_zoo.latency.profiling.workload import Workload, described
-    from bignas_zoo.latency.table import check_same_protocol
     from bignas_zoo.runtime.workers import default_workers
 
     if not NAME.fullmatch(name):
@@ -100,8 +99,10 @@ def profile_command(
     folder = _folder(output)
     earlier = _earlier(folder / f"{name}.json")
     if earlier:
-        check_same_protocol(name, earlier.protocol, "what is to be measured", protocol)
+        _check_same(earlier, protocol, folder / f"{name}.json")
     adds = earlier is not None and earlier.space not in ("", workload.space.name)
+    if earlier and not adds and earlier.space:
+        say(f"{folder / f'{name}.json'}: its blocks of '{workload.space.name}' are measured anew, then replaced")
     stem = f"{name}.{workload.space.name}" if adds else name
     if (least := len(workload.blocks())) > blocks:
         space_name = workload.space.name
@@ -149,7 +150,11 @@ def _phone(
 
 
 def _earlier(path: Path) -> DeviceTable | None:
-    """Return the table that is there already, to which another space's blocks are added; None for a damaged one."""
+    """Return the table that is there already, to which another space's blocks are added.
+
+    Raises:
+        LocalIOError: it is damaged, so that it cannot be told what would be lost with it.
+    """
     from bignas_zoo.latency import read_table
 
     if not path.exists():
@@ -157,8 +162,19 @@ def _earlier(path: Path) -> DeviceTable | None:
     try:
         return read_table(path)
     except IntegrityError as error:
-        say(f"{error} It will be replaced.")
-        return None
+        raise LocalIOError(
+            f"{path}: is there, and no table that can be read: move it away, then measure. {error}"
+        ) from error
+
+
+def _check_same(earlier: DeviceTable, protocol: Protocol, path: Path) -> None:
+    """Refuse to add to a table of another protocol; say what happens to one of the same."""
+    from bignas_zoo.latency.table import check_same_protocol
+
+    try:
+        check_same_protocol(earlier.name, earlier.protocol, "this measurement", protocol)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error} Give this one another NAME, or another --output.") from error
 
 
 def _folder(output: Path | None) -> Path:

@@ -105,7 +105,7 @@ def _lines() -> Callable[[Any], None]:
         if now - last[0] < LINE_EVERY_SECONDS and p.step != p.steps:
             return
         rate = (p.step - last[1]) / (now - last[0]) if last[1] else 0
-        left = f", {(p.steps - p.step) / rate / 60:.0f} min left" if rate else ""
+        left = f", {max(0.0, p.steps - p.step) / rate / 60:.0f} min left" if rate else ""
         click.echo(
             f"{p.phase}: step {p.step:,}/{p.steps:,}, loss {p.loss:.3f}, {speed(p.images_per_second)} images/s{left}",
             err=True,
@@ -130,7 +130,7 @@ def search_progress(*, silent: bool = False) -> Iterator[Callable[[Any], None]]:
         fresh[0] += p.fresh
         speed = 60 * fresh[0] / max(time.monotonic() - began, 1e-9)
         # Of one child, or none after a resumption, no speed can be told.
-        rate = f", {speed:.1f} a minute, {(p.children - p.done) / speed:.0f} min left" if fresh[0] > 1 else ""
+        rate = f", {speed:.1f} a minute, {max(0, p.children - p.done) / speed:.0f} min left" if fresh[0] > 1 else ""
         child = f"{p.child.macs / 1e6:.2f} MMACs {p.child.top1:.2f} % ({p.child.origin})"
         return f"{child}{rate}"
 

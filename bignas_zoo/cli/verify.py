@@ -8,7 +8,9 @@ import click
 
 from bignas_zoo.cli.common import json_option, print_json, say
 from bignas_zoo.errors import QualityError
+from bignas_zoo.files import names
 from bignas_zoo.files.say import silent
+from bignas_zoo.zoo import slice_folder
 
 MARKS = {True: "pass", False: "FAIL", None: "-"}
 
@@ -52,4 +54,5 @@ def verify_command(
     if not report.passed:
         wrong = [check for check in report.checks if check.passed is False]
         failed = ", ".join(f"{check.name} of {check.file}" if check.file else check.name for check in wrong)
-        raise QualityError(f"{file}: failed: {failed}. Export the file again.")
+        own = any(check.name == "files" or (check.name == "record" and check.file == names.TFLITE) for check in wrong)
+        raise QualityError(f"{file}: failed: {failed}. {slice_folder.REMAKE if own else 'Export the file again.'}")

@@ -23,6 +23,8 @@ EXPORT_NAME = re.compile(
     r"(model(-(float16|dynamic|int8))?(-u?int8)?(-nchw)?(-pixels)?(-batch[0-9]+)?\.(tflite|onnx|keras)"
     r"|saved_model(-pixels)?)(\.rejected)?"
 )
+#: Part of the first classes of a file with int8 weights that must be the Keras model's, where no labels are known.
+AGREEMENT_WITHOUT_LABELS = 0.9
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "keras": ".keras", "saved_model": ""}
 
 

@@ -326,6 +326,7 @@ def check_free(path: Path, *, force: bool, marker: str | None = names.SLICE) -> 
     Raises:
         LocalIOError: something is there and `force` is false, or it is not a folder of ours.
     """
+    _check_writable(path)
     empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if empty or not os.path.lexists(path) or (force and marker is None):
         return
@@ -337,6 +338,19 @@ def check_free(path: Path, *, force: bool, marker: str | None = names.SLICE) -> 
     if not force:
         raise LocalIOError(
             f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."
+        )
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a place that nothing can be made in: the nearest folder above it that exists decides."""
+    above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
+    if above is None:
+        return
+    if not above.is_dir():
+        raise LocalIOError(f"{path}: cannot be created ({above} is no folder). Choose another place with --output.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise LocalIOError(
+            f"{path}: cannot be created ({above} is not yours to write to). Choose another place with --output."
         )
 
 

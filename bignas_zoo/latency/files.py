@@ -141,10 +141,14 @@ def _part_to_json(table: DeviceTable) -> dict[str, Any]:
 
 def from_json(data: Mapping[str, Any]) -> DeviceTable:
     """Read a table from JSON data; raises KeyError, TypeError or ValueError."""
+    if not isinstance(data, dict):
+        raise ValueError("a table is a JSON object")
     if data["schema"] not in (SCHEMA, WIDER):
         raise ValueError(f"schema is {data['schema']!r:.60}, this version reads {SCHEMA!r} and {WIDER!r}")
     table = _part_from_json(data)
     parts = tuple(map(_part_from_json, _list(data.get("parts", []), "parts", MOST_PARTS)))
+    if any(part.name != table.name for part in parts) or any("parts" in part for part in data.get("parts", [])):
+        raise ValueError("a part has the name of its table, and no parts of its own")
     for part in parts:
         if part.protocol != table.protocol:
             raise ValueError(f"the part of space '{part.space}' has another protocol than its table")
@@ -241,8 +245,8 @@ def _rows_from_json(data: Any, *, some: bool) -> dict[BlockKey, Measurement]:
         if key in rows:
             raise ValueError(f"row {i + 1} repeats {key}")
         rows[key] = measured
-    if some and not rows:
-        raise ValueError("no rows")
+    if some and not any(row.mean_ms for row in rows.values()):
+        raise ValueError("no rows that take any time" if rows else "no rows")
     return rows
 
 

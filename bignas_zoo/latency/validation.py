@@ -66,7 +66,8 @@ class Validation:
             raise ValueError(f"validation has more than {MOST_PAIRS:,} pairs")
         return Validation(
             networks=_count(data["networks"]),
-            **{name: number(data[name], name, -1e6, 1e6) for name in FRACTIONS},
+            **{name: number(data[name], name, 0, 1e6) for name in FRACTIONS},
+            bias=number(data["bias"], "bias", -1e6, 1e6),
             r=_correlation(data["r"]),
             rank=_correlation(data["rank"]),
             source=str(data["source"]),
@@ -81,7 +82,7 @@ class Validation:
         return data
 
 
-FRACTIONS = ("mape", "within_5", "within_10", "p95", "worst", "bias")
+FRACTIONS = ("mape", "within_5", "within_10", "p95", "worst")
 MOST_PAIRS = 100_000
 
 

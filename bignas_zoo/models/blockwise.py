@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.architecture.blocks import Block, Op
+from bignas_zoo.architecture.bodies import run_block
 from bignas_zoo.architecture.cost import FLOAT32_BYTES
 from bignas_zoo.architecture.network import Network
+from bignas_zoo.architecture.operations import Gate, Operations
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.backend import keras, ops
 from bignas_zoo.models.batch_norm import batch_norm, default_batch_norm
-from bignas_zoo.models.bodies import run_block
 from bignas_zoo.models.compiled import compiled
 from bignas_zoo.models.folding import fold
-from bignas_zoo.models.operations import Gate, Operations
 from bignas_zoo.models.prefixes import Prefixes
 from bignas_zoo.models.slicing import slice_operations
 

@@ -6,6 +6,7 @@ understands it. Layers carry the names of `bignas_zoo.architecture.plan`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ import numpy as np
 
 from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.blocks import Block, Op
+from bignas_zoo.architecture.bodies import run_block
 from bignas_zoo.architecture.network import Network
+from bignas_zoo.architecture.operations import Gate, Operations
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.models.backend import keras, layers, ops
-from bignas_zoo.models.bodies import run_block
 from bignas_zoo.models.elastic import rim
-from bignas_zoo.models.operations import Gate, Operations
 from bignas_zoo.models.slicing import shapes_of
 from bignas_zoo.models.weights import check_shapes
 
@@ -41,7 +42,23 @@ def build_child(network: Network) -> keras.Model:
     run = _Layers(network.bn_epsilon)
     for block in plan(network):
         x = run_block(run, x, block)
-    return keras.Model(images, x, name=re.sub(r"\W", "_", network.model_name))
+    child = keras.Model(images, x, name=re.sub(r"\W", "_", network.model_name))
+    object.__setattr__(child, _BUILT_FROM, (network, _structure(child)))  # past Keras, which would track it
+    return child
+
+
+def network_of(child: keras.Model) -> Network | None:
+    """Return what a model was built from by `build_child`; None if it was not, or has other layers since then."""
+    network, structure = getattr(child, _BUILT_FROM, (None, None))
+    return network if network is not None and structure == _structure(child) else None
+
+
+_BUILT_FROM = "_bignas_built_from"
+
+
+def _structure(child: keras.Model) -> str:
+    """Return its layers and how they are connected, as text."""
+    return json.dumps(child.get_config(), sort_keys=True, default=str)
 
 
 def build_block(block: Block, bn_epsilon: float) -> keras.Model:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.architecture.blocks import Block, Op
+from bignas_zoo.architecture.bodies import run_block
 from bignas_zoo.architecture.network import Network
+from bignas_zoo.architecture.operations import Gate, Operations
 from bignas_zoo.architecture.plan import plan
-from bignas_zoo.models.bodies import run_block
-from bignas_zoo.models.operations import Gate, Operations
 
 Array = Any  # of numpy, of the images' type
 

@@ -75,6 +75,11 @@ class Preprocess:
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"preprocess: not a valid description ({error}).") from error
 
+    @property
+    def vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, ``[3]`` float32 each."""
+        return np.array(self.mean, np.float32), np.array(self.std, np.float32)
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Map pixel values to network input.
 
@@ -86,7 +91,7 @@ class Preprocess:
         """
         from bignas_zoo.models.backend import ops
 
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        mean, std = self.vectors
         return (ops.cast(pixels, "float32") - mean) / std
 
     def inputs(self, pixels: Tensor, resolution: int) -> Tensor:

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.architecture.blocks import Block, Op
+from bignas_zoo.architecture.bodies import run_block
+from bignas_zoo.architecture.operations import Gate, Operations
 from bignas_zoo.architecture.plan import plan_supernet
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.models import elastic, squeeze_excite
 from bignas_zoo.models.active import ActiveChild
 from bignas_zoo.models.backend import ops
 from bignas_zoo.models.batch_norm import batch_norm
-from bignas_zoo.models.bodies import run_block
 from bignas_zoo.models.elastic import Execution, is_static
-from bignas_zoo.models.operations import Gate, Operations
 from bignas_zoo.models.slicing import trainable_shapes
 
 Tensor = Any

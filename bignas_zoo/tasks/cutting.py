@@ -55,10 +55,11 @@ def check_weights(family: Family, slice_: Slice) -> None:
         IntegrityError: a file is missing or damaged.
     """
     for record in (*family.weight_files(slice_), *filter(None, [family.notice])):
-        _verified_path(family, record)
+        verified_path(family, record)
 
 
-def _verified_path(family: Family, record: FileRecord) -> Path:
+def verified_path(family: Family, record: FileRecord) -> Path:
+    """Return where a file of a family is; raises IntegrityError if it is missing, or not as recorded."""
     path = family.path(record)
     fix = "Reinstall bignas-zoo (pip install --force-reinstall bignas-zoo), or restore the family's folder."
     store.verify(path, record.sha256, size=record.bytes, fix=fix)
@@ -68,4 +69,4 @@ def _verified_path(family: Family, record: FileRecord) -> Path:
 def _read_checked(family: Family, record: FileRecord) -> dict[str, np.ndarray]:
     from bignas_zoo.models.weights import read_weights
 
-    return read_weights(_verified_path(family, record))
+    return read_weights(verified_path(family, record))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from bignas_zoo.files.locks import exclusive
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.get import get
-from bignas_zoo.tasks.opening import holds_slice, is_address, open_slice
+from bignas_zoo.tasks.opening import holds_slice, is_address
 from bignas_zoo.zoo import photographs, slice_folder
+from bignas_zoo.zoo.slice import Slice
 from bignas_zoo.zoo.slice_folder import REJECTED, read_exports
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ def export_slice(
     """
     wanted = _distinct(exports)
     _check(wanted)
-    if not _has_own_images(name, family):
-        _check_images(wanted, images)  # before a slice is made for nothing
-    folder = _folder(name, budget, family, output, force, say)
+    folder = _folder(name, budget, family, output, force, say, needs(wanted, images))
     with _exclusively(folder, say):
         return _export_all(folder, wanted, images, test_data, force, say)
 
@@ -185,9 +184,12 @@ def _sample(
 
     sample = open_sample(folder, images, test_data, say)
     count = len(sample.training) if sample else 0
+    apart_count = len(sample.test) if sample and sample.test and not test_data else 0
     if count < LEAST_IMAGES and any(option.precision in ("int8", "dynamic") for option in wanted):
         apart = (
-            "" if test_data else " Without --test-data, part of labelled images is set aside to measure accuracy on."
+            f" {apart_count} more were set aside to measure accuracy on: name others for that with --test-data."
+            if apart_count
+            else ""
         )
         raise UsageError(
             f"export: {images}: {count} different image{'' if count == 1 else 's'} {'is' if count == 1 else 'are'} too "
@@ -211,14 +213,23 @@ def _check(wanted: list[Export]) -> None:
         raise UsageError("export: nothing to export; name a format.")
 
 
-def _has_own_images(name: str | Path | None, family: str | Path | None) -> bool:
-    """Return whether the package has images for what is to be exported; True where that is not known yet."""
-    if name is None or is_address(name):
-        return True
-    return bool(open_slice(name, family).slice.calibration)
+def needs(exports: Sequence[Export], images: str | Path | None) -> Callable[[Slice], None]:
+    """Return what refuses a slice that some exports need images for, before anything is made of it.
+
+    Raises, when called:
+        UsageError: none are named, and the package has none that suit it.
+        LocalIOError: there is nothing of the name.
+    """
+
+    def check(slice_: Slice) -> None:
+        if images is not None and not os.path.exists(images):
+            raise LocalIOError(f"{images}: no such folder or file of images.")
+        _check_images(exports, images or slice_.calibration or None)
+
+    return check
 
 
-def _check_images(wanted: list[Export], images: str | Path | None) -> None:
+def _check_images(wanted: Sequence[Export], images: str | Path | None) -> None:
     for option in wanted:
         if option.precision in ("int8", "dynamic") and images is None:
             raise UsageError(
@@ -234,6 +245,7 @@ def _folder(
     output: str | Path | None,
     force: bool,
     say: Say,
+    accept: Callable[[Slice], None],
 ) -> Path:
     """Return the slice folder to add to, made by `get` if a slice is named."""
     if name is not None and not is_address(name) and holds_slice(name):
@@ -241,7 +253,7 @@ def _folder(
             raise UsageError(f"export: {name} is a slice folder; its files go into it, so leave out other options.")
         return Path(name)
     text = None if name is None else str(name)
-    return get(text, budget=budget, family=family, output=output, force=force, say=say).path
+    return get(text, budget=budget, family=family, output=output, force=force, say=say, accept=accept).path
 
 
 def _earlier_export(folder: Path, option: Export, entry: Mapping[str, Any] | None, *, anew: bool) -> Exported | None:

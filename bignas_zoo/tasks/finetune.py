@@ -22,6 +22,7 @@ from bignas_zoo.files.records import FileRecord
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
 from bignas_zoo.tasks import slice_files
+from bignas_zoo.tasks.cutting import verified_path
 from bignas_zoo.tasks.load import network
 from bignas_zoo.tasks.opening import Opened, SliceFolder, open_slice
 from bignas_zoo.tasks.slices import Slice
@@ -246,7 +247,7 @@ def _notice(home: SliceFolder | Family) -> Path | None:
     """Return the file that the licence of a slice's weights wants to be passed on."""
     if isinstance(home, SliceFolder):
         return home.path / names.NOTICE if names.NOTICE in home.description["files"] else None
-    return home.path(home.notice) if home.notice is not None else None
+    return verified_path(home, home.notice) if home.notice is not None else None
 
 
 def _slice_name(parent: str, folder: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from bignas_zoo.tasks.opening import Opened, SliceFolder, is_address, open_named
 from bignas_zoo.tasks.slice_cache import SliceFiles, finished
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry, selection, slice_folder
+from bignas_zoo.zoo import slice as zoo_slice
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family, no_weights
 from bignas_zoo.zoo.selection import LatencyPredictor
 
@@ -80,6 +81,7 @@ def get(
     tables: Sequence[DeviceTable] = (),
     verify_key: str | Path | None = None,
     say: Say = silent,
+    accept: Callable[[zoo_slice.Slice], None] = lambda slice_: None,
 ) -> GetResult:
     """Choose a slice, cut it, and write it as a folder ready for the device.
 
@@ -97,6 +99,7 @@ def get(
         tables: of devices of one's own, beside those known by name.
         verify_key: file of the Ed25519 public key that must have signed a slice of the Hub.
         say: told what is going on, a sentence at a time.
+        accept: called with the chosen slice before anything is made; it may refuse the work by raising.
 
     Returns:
         The result; the folder holds model.tflite, labels.txt, slice.json, model.safetensors and
@@ -118,6 +121,7 @@ def get(
         opened = _best(limits, family, classes, predictor)
     else:
         opened = _named(open_named(name, family, verify_key=verify_key, say=say), limits, predictor)
+    accept(opened.slice)
     latency = _predicted(opened, predictor)
     target = Path(output) if output is not None else Path(opened.slice.name)
     store.tidy_up(target)
@@ -128,7 +132,8 @@ def get(
     if isinstance(opened.home, SliceFolder):  # there is no family to look its files up in
         slice_, latency = dataclasses.replace(slice_, folder=target.absolute()), latency or description.get("latency")
     underuse = selection.underuse(slice_, limits, predictor) if limits and name is None else None
-    hint = " ".join(filter(None, (underuse, _other_precision(latency or ())))) or None
+    other = _other_precision(latency or (), needs_images=not opened.slice.calibration)
+    hint = " ".join(filter(None, (underuse, other))) or None
     return GetResult(
         slice_, target.absolute(), records, description["parity"], hint, files.cached, opened.home.class_names, latency
     )
@@ -227,14 +232,15 @@ def _deliver(
     return records, description
 
 
-def _other_precision(latency: Sequence[Mapping[str, Any]]) -> str | None:
+def _other_precision(latency: Sequence[Mapping[str, Any]], *, needs_images: bool) -> str | None:
     """Return a remark where a time is that of files of another precision than the one that is always there."""
     precisions = [(entry["device"], entry["protocol"]["precision"]) for entry in latency]
     for device, precision in precisions:
         if precision != PRECISION:
+            images = " --images TRAINING_IMAGES" if needs_images and precision in ("int8", "dynamic") else ""
             return (
                 f"The time on {device} is that of a file in {precision}; {names.TFLITE} is {PRECISION}. "
-                f"`bignas-zoo export FOLDER --precision {precision}` makes the other."
+                f"`bignas-zoo export FOLDER --precision {precision}{images}` makes the other."
             )
     return None
 

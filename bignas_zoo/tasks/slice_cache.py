@@ -77,7 +77,8 @@ def finished(
         try:
             fill(entry, folder, records)
         except LocalIOError as error:
-            say(f"not cached: {error}")
+            why = str(error).partition(" Choose another")[0]
+            say(f"not cached: {why} BIGNAS_ZOO_CACHE names another place for the cache.")
         yield SliceFiles(folder, records, False)
 
 

@@ -18,7 +18,7 @@ from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks.opening import holds_slice, local_path
-from bignas_zoo.zoo import slice_folder
+from bignas_zoo.zoo import photographs, slice_folder
 
 if TYPE_CHECKING:
     from bignas_zoo.tasks.proving import Subject
@@ -127,6 +127,9 @@ def verify(
         from bignas_zoo.tasks.proving import open_sample, open_subject
 
         checks.append(_same_contract(folder, checks[-1]))
+        if images is None and test_data is None and option.precision in ("int8", "dynamic"):
+            own = slice_folder.describe(folder)[0].calibration
+            images = photographs.folder(own) if own else None
         subject = open_subject(folder, open_sample(folder, images, test_data, say))
         checks += _compared(
             subject, option, file, say, recorded=bool(_entry(folder, file)) or file.name == names.TFLITE
@@ -151,7 +154,8 @@ def _folder(folder: Path, look: Callable[[Path], Verification]) -> Verification:
     for name in dict.fromkeys(files):
         file = folder / name
         if not os.path.lexists(file):
-            outcomes: tuple[Check, ...] = (Check("record", False, "is missing: export it again"),)
+            fix = slice_folder.REMAKE if name == names.TFLITE else "Export it again."
+            outcomes: tuple[Check, ...] = (Check("record", False, f"is missing. {fix}"),)
         elif checks[0].passed and file.suffix in (".tflite", ".onnx"):
             outcomes = look(file).checks  # with damaged weights there is nothing to compare with
         else:
@@ -192,7 +196,8 @@ def _recorded(folder: Path, file: Path) -> Check:
         files = {names.TFLITE: description["files"][names.TFLITE]}
     try:
         for name, record in files.items():
-            store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix="Export it again.")
+            fix = slice_folder.REMAKE if name == names.TFLITE else "Export it again."
+            store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix=fix)
     except IntegrityError as error:
         return Check("record", False, str(error))
     return Check("record", True, "size and sha256 are as recorded")

@@ -138,4 +138,4 @@ def _check_printed(description: Mapping[str, Any]) -> None:
 
 #: A reader does not need the accuracy.
 UNMEASURED = {"top1": None, "top1_images": None, "top1_source": "not measured", "holdout_top1": None}
-REMAKE = "Make the folder again with the command that made it, `bignas-zoo get` or `bignas-zoo finetune`."
+REMAKE = "Make the folder again with the command that made it, `bignas-zoo get` or `bignas-zoo finetune`, and --force."

@@ -6,7 +6,7 @@ Reference: MobileNetV2 (arXiv 1801.04381) section 3; EfficientNet (arXiv 1905.11
 from __future__ import annotations
 
 from bignas_zoo.architecture.blocks import Block
-from bignas_zoo.models.operations import Gate, Operations, Tensor
+from bignas_zoo.architecture.operations import Gate, Operations, Tensor
 
 
 def mbconv(run: Operations, x: Tensor, block: Block) -> Tensor:

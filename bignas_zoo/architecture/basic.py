@@ -6,8 +6,8 @@ Reference: ResNet (arXiv 1512.03385) section 3.3 and figure 5, left.
 from __future__ import annotations
 
 from bignas_zoo.architecture.blocks import Block
-from bignas_zoo.models.mbconv import residual
-from bignas_zoo.models.operations import Operations, Tensor
+from bignas_zoo.architecture.mbconv import residual
+from bignas_zoo.architecture.operations import Operations, Tensor
 
 
 def basic(run: Operations, x: Tensor, block: Block) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bignas_zoo.architecture.basic import basic
 from bignas_zoo.architecture.blocks import Block
-from bignas_zoo.models.basic import basic
-from bignas_zoo.models.mbconv import mbconv
-from bignas_zoo.models.operations import Operations, Tensor
+from bignas_zoo.architecture.mbconv import mbconv
+from bignas_zoo.architecture.operations import Operations, Tensor
 
 
 def run_block(run: Operations, x: Tensor, block: Block) -> Tensor:
