@@ -243,11 +243,11 @@ def verdict(child, sample: Sample, data: bytes, tmp_path: Path, test: bool = Tru
 
 
 def tensor_of(model, word: str):
-    """Return the input, the output, or the weights of the head."""
+    """Return the input, the output, or the weights of the stem."""
     graph = model.subgraphs[0]
     if word in ("input", "output"):
         return graph.tensors[(graph.inputs if word == "input" else graph.outputs)[0]]
-    return next(tensor for tensor in graph.tensors if tensor.name == b"head.kernel")
+    return next(tensor for tensor in graph.tensors if tensor.name == b"stem.kernel")
 
 
 def altered(data: bytes, word: str, *, scale: float = 1, zero_point: int = 0) -> bytes:
