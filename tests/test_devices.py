@@ -34,7 +34,7 @@ from bignas_zoo.latency import (
     write_table,
 )
 from bignas_zoo.latency.devices import own_folder
-from bignas_zoo.latency.files import MOST_ROWS, from_json, text, to_json
+from bignas_zoo.latency.files import MOST_ROWS, WIDER, from_json, text, to_json
 from bignas_zoo.latency.interpolation import HeldOut
 from bignas_zoo.latency.profiling.workload import Workload
 from bignas_zoo.zoo.family import DEFAULT_SUPERNET
@@ -140,6 +140,14 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "validation's p95 not a number": lambda data: data["validation"].update(p95=float("nan")),
     "validation's pairs": lambda data: data["validation"].update(pairs=[[1]]),
     "no networks": lambda data: data["validation"].update(networks=0),
+    "validation's p95 negative": lambda data: data["validation"].update(p95=-5.0),
+    "no row takes time": lambda data: [row.__setitem__(15, 0.0) for row in data["rows"]],
+    "a part of another name": lambda data: data.update(schema=WIDER, parts=[{**data, "name": "other"}]),
+    "a part with parts": lambda data: data.update(schema=WIDER, parts=[{**data, "parts": []}]),
+    "a part of another protocol": lambda data: data.update(
+        schema=WIDER, parts=[{**data, "protocol": {**data["protocol"], "threads": 4}}]
+    ),
+    "parts no list": lambda data: data.update(schema=WIDER, parts={}),
     "too many rows": lambda data: data.update(rows=[[]] * (MOST_ROWS + 1)),
     "a list": lambda data: None,
 }

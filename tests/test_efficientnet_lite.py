@@ -212,6 +212,14 @@ def test_a_damaged_family_is_refused(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 4, result.output
         assert "NOTICE" in result.output
+    (tmp_path / "own" / "a").mkdir(parents=True)
+    for change, says in ((lambda notice: None, "missing"), (lambda notice: notice.write_text("hacked"), "sha256")):
+        change(folder / "NOTICE")
+        command = ["finetune", "efficientnet-lite0-128", "--family", str(folder), "--data", str(tmp_path / "own")]
+        result = CliRunner().invoke(main, [*command, "--output", str(tmp_path / "out")])
+        assert result.exit_code == 4, result.output  # before an image is read, and not after the training
+        assert "NOTICE" in result.output
+        assert says in result.output
     with pytest.raises(IntegrityError, match="class_names must be 1000 different"):
         load_family(_changed(tmp_path / "b", lambda _, data: data["class_names"].pop()))
     with pytest.raises(IntegrityError, match="class_names must be 1000 different"):

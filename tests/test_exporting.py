@@ -161,6 +161,30 @@ def test_integers_need_images(folder: Path, precision: str) -> None:
     assert "--images" in text
 
 
+def test_missing_images_are_refused_before_a_slice_is_made(tmp_path: Path) -> None:
+    budget = ("get", "--budget", "5MMACs", "--classes", "bignas-cifar10", "--precision", "int8")
+    for command, code, says in (
+        (budget, 2, "int8 needs real images"),
+        (("get", NAME, "--precision", "int8", "--images", tmp_path / "none"), 7, "no such folder or file of images"),
+        (("export", NAME, "--precision", "dynamic"), 2, "dynamic needs real images"),
+    ):
+        assert says in cli(*command, "--output", tmp_path / "out", code=code)
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_remakes_a_damaged_folder_is_said(folder: Path) -> None:
+    (folder / "labels.txt").write_text("changed")
+    text = cli("verify", folder, code=9)
+    assert "`bignas-zoo get` or `bignas-zoo finetune`, and --force" in text.splitlines()[-1]
+
+
+def test_a_place_that_is_no_folder_is_refused_before_a_slice_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    text = cli("get", "bignas-cifar10-f01", "--output", tmp_path / "file" / "out", code=7)
+    assert "file is no folder" in text
+    assert "cutting" not in text
+
+
 def test_too_few_images_are_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
     for i in range(63):

@@ -374,3 +374,25 @@ def test_what_is_about_phones_needs_one(option: str, tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert f"{option} belongs to --adb" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_cannot_be_read_or_is_of_another_protocol_stays(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from bignas_zoo.cli.main import main
+    from bignas_zoo.latency import write_table
+
+    path = tmp_path / "mine.json"
+    command = ["profile", "mine", "--space", "bignas-micro", "--output", str(tmp_path)]
+    path.write_text('{"schema": ')
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 7, result.output
+    assert "move it away" in result.output
+    assert path.read_text() == '{"schema": '
+    table = DeviceTable("mine", PHONE, {BlockKey.of(plan(TINY.smallest)[0]): Measurement(1.0)}, space="tiny")
+    write_table(path, table)
+    before = path.read_bytes()
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2, result.output
+    assert "another NAME" in result.output
+    assert path.read_bytes() == before
