@@ -31,6 +31,7 @@ from bignas_zoo.files.formats import Export
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.tasks.export import export_slice
 from bignas_zoo.tasks.verify import verify
+from bignas_zoo.zoo.photographs import folder
 
 
 @pytest.fixture(scope="module")
@@ -371,3 +372,21 @@ def test_verify_says_how_to_satisfy_mediapipe(tmp_path: Path, shared_data: Path,
     report = verify(made.path, judges=["mediapipe"], images=shared_data, pythons={"mediapipe": mediapipe_python})
     assert not report.passed
     assert "--normalize-in-graph" in report.checks[-1].detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [Export(), Export(precision="int8", io="uint8")], ids=["float", "uint8"])
+def test_both_read_the_nets_of_a_thousand_classes(
+    tmp_path: Path, task_python: str, mediapipe_python: str, option: Export
+) -> None:
+    """One mean for all channels, so that MediaPipe takes the plain file, too."""
+    (made,) = export_slice("efficientnet-lite0-128", [option], output=tmp_path / "s")
+    judges = ("task-library", "mediapipe")
+    report = verify(
+        made.path, judges=judges, images=folder("photographs"),
+        pythons={"task-library": task_python, "mediapipe": mediapipe_python},
+    )  # fmt: skip
+    assert report.passed, report.to_json()
+    agreements = [check.figures["agreement"] for check in report.checks[-2:]]
+    assert min(agreements) >= (0.9 if option.io == "uint8" else 0.99), agreements
+    assert [check.figures["unknown_labels"] for check in report.checks[-2:]] == [[], []]

@@ -188,7 +188,7 @@ def _pixels(crops: np.ndarray, resolution: int, option: Export) -> np.ndarray:
     return np.clip(np.round(resized), 0, 255) if option.io == "uint8" else resized
 
 
-def _given(subject: Subject, option: Export, pixels: np.ndarray) -> np.ndarray:
+def given_to(subject: Subject, option: Export, pixels: np.ndarray) -> np.ndarray:
     """Turn pixel values into what a file takes."""
     values = pixels if option.takes_pixels else np.asarray(subject.preprocess.normalise(pixels))
     return values.transpose(0, 3, 1, 2) if option.layout == "nchw" else values
@@ -206,7 +206,7 @@ def _ranges(subject: Subject, option: Export) -> np.ndarray:
 def _both(subject: Subject, option: Export, path: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the child's logits, the file's scores, and what ran it."""
     logits = child_logits(subject, pixels)
-    scores, runtime = run_export(option, path, _given(subject, option, pixels))
+    scores, runtime = run_export(option, path, given_to(subject, option, pixels))
     return logits, scores, runtime
 
 
@@ -261,7 +261,7 @@ def _accuracy(subject: Subject, option: Export, path: Path) -> Accuracy | None:
     for start in range(0, len(test), batch):
         part = test.take(slice(start, start + batch))
         pixels = _pixels(part.pixels, subject.resolution, option)
-        scores, _ = run_export(option, path, _given(subject, option, pixels))
+        scores, _ = run_export(option, path, given_to(subject, option, pixels))
         ours += int((scores.argmax(-1) == part.labels).sum())
         if not known:
             said.append(child_logits(subject, pixels).argmax(-1))
