@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bignas_zoo.errors import QualityError
 from bignas_zoo.export.parity import Parity, compare, run_tflite
 from bignas_zoo.files.formats import AGREEMENT_WITHOUT_LABELS
-from bignas_zoo.models.backend import keras
+from bignas_zoo.models.weighted import WeightedNetwork
+
+if TYPE_CHECKING:
+    import keras
 
 #: Largest difference of a logit, as part of the largest logit, by precision. Half precision keeps 11 bits of each
 #: weight, which ten layers turn into about a thousandth.
@@ -52,11 +55,11 @@ class Accuracy:
         return {**asdict(self), "loss": round(self.loss, 4)}
 
 
-def check_tflite(child: keras.Model, data: bytes | Path, images: np.ndarray, inputs: str) -> Parity:
+def check_tflite(child: keras.Model | WeightedNetwork, data: bytes | Path, images: np.ndarray, inputs: str) -> Parity:
     """Run a TFLite file and its child on the same images and compare.
 
     Args:
-        child: the Keras child the file was made from.
+        child: the Keras child the file was made from; or its network and weights, computed by numpy.
         data: the file's bytes, or its path.
         images: ``[n, size, size, 3]`` float32, normalised.
         inputs: what the images are, for the report.
@@ -70,10 +73,16 @@ def check_tflite(child: keras.Model, data: bytes | Path, images: np.ndarray, inp
     """
     from ai_edge_litert import __version__ as version
 
-    logits = np.asarray(child(images, training=False))
+    logits = _logits(child, images)
     report = compare(logits, run_tflite(data, images), inputs=inputs, runtime=f"ai-edge-litert {version}")
     check("float32", report)
     return report
+
+
+def _logits(child: Any, images: np.ndarray) -> np.ndarray:
+    if isinstance(child, WeightedNetwork):
+        return child.logits(images)
+    return np.asarray(child(images, training=False))
 
 
 def check(precision: str, parity: Parity, accuracy: Accuracy | None = None, *, noise: bool = False) -> None:
@@ -102,7 +111,7 @@ def check(precision: str, parity: Parity, accuracy: Accuracy | None = None, *, n
         largest = np.nan if parity.max_abs is None else parity.max_abs
         if not largest <= allowed:
             raise QualityError(
-                f"{precision} export: log-probabilities differ from the Keras model's by up to {largest:.2e} "
+                f"{precision} export: log-probabilities differ from the network's by up to {largest:.2e} "
                 f"(allowed {allowed:.2e}) on {parity.images} {parity.inputs}."
             )
         if not noise:
@@ -132,6 +141,6 @@ def _sure_ones_agree(parity: Parity) -> bool:
 def _check_agreement(precision: str, parity: Parity, least: float) -> None:
     if parity.top1_agreement < least:
         raise QualityError(
-            f"{precision} export: only {parity.top1_agreement:.1%} of {parity.images} {parity.inputs} get the Keras "
-            f"model's first class (at least {least:.0%} must)."
+            f"{precision} export: only {parity.top1_agreement:.1%} of {parity.images} {parity.inputs} get the "
+            f"network's first class (at least {least:.0%} must)."
         )

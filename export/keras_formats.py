@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo.architecture.lowering import IMAGE, SCORES
 from bignas_zoo.errors import UsageError
-from bignas_zoo.export.tflite import INPUT, OUTPUT, SIGNATURE
+from bignas_zoo.export.tflite_writer import SIGNATURE
 from bignas_zoo.files import names
 from bignas_zoo.files.store import atomic_write, new_folder, scratch_folder
 from bignas_zoo.models.backend import keras
@@ -82,11 +83,11 @@ def to_saved_model(
 
     def classify(image: Any) -> Any:
         x = preprocess.normalise(image) if preprocess else image
-        return {OUTPUT: tf.nn.softmax(child(x, training=False), name=OUTPUT)}
+        return {SCORES: tf.nn.softmax(child(x, training=False), name=SCORES)}
 
     archive = keras.export.ExportArchive()
     archive.track(child)
-    signature = [tf.TensorSpec((None, *child.input_shape[1:]), tf.float32, name=INPUT)]
+    signature = [tf.TensorSpec((None, *child.input_shape[1:]), tf.float32, name=IMAGE)]
     archive.add_endpoint(name=SIGNATURE, fn=classify, input_signature=signature)
     with new_folder(Path(folder), force=force, marker=MARKER) as temporary:
         with quiet_native():

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bignas_zoo.architecture.lowering import IMAGE, SCORES, Node
 
+#: 18 and later make ReduceMean take its axes as an input, for which tf2onnx leaves transposes behind.
 OPSET = 17
 #: The first version of the format's container that has all of opset 17; older runtimes read no newer one.
 IR = 8

@@ -148,9 +148,7 @@ def _input_name(model: bytes, signature: str) -> str:
 
 def _with_io(model: bytes, io: str) -> bytes:
     """Put all buffers into the flatbuffer, where every runtime finds them, and change the type of both ends."""
-    import tensorflow as tf
-    from tensorflow.lite.python import util
-    from tensorflow.lite.tools import flatbuffer_utils
+    from ai_edge_litert.tools import flatbuffer_utils
 
     parsed = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     for buffer in parsed.buffers:
@@ -159,5 +157,8 @@ def _with_io(model: bytes, io: str) -> bytes:
     inline = bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
     if io == "float32":
         return inline
+    import tensorflow as tf
+    from tensorflow.lite.python import util
+
     kind: Any = {"int8": tf.int8, "uint8": tf.uint8}[io]
     return bytes(util.modify_model_io_type(inline, kind, kind))

@@ -21,7 +21,7 @@ from bignas_zoo.files import store
 from bignas_zoo.importers import efficientnet_lite
 from bignas_zoo.models.numpy_forward import numpy_forward
 from bignas_zoo.models.preprocess import Preprocess, read_image
-from bignas_zoo.tasks.cutting import cut
+from bignas_zoo.tasks.cutting import built, cut
 from bignas_zoo.zoo import photographs, registry
 from bignas_zoo.zoo.family import check_family, load_family
 
@@ -100,7 +100,7 @@ def test_a_slice_computes_what_numpy_computes_and_knows_the_photographs() -> Non
     files = photographs.files("photographs")
     crops = np.stack([read_image(path, contract.crop_size, contract.crop_fraction) for path in files[:4]])
     images = ((crops - np.float32(127)) / 128).astype(np.float32)
-    logits = np.asarray(cut(FAMILY, slice_)(images, training=False))
+    logits = np.asarray(built(cut(FAMILY, slice_))(images, training=False))
     weights = {k: v for record in FAMILY.weight_files(slice_) for k, v in read(record.name).items()}
     expected = numpy_forward(slice_.network, weights, images)
     np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
@@ -118,7 +118,7 @@ def test_accuracy_is_what_is_said(shared_data: Path) -> None:
 
     slice_ = FAMILY.find("efficientnet-lite0-128")
     images = tfrecord_images(str(shared_data / "imagenet_val227-00000-of-00001.tfrecord"), 128)
-    child = cut(FAMILY, slice_)
+    child = built(cut(FAMILY, slice_))
     pixels = ((images.pixels - np.float32(127)) / 128).astype(np.float32)
     scores = np.concatenate([np.asarray(child(part, training=False)) for part in np.array_split(pixels, 20)])
     assert 100 * np.mean(scores.argmax(-1) == images.labels) == pytest.approx(slice_.top1, abs=0.3)

@@ -130,7 +130,7 @@ def test_a_file_that_misses_its_gate_never_gets_its_name(folder: Path, monkeypat
     other.set_weights([w * (1.3 if w.ndim == 4 else 1) for w in other.get_weights()])
     monkeypatch.setattr(tflite, "convert", lambda child, *a, **k: honest(other, *a, **k))
     text = cli("export", folder, "--precision", "float16", "--force", code=9)
-    assert "model-float16.tflite: float16 export: log-probabilities differ from the Keras model's" in text
+    assert "model-float16.tflite: float16 export: log-probabilities differ from the network's" in text
     assert "It is kept as" in text
     assert (folder / F16.file).read_bytes() == good
     assert (folder / f"{F16.file}.rejected").is_file()

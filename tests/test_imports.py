@@ -303,6 +303,31 @@ def test_commands_on_latency_load_no_tensors(command: list[str], tmp_path: Path)
     test_light_commands_load_no_tensors(command)
 
 
+def test_slices_are_made_proven_exported_and_verified_without_a_framework(tmp_path: Path) -> None:
+    folder = str(tmp_path / "slice")
+    commands = (
+        ["get", "bignas-cifar10-f01", "--output", folder],
+        ["export", folder, "--format", "tflite", "--format", "onnx", "--precision", "float32"],
+        ["export", folder, "--precision", "float16"],
+        ["verify", folder],
+    )
+    code = f"""
+import os, sys
+os.environ["BIGNAS_ZOO_CACHE"] = {str(tmp_path / "cache")!r}
+from bignas_zoo.cli.main import main
+for command in {commands!r}:
+    sys.argv = ["bignas-zoo", *command]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+"""
+    out, loaded = loaded_by(code, "keras", "tensorflow", "jax", "tf2onnx", "matplotlib", "scipy")
+    assert loaded == []
+    assert "model.onnx" in out
+    assert "model-float16.tflite" in out
+
+
 def test_all_is_sorted_and_every_name_resolves() -> None:
     names = bignas_zoo.__all__
     assert names == sorted(names)

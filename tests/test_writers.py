@@ -21,6 +21,7 @@ from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.sampling import uniform_child
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.architecture.spaces import get_space
+from bignas_zoo.export import keras_onnx, keras_tflite
 from bignas_zoo.export import onnx as onnx_export
 from bignas_zoo.export import tflite as tflite_export
 from bignas_zoo.export.onnx_writer import write_onnx
@@ -227,7 +228,7 @@ def test_operators_are_those_of_the_converter(case: tuple[Any, ...]) -> None:
     child, _ = child_of(case)
     for options in (Export(), Export(precision="dynamic")):
         ours = operators(tflite_export.convert(child, options))
-        theirs = operators(tflite_export._converted(child, options, None))
+        theirs = operators(keras_tflite.converted(child, options, None))
         assert Counter(ours) == Counter(theirs)
         if case[2].rule == "identity_unchanged":  # nothing runs beside a branch
             assert ours == theirs
@@ -242,7 +243,7 @@ def test_scores_are_those_of_tf2onnx(case: tuple[Any, ...], layout: str) -> None
     images = images if layout == "nhwc" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     ours, theirs = (
         run_onnx(onnx.load_from_string(data), images)
-        for data in (onnx_export.convert(child, layout=layout), onnx_export._by_tf2onnx(child, layout, None, {}))
+        for data in (onnx_export.convert(child, layout=layout), keras_onnx.converted(child, layout, None, {}))
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 

@@ -74,7 +74,7 @@ def export_command(
 ) -> None:
     """Export a slice, or the slice in a FOLDER, and prove every file.
 
-    The files go into the slice's folder, beside those of `get`. Each is run and compared with the Keras model before
+    The files go into the slice's folder, beside those of `get`. Each is run and compared with the network before
     it gets its name; one that misses its gate stays as NAME.rejected, and the exit code is 9. exports.json holds the
     reports.
     """

@@ -139,7 +139,7 @@ def _print(result: FinetuneResult) -> None:
         ),
         ("top-1", f"{slice_.top1:.2f} % on {slice_.top1_source}"),
         (names.TFLITE, f"{slice_.bytes:,} bytes, float32"),
-        ("parity", f"log-probabilities differ from Keras by at most {result.description['parity']['max_abs']:.1e}"),
+        ("parity", f"log-probabilities differ from numpy's by at most {result.description['parity']['max_abs']:.1e}"),
         ("written to", f"{result.path}"),
     ):
         click.echo(f"{label:<13} {value}")

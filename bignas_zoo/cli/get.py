@@ -223,7 +223,7 @@ def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
         *published,
         (
             "parity",
-            f"log-probabilities differ from Keras by at most {parity['max_abs']:.1e} on {parity['images']} "
+            f"log-probabilities differ from numpy's by at most {parity['max_abs']:.1e} on {parity['images']} "
             f"{parity['inputs']}",
         ),
         ("written to", f"{result.path}{' (from the cache)' if result.cached else ''}"),

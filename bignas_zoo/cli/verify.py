@@ -33,7 +33,7 @@ def verify_command(
     test_data: str | None,
     as_json: bool,
 ) -> None:
-    """Check an exported FILE: record, metadata, and whether it computes what the Keras model does.
+    """Check an exported FILE: record, metadata, and whether it computes what the slice does.
 
     Of a slice FOLDER every file is checked. The file runs in a process of its own, so a damaged one ends in a
     message, not in a crash. Exit code 9 if a check fails, 4 if the file cannot be run at all.

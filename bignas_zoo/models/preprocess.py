@@ -89,9 +89,11 @@ class Preprocess:
         Returns:
             float32 of the same shape, ``(pixels - mean) / std``.
         """
+        mean, std = self.vectors
+        if isinstance(pixels, np.ndarray):
+            return (pixels.astype(np.float32) - mean) / std
         from bignas_zoo.models.backend import ops
 
-        mean, std = self.vectors
         return (ops.cast(pixels, "float32") - mean) / std
 
     def inputs(self, pixels: Tensor, resolution: int) -> Tensor:
@@ -122,6 +124,27 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     from bignas_zoo.models.backend import ops
 
     return ops.image.resize(images, (resolution, resolution), interpolation="bicubic", antialias=True)
+
+
+def resize_arrays(images: np.ndarray, resolution: int) -> np.ndarray:
+    """Do `resize`'s work without a framework: Pillow's filter is the same, in float32."""
+    if images.shape[1] == resolution:
+        return images
+    side = (resolution, resolution)
+    return np.stack(
+        [
+            np.stack(
+                [
+                    np.asarray(
+                        Image.fromarray(np.ascontiguousarray(image[..., i])).resize(side, Image.Resampling.BICUBIC)
+                    )
+                    for i in range(image.shape[-1])
+                ],
+                axis=-1,
+            )
+            for image in images.astype(np.float32)
+        ]
+    )
 
 
 def read_image(path: Path, crop_size: int, crop_fraction: float = 1.0) -> np.ndarray:

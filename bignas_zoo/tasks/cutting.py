@@ -14,21 +14,32 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from bignas_zoo.models.weighted import WeightedNetwork
 
-def cut(family: Family, slice_: Slice) -> keras.Model:
-    """Cut a slice from its family and load its stored batch-norm statistics.
+
+def cut(family: Family, slice_: Slice) -> WeightedNetwork:
+    """Cut a slice's weights from its family's, with its stored batch-norm statistics.
 
     Raises:
         NotFoundError: the family has no weights.
-        IntegrityError: a file is missing or damaged.
+        IntegrityError: a file is missing or damaged, or its weights are not those of the slice.
     """
-    from bignas_zoo.models.child import build_child, set_weights
-    from bignas_zoo.models.slicing import slice_weights
+    from bignas_zoo.models.slicing import child_shapes, slice_weights
+    from bignas_zoo.models.weighted import WeightedNetwork
+    from bignas_zoo.models.weights import check_shapes
 
     *shared, own = (_read_checked(family, record) for record in family.weight_files(slice_))
     weights = {**slice_weights(shared[0], slice_.network), **own} if shared else own
-    child = build_child(slice_.network)
-    set_weights(child, slice_.network, weights)
+    check_shapes(weights, child_shapes(slice_.network, statistics=True), "child weights")
+    return WeightedNetwork(slice_.network, {name: array.astype("float32") for name, array in weights.items()})
+
+
+def built(cut_out: WeightedNetwork) -> keras.Model:
+    """Return a network with its weights as a plain Keras model."""
+    from bignas_zoo.models.child import build_child, set_weights
+
+    child = build_child(cut_out.network)
+    set_weights(child, cut_out.network, cut_out.weights)
     return child
 
 

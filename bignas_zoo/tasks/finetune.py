@@ -166,7 +166,7 @@ def finetune(
         IntegrityError: an image or a weight file is damaged.
         AuthError, NetworkError: the Hub does not give the slice.
         TrainingStoppedError: the loss is not a number.
-        QualityError: the exported file does not compute what the Keras model does.
+        QualityError: the exported file does not compute what the network does.
     """
     settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed, statistics)
     folder = Path(os.path.abspath(data))

@@ -111,7 +111,7 @@ def get(
         NothingFitsError: no slice meets the budget.
         LocalIOError: the output folder exists and differs, or cannot be written.
         IntegrityError: a weight file is damaged.
-        QualityError: the exported file does not compute what the Keras model does.
+        QualityError: the exported file does not compute what the network does.
         AuthError, NetworkError: the Hub does not give it.
     """
     _check_place(name, family, classes, verify_key)

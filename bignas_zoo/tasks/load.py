@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bignas_zoo.tasks import slice_files
-from bignas_zoo.tasks.cutting import cut
+from bignas_zoo.tasks.cutting import built, cut
 from bignas_zoo.tasks.opening import Opened, SliceFolder, open_slice
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ def network(opened: Opened) -> keras.Model:
     """
     if isinstance(opened.home, SliceFolder):
         return slice_files.read(opened.home.path)[2]
-    return cut(opened.home, opened.slice)
+    return built(cut(opened.home, opened.slice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bignas_zoo.architecture.cost import macs
 from bignas_zoo.errors import UsageError
 from bignas_zoo.export.gates import Accuracy
 from bignas_zoo.export.parity import Parity, compare
 from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
-from bignas_zoo.models.preprocess import Preprocess, resize
+from bignas_zoo.models.preprocess import Preprocess, resize_arrays
+from bignas_zoo.models.weighted import WeightedNetwork
 from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.data.sample import Sample, read_sample
 from bignas_zoo.tasks import slice_files
+from bignas_zoo.tasks.cutting import built
 from bignas_zoo.zoo import slice_folder
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ COMPARED, RANDOM = 256, 64
 #: Pixels that the Keras child is given at once (100 images of 32 px; a layer's activations are all in memory), and that
 #: a file is given in one go.
 PIXELS_AT_ONCE, INPUTS_AT_ONCE = 102_400, 20_480_000
+#: Multiply-adds that numpy computes in ten seconds or so; loading TensorFlow takes as long.
+MOST_IN_NUMPY = 30 * 10**9
 RANDOM_INPUTS = "random inputs (seed 0)"
 
 
@@ -37,7 +43,7 @@ class Subject:
 
     Attributes:
         folder: the slice folder.
-        child: the calibrated Keras model, normalised images to logits.
+        plain: the network and its weights.
         description: the content of slice.json.
         preprocess: the input contract.
         sample: real images, or None.
@@ -45,7 +51,7 @@ class Subject:
     """
 
     folder: Path
-    child: keras.Model
+    plain: WeightedNetwork
     description: Mapping[str, Any]
     preprocess: Preprocess
     sample: Sample | None
@@ -54,7 +60,12 @@ class Subject:
     @property
     def resolution(self) -> int:
         """Side of the input in pixels."""
-        return int(self.child.input_shape[1])
+        return self.plain.network.resolution
+
+    @functools.cached_property
+    def child(self) -> keras.Model:
+        """The same as a Keras model, built on first use."""
+        return built(self.plain)
 
     @property
     def weights_sha256(self) -> str:
@@ -118,8 +129,8 @@ def open_subject(folder: Path, sample: Sample | None) -> Subject:
     Raises:
         IntegrityError, LocalIOError: the folder is damaged or cannot be read.
     """
-    _, description, child = slice_files.read(folder)
-    return Subject(folder, child, description, Preprocess.from_json(description["preprocess"]), sample)
+    description, plain = slice_files.read_plain(folder)
+    return Subject(folder, plain, description, Preprocess.from_json(description["preprocess"]), sample)
 
 
 def make(subject: Subject, option: Export, folder: Path) -> Path:
@@ -139,12 +150,12 @@ def make(subject: Subject, option: Export, folder: Path) -> Path:
         from bignas_zoo.export import tflite
 
         info = slice_files.file_info(subject.description, pixels=option.takes_pixels)
-        store.atomic_write(path, tflite.convert(subject.child, option, preprocess=preprocess, images=images, info=info))
+        store.atomic_write(path, tflite.convert(subject.plain, option, preprocess=preprocess, images=images, info=info))
     elif option.format == "onnx":
         from bignas_zoo.export import onnx
 
         data = onnx.convert(
-            subject.child, layout=option.layout, precision=option.precision, preprocess=preprocess, images=images,
+            subject.plain, layout=option.layout, precision=option.precision, preprocess=preprocess, images=images,
             properties=_properties(subject, option),
         )  # fmt: skip
         store.atomic_write(path, data)
@@ -184,7 +195,7 @@ def _compared(subject: Subject, option: Export) -> np.ndarray:
 
 def _pixels(crops: np.ndarray, resolution: int, option: Export) -> np.ndarray:
     """Resize crops as an app does; a file that takes bytes gets whole values."""
-    resized = np.asarray(resize(crops.astype(np.float32), resolution))
+    resized = resize_arrays(crops.astype(np.float32), resolution)
     return np.clip(np.round(resized), 0, 255) if option.io == "uint8" else resized
 
 
@@ -211,8 +222,11 @@ def _both(subject: Subject, option: Export, path: Path, pixels: np.ndarray) -> t
 
 
 def child_logits(subject: Subject, pixels: np.ndarray) -> np.ndarray:
-    """Return the Keras child's logits of resized pixel values, ``[n, classes]``."""
-    return _in_parts(lambda part: subject.child(subject.preprocess.normalise(part), training=False), pixels)
+    """Return the network's logits of resized pixel values, ``[n, classes]``; by Keras where numpy takes long."""
+    normalise = subject.preprocess.normalise
+    if len(pixels) * macs(subject.plain.network) <= MOST_IN_NUMPY:
+        return subject.plain.logits(normalise(pixels))
+    return _in_parts(lambda part: subject.child(normalise(part), training=False), pixels)
 
 
 def _in_parts(model: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:

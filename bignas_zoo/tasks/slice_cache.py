@@ -56,7 +56,7 @@ def finished(
     Raises:
         NotFoundError: the family has no weights.
         IntegrityError: a weight file is missing or damaged.
-        QualityError: the exported file does not compute what the Keras model does.
+        QualityError: the exported file does not compute what the network does.
     """
     check_weights(family, slice_)  # milliseconds; what is cached must not hide a damaged installation
     entry = store.cache_root() / names.SLICES / cache_key(family, slice_)
@@ -82,10 +82,15 @@ def finished(
         yield SliceFiles(folder, records, False)
 
 
+#: How files are made of the same weights; another way makes other bytes.
+MAKING = "written from the plan"
+
+
 def cache_key(family: Family, slice_: Slice) -> str:
     """Return a key that changes with anything the slice's files depend on."""
     facts = [
         slice_folder.SCHEMA,
+        MAKING,
         versions(),
         slice_.to_json(),
         slice_.network.to_json(),

@@ -10,6 +10,7 @@ from bignas_zoo.architecture.network import Network
 from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.records import UNKNOWN
+from bignas_zoo.tasks.cutting import built
 from bignas_zoo.zoo import photographs
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
@@ -20,21 +21,28 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bignas_zoo.export.metadata import FileInfo
+    from bignas_zoo.models.weighted import WeightedNetwork
 
 PARITY_IMAGES = 16
 RANDOM_INPUTS = "random inputs (normal, seed 0)"
 
 
 def write(
-    folder: Path, family: Family, slice_: Slice, child: keras.Model, provenance: Mapping[str, Any] | None = None
+    folder: Path,
+    family: Family,
+    slice_: Slice,
+    child: keras.Model | WeightedNetwork,
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Export a calibrated child and write its folder's files.
+
+    The file is proven equal to what numpy computes of the plan and the weights as they are, batch norms not folded.
 
     Args:
         folder: an existing, empty folder.
         family: gives labels and the input contract.
         slice_: the slice.
-        child: its calibrated Keras model.
+        child: its network and weights, or its calibrated Keras model.
         provenance: where its weights come from; by default they are the family's.
 
     Raises:
@@ -44,9 +52,13 @@ def write(
     from bignas_zoo.export.gates import check_tflite
     from bignas_zoo.export.tflite import convert
     from bignas_zoo.hub_cards.card import render_card
-    from bignas_zoo.models.child import get_weights
+    from bignas_zoo.models.weighted import WeightedNetwork
     from bignas_zoo.models.weights import write_weights
 
+    if not isinstance(child, WeightedNetwork):
+        from bignas_zoo.models.child import get_weights
+
+        child = WeightedNetwork(slice_.network, get_weights(child, slice_.network))
     data = convert(
         child,
         info=file_info(
@@ -57,9 +69,9 @@ def write(
             }
         ),
     )
-    parity = check_tflite(child, data, *_parity_inputs(slice_, child.input_shape[1:]))
+    parity = check_tflite(child, data, *_parity_inputs(slice_, child.input_shape))
     store.atomic_write(folder / names.TFLITE, data)
-    write_weights(folder / names.WEIGHTS, get_weights(child, slice_.network), {"slice": slice_.name})
+    write_weights(folder / names.WEIGHTS, child.weights, {"slice": slice_.name})
     store.atomic_write(folder / names.LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
     files = {name: store.record(folder / name) for name in (names.TFLITE, names.WEIGHTS, names.LABELS)}
     if family.notice is not None:
@@ -97,7 +109,7 @@ def content(
     Args:
         family, slice_, provenance: see `write`.
         files: name to record, of model.tflite, model.safetensors and labels.txt.
-        parity: report of the comparison with the Keras child.
+        parity: report of the comparison with the network.
     """
     return {
         "schema": SCHEMA,
@@ -143,16 +155,21 @@ def read(folder: Path) -> tuple[Network, Mapping[str, Any], keras.Model]:
     Raises:
         IntegrityError: slice.json is not valid, or a file is missing or differs from its sha256.
     """
+    description, plain = read_plain(folder)
+    return plain.network, description, built(plain)
+
+
+def read_plain(folder: Path) -> tuple[Mapping[str, Any], WeightedNetwork]:
+    """Do `read`'s work without Keras: return the content of slice.json, and the network with its weights."""
+    from bignas_zoo.models.slicing import child_shapes
+    from bignas_zoo.models.weighted import WeightedNetwork
+    from bignas_zoo.models.weights import check_shapes, read_weights
+
     slice_, description = describe(folder)
-    network = slice_.network
     check_files(folder)
-
-    from bignas_zoo.models.child import build_child, set_weights
-    from bignas_zoo.models.weights import read_weights
-
-    child = build_child(network)
-    set_weights(child, network, read_weights(folder / names.WEIGHTS))
-    return network, description, child
+    weights = read_weights(folder / names.WEIGHTS)
+    check_shapes(weights, child_shapes(slice_.network, statistics=True), "child weights")
+    return description, WeightedNetwork(slice_.network, weights)
 
 
 def file_info(description: Mapping[str, Any], *, pixels: bool = False) -> FileInfo:

@@ -292,7 +292,7 @@ def _compared(subject: Subject, option: Export, file: Path, say: Say, *, recorde
     from bignas_zoo.export.gates import check
     from bignas_zoo.tasks.proving import prove
 
-    say(f"comparing with the Keras model on {subject.inputs}")
+    say(f"comparing with the network itself on {subject.inputs}")
     proof = prove(subject, option, file)
     parity, accuracy = proof.parity, proof.accuracy
     distance = (
@@ -338,7 +338,7 @@ def _judged(subject: Subject, option: Export, file: Path, judge: str, python: st
     same = float(np.mean([names[i] == name for i, name in zip(scores.argmax(-1), first, strict=True)]))
     least = AGREEMENT if whole else AGREEMENT_IN_INT8
     figures = {"judge": verdict.judge, "images": len(first), "agreement": same, "unknown_labels": unknown}
-    whose = "the Keras model" if whole else "LiteRT"
+    whose = "the network" if whole else "LiteRT"
     text = f"{verdict.judge}: {same:.1%} of {len(first)} images get {whose}'s first class"
     return Check(judge, same >= least and not unknown, text, figures)
 

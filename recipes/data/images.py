@@ -19,7 +19,6 @@ from PIL import Image
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, RecipeError
 from bignas_zoo.models.preprocess import SUFFIXES, read_image
-from bignas_zoo.recipes.data import augment
 from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.randomness import philox
 from bignas_zoo.recipes.recipe import Recipe
@@ -280,6 +279,8 @@ class TrainingBatches:
         recipe, total = self.recipe, len(self.labels)
         positions = step * recipe.batch_size + self.rows
         index = np.array([self._order(int(p // total))[p % total] for p in positions], np.int32)
+        from bignas_zoo.recipes.data import augment  # loads Keras, which reading images does without
+
         drawn = {key: value[self.rows] for key, value in augment.draws(recipe, step).items()}
         batch = {"row": self.rows.astype(np.int32)}
         if self.resident:

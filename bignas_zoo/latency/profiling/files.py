@@ -80,7 +80,7 @@ class TFLiteBuilder:
         keras.backend.clear_session()
 
     def _part(self, part: keras.Model, path: Path) -> None:
-        from bignas_zoo.export.tflite import convert_part
+        from bignas_zoo.export.keras_tflite import convert_part
         from bignas_zoo.models.backend import keras
 
         maps = _conditioned(part) if self.precision == "int8" else None
