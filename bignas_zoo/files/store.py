@@ -8,6 +8,7 @@ process leaves beside is cleared away by the next that writes in the same folder
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -349,9 +350,9 @@ def _check_writable(path: Path) -> None:
     if not above.is_dir():
         raise LocalIOError(f"{path}: cannot be created ({above} is no folder). Choose another place with --output.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise LocalIOError(
-            f"{path}: cannot be created ({above} is not yours to write to). Choose another place with --output."
-        )
+        read_only = hasattr(os, "statvfs") and os.statvfs(above).f_flag & os.ST_RDONLY
+        why = os.strerror(errno.EROFS if read_only else errno.EACCES)
+        raise LocalIOError(f"{path}: cannot be created ({why}). Choose another place with --output.")
 
 
 def _not_ours(path: Path, marker: str | None) -> str | None:
