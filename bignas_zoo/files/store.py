@@ -344,15 +344,14 @@ def check_free(path: Path, *, force: bool, marker: str | None = names.SLICE) -> 
 
 def _check_writable(path: Path) -> None:
     """Refuse a place that nothing can be made in: the nearest folder above it that exists decides."""
-    above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
-    if above is None:
+    above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), Path("/"))
+    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
         return
-    if not above.is_dir():
-        raise LocalIOError(f"{path}: cannot be created ({above} is no folder). Choose another place with --output.")
-    if not os.access(above, os.W_OK | os.X_OK):
+    why = f"{above} is no folder"
+    if above.is_dir():
         read_only = hasattr(os, "statvfs") and os.statvfs(above).f_flag & os.ST_RDONLY
         why = os.strerror(errno.EROFS if read_only else errno.EACCES)
-        raise LocalIOError(f"{path}: cannot be created ({why}). Choose another place with --output.")
+    raise LocalIOError(f"{path}: cannot be created ({why}). Choose another place with --output.")
 
 
 def _not_ours(path: Path, marker: str | None) -> str | None:
