@@ -18,26 +18,23 @@ import csv
 import dataclasses
 import re
 import statistics
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bignas_zoo.architecture.network import Network
+from devices_report import report
+
 from bignas_zoo.architecture.plan import plan
-from bignas_zoo.architecture.space import ChildSpec, SearchSpace
-from bignas_zoo.architecture.spaces import SPACES, get_space, variant
-from bignas_zoo.errors import NotFoundError
+from bignas_zoo.architecture.space import ChildSpec
+from bignas_zoo.architecture.spaces import get_space
 from bignas_zoo.files.store import atomic_write
 from bignas_zoo.latency import BlockKey, DeviceTable, Measurement, Protocol, Validation, predict
 from bignas_zoo.latency.cost_model import MODELLED, fit_model, model_held_out
-from bignas_zoo.latency.coverage import coverage, space_blocks
 from bignas_zoo.latency.devices import SHIPPED
 from bignas_zoo.latency.files import text
 from bignas_zoo.latency.interpolation import held_out
 from bignas_zoo.latency.whole_networks import Figure, MeasuredNetwork, fit_fixed_share, sizes_held_out
-from bignas_zoo.zoo.registry import get_family
 
 REPORT = Path(__file__).with_name("devices.md")
 SOURCES = {
@@ -63,6 +60,11 @@ THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLI
 WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR \
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR \
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."""
+#: Of the data of each source.
+LICENSES = {
+    "tfnas": MIT.format("2020 Aber Hu"),
+    **dict.fromkeys(("spnas", "tunas", "mobilenet_v2", "mnasnet_a1", "efficientnet_lite"), "Apache-2.0"),
+}
 NO_PROJECTION = (
     "No block has the 1x1 projection shortcut that the first layer of every stage has in this package's spaces, so no "
     "child of them is covered; such a slice is an error that names the blocks."
@@ -128,7 +130,7 @@ def tfnas(rows: list[dict[str, str]], device: str, protocol: Protocol, name: str
         in_overhead=ends("swish", mbconv(112, 32, 32, 16, 3, 1, "relu", 8)),
         interpolation=held_out(blocks),
         source=SOURCES["tfnas"],
-        license=MIT.format("2020 Aber Hu"),
+        license=LICENSES["tfnas"],
         coverage="224 px only. MBConv with k3 and k5, channels 16-24-40-80-112-192-320, expanded channels in steps "
         "of 8 to 8 times the input; without squeeze-excite, or with as many hidden channels as the input or twice that "
         "(BigNAS: a quarter); relu on maps of 112 and 56 px (but 56 > 28), swish after. " + NO_PROJECTION,
@@ -164,7 +166,7 @@ def spnas(rows: list[dict[str, str]], phone: list[MeasuredNetwork]) -> DeviceTab
         model=fit_model(blocks, also),
         interpolation={**held_out(blocks), MODELLED: modelled},
         source=SOURCES["spnas"],
-        license="Apache-2.0",
+        license=LICENSES["spnas"],
         coverage="Measured at 224 px: MBConv with k3 and k5, expansion 3 and 6, channels 16-24-40-80-96-192-320, relu "
         "(relu6 counts as the same), no squeeze-excite. Modelled from what they compute and move: such blocks of other "
         "widths and sizes, stem, head and classifier, which nobody measured. " + NO_PROJECTION,
@@ -237,7 +239,7 @@ def pixel_1(phone: list[MeasuredNetwork]) -> DeviceTable:
         fixed_share=fit_fixed_share(phone),
         interpolation=sizes_held_out(phone),
         source=f"{SOURCES['mobilenet_v2']}; {SOURCES['mnasnet_a1']}",
-        license="Apache-2.0",
+        license=LICENSES["mobilenet_v2"],
         coverage="Whole networks: MobileNetV2 and MnasNet-A1 at five widths each.",
         note="The part of a time that does not depend on the area is fitted to networks of several sizes; its error is "
         "that of each network by the others' part, from its larger to its smaller sizes.",
@@ -276,7 +278,7 @@ def pixel_4(name: str, rows: list[dict[str, str]], phone: list[MeasuredNetwork])
         fixed_share=fit_fixed_share(phone) if scales else None,
         interpolation=sizes_held_out(phone) if scales else {},
         source=SOURCES["efficientnet_lite"],
-        license="Apache-2.0",
+        license=LICENSES["efficientnet_lite"],
         coverage=f"Whole networks: {', '.join(n.name for n in networks)}.",
         note=note,
     )
@@ -312,7 +314,7 @@ def tunas(rows: list[dict[str, str]]) -> DeviceTable:
         in_overhead=frozenset(key for key in ends("relu", tunas_key(layers[0][0])) if key.kind != "mbconv"),
         interpolation=held_out(blocks),
         source=SOURCES["tunas"],
-        license="Apache-2.0",
+        license=LICENSES["tunas"],
         coverage="224 px only. MBConv with k3, k5 and k7, expansion 3 and 6, channels 16-32-40-80-96-192-320, relu, no "
         "squeeze-excite (TuNAS's ProxylessNAS space). " + NO_PROJECTION,
         note="A linear model of simulated latencies, which know only differences within a layer: where a layer cannot "
@@ -385,126 +387,6 @@ def tables(data: Path) -> list[DeviceTable]:
     ]  # fmt: skip
 
 
-def spaces() -> Iterable[tuple[str, SearchSpace, tuple[int, ...]]]:
-    """Give the spaces that coverage is counted in, with their input sizes."""
-    bignas = SPACES["bignas"]
-    yield "bignas, 224 px", bignas, (224,)
-    yield (
-        "bignas without squeeze-excite, relu, 224 px",
-        variant(bignas, squeeze_excite=False, activation="relu"),
-        (224,),
-    )
-    yield "bignas-cifar10", SPACES["bignas-cifar10"], SPACES["bignas-cifar10"].resolutions
-
-
-def report(made: list[DeviceTable], others: dict[BlockKey, float]) -> str:
-    """Return the report as Markdown."""
-    lines = [
-        "# Shipped device tables",
-        "",
-        paragraph(
-            "`python benchmarks/devices.py DATA` made these tables and this page from public data; sources, commits, "
-            "licences and coverage are in the files (`bignas-zoo devices NAME`). None of the tables of blocks was "
-            "compared with whole networks by those who published them. `pixel-1-spnas` was compared here, see below; "
-            "predictions of the others carry a bar of 15 %."
-        ),
-        "",
-        paragraph(
-            "What is not in a table, held out: each row from its neighbours, which are then twice as far apart; by the "
-            "model, all rows of an input size and widths from the others; networks of several input sizes, each size "
-            "from others."
-        ),
-        "",
-        "| device | rows | by | held out | MAPE | p95 | worst |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for table in made:
-        count = len(table.rows) or len(table.networks)
-        for kind, e in table.interpolation.items() or [("nothing", None)]:
-            cells = [f"{e.rows:,}", *(f"{100 * v:.2f} %" for v in (e.mape, e.p95, e.worst))] if e else ["-"] * 4
-            lines.append(f"| {table.name} | {count:,} | {kind} | {' | '.join(cells)} |")
-    lines += ["", *modelled(made), *phones(made)]
-    made = [table for table in made if table.rows]
-    lines += ["", "Different blocks of a space that a table holds, interpolates, and lacks:", ""]
-    named = list(spaces())
-    lines += ["| device | " + " | ".join(n for n, _, _ in named) + " |", "|---" * (len(named) + 1) + "|"]
-    for table in made:
-        counts = [coverage(table, space_blocks(space, sizes)) for _, space, sizes in named]
-        cells = [f"{c.measured} / {c.interpolated} / {c.missing}" for c in counts]
-        lines.append(f"| {table.name} | {' | '.join(cells)} |")
-    lines += ["", NO_PROJECTION, "", *agreement(made, others)]
-    return "\n".join(lines) + "\n"
-
-
-def paragraph(text: str) -> str:
-    """Return text in lines."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
-
-
-def modelled(made: list[DeviceTable]) -> list[str]:
-    """Say how far modelled blocks are off, and why one table has no model."""
-    by = {table.name: table for table in made}
-    spnas, tunas = by["pixel-1-spnas"], model_held_out(by["pixel-1-tunas"].rows)
-    checked = spnas.validation
-    assert tunas
-    assert checked
-    text = (
-        "`pixel-1-spnas` has a model of blocks that are not in it: four numbers, of multiply-adds of full and of "
-        "depthwise convolutions, values moved and weights read. Widths 48, 88, 112 and 120 of EfficientNet-Lite come "
-        f"from it. Whole networks predicted through it, {checked.source}: {checked.networks} networks, MAPE "
-        f"{checked.mape:.1%}, "
-        f"95th percentile {checked.p95:.1%}, worst {checked.worst:.1%}, bias {checked.bias:+.1%}. That is the bar. Of "
-        f"`pixel-1-tunas` the same model misses held-out groups by {tunas.mape:.1%} in the mean and {tunas.p95:.1%} at "
-        "the 95th percentile (its blocks are differences within layers), so it has none."
-    )
-    return [paragraph(text), ""]
-
-
-def phones(made: list[DeviceTable]) -> list[str]:
-    """Predict the slices of ImageNet on the phones."""
-    tables = [table for table in made if table.name.startswith("pixel") and (table.networks or table.model)]
-    lines = [
-        "What the slices of `efficientnet-lite` take there, in milliseconds, with the bar; quoted ones carry what they",
-        "are rounded by:",
-        "",
-        "| slice | " + " | ".join(table.name for table in tables) + " |",
-        "|---" * (len(tables) + 1) + "|",
-    ]
-    for slice_ in get_family("efficientnet-lite").slices:
-        cells = [cell(table, slice_.network) for table in tables]
-        lines.append(f"| {slice_.name} | {' | '.join(cells)} |")
-    return lines
-
-
-def cell(table: DeviceTable, network: Network) -> str:
-    """Return a prediction with its bar, or nothing."""
-    try:
-        estimate = predict(table, network)
-    except NotFoundError:
-        return ""
-    return f"{estimate.latency_ms:.3g} ({estimate.low_ms:.3g} to {estimate.high_ms:.3g})"
-
-
-def agreement(made: list[DeviceTable], others: dict[BlockKey, float]) -> list[str]:
-    """Compare what three groups measured on one phone, block by block."""
-    phones = [table for table in made if table.rows and table.name.startswith("pixel-1")]
-    known = {table.name: {key: row.mean_ms for key, row in table.rows.items()} for table in phones}
-    known["ProxylessNAS (not shipped: its origin has no licence)"] = others
-    names = list(known)
-    lines = [
-        "What different groups measured for the same block on a Pixel 1, which is why tables are never mixed:",
-        "",
-        "| tables | common blocks | mean ratio | deviation |",
-        "|---|---|---|---|",
-    ]
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            ratios = [ms / known[second][key] for key, ms in known[first].items() if key in known[second]]
-            deviation = statistics.stdev(ratios)
-            lines.append(f"| {first} / {second} | {len(ratios)} | {statistics.fmean(ratios):.3f} | {deviation:.3f} |")
-    return lines
-
-
 def _rounded(content: str) -> str:
     """Round numbers to nine digits: Python 3.12 and later sum with smaller errors."""
     return re.sub(r"\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.9g}", content)
@@ -518,7 +400,7 @@ def main() -> None:
     options = parser.parse_args()
     made = tables(options.data)
     others = trim(read(options.data / "lut_pixel1_proxyless_trim.csv"))
-    files = {SHIPPED / f"{t.name}.json": text(t) for t in made} | {REPORT: report(made, others)}
+    files = {SHIPPED / f"{t.name}.json": text(t) for t in made} | {REPORT: report(made, others, NO_PROJECTION)}
     if options.check:
         wrong = [path.name for path, content in files.items() if _rounded(path.read_text("utf-8")) != _rounded(content)]
         raise SystemExit(f"differ: {', '.join(wrong)}" if wrong else 0)

@@ -9,13 +9,13 @@ import onnxslim
 import tf2onnx
 
 from bignas_zoo.architecture.lowering import IMAGE, SCORES
-from bignas_zoo.errors import QualityError, UsageError
+from bignas_zoo.errors import QualityError
 from bignas_zoo.export.fold import fold_batch_norms
 from bignas_zoo.export.onnx_graph import canonical, finish
 from bignas_zoo.export.onnx_writer import OPSET
 from bignas_zoo.models.backend import keras
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.models.tensorflow import tf
+from bignas_zoo.models.tensorflow import check_backend, tf
 from bignas_zoo.runtime.quiet import quiet_native
 
 
@@ -26,10 +26,7 @@ def converted(child: keras.Model, layout: str, preprocess: Preprocess | None, pr
         UsageError: Keras runs on another backend than TensorFlow.
         QualityError: the conversion fails.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise UsageError(
-            f"export: Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before the first import."
-        )
+    check_backend()
     plain = fold_batch_norms(child)
     signature = [tf.TensorSpec((None, *child.input_shape[1:]), tf.float32, name=IMAGE)]
 

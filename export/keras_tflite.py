@@ -17,7 +17,7 @@ from bignas_zoo.files.formats import Export
 from bignas_zoo.files.store import scratch_folder
 from bignas_zoo.models.backend import keras
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.models.tensorflow import tf
+from bignas_zoo.models.tensorflow import check_backend, tf
 from bignas_zoo.runtime.quiet import quiet_native
 
 
@@ -28,10 +28,7 @@ def converted(child: keras.Model, options: Export, preprocess: Preprocess | None
         UsageError: Keras runs on another backend than TensorFlow.
         QualityError: the converter fails.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise UsageError(
-            f"export: Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before the first import."
-        )
+    check_backend()
     model = pool_by_convolution(child) if options.precision == "int8" else child
 
     def classify(image: Any) -> Any:

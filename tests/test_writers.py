@@ -31,7 +31,7 @@ from bignas_zoo.models.backend import keras
 from bignas_zoo.models.child import build_child, get_weights, network_of, set_weights
 from bignas_zoo.models.folding import folded
 from bignas_zoo.models.numpy_forward import numpy_forward
-from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.models.preprocess import Preprocess, resize, resize_arrays
 from bignas_zoo.models.slicing import child_shapes
 
 GATES = {
@@ -246,6 +246,12 @@ def test_scores_are_those_of_tf2onnx(case: tuple[Any, ...], layout: str) -> None
         for data in (onnx_export.convert(child, layout=layout), keras_onnx.converted(child, layout, None, {}))
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [20, 24, 31, 40])
+def test_arrays_are_resized_as_keras_does(size: int) -> None:
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(resize_arrays(images, size), np.asarray(resize(images, size)), atol=2e-3)
 
 
 @pytest.mark.parametrize("file", ["tflite", "onnx"])
