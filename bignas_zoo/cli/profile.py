@@ -168,7 +168,7 @@ def _earlier(path: Path) -> DeviceTable | None:
 
 
 def _check_same(earlier: DeviceTable, protocol: Protocol, path: Path) -> None:
-    """Refuse to add to a table of another protocol; say what happens to one of the same."""
+    """Refuse to add to a table of another protocol; raises UsageError."""
     from bignas_zoo.latency.table import check_same_protocol
 
     try:

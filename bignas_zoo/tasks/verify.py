@@ -156,14 +156,18 @@ def _folder(folder: Path, look: Callable[[Path], Verification]) -> Verification:
     for name in dict.fromkeys(files):
         file = folder / name
         if not os.path.lexists(file):
-            fix = slice_folder.REMAKE if name == names.TFLITE else "Export it again."
-            outcomes: tuple[Check, ...] = (Check("record", False, f"is missing. {fix}"),)
+            outcomes: tuple[Check, ...] = (Check("record", False, f"is missing. {_cure(name)}"),)
         elif checks[0].passed and file.suffix in (".tflite", ".onnx"):
             outcomes = look(file).checks  # with damaged weights there is nothing to compare with
         else:
             outcomes = (_recorded(folder, file),)
         checks += [replace(check, file=name) for check in outcomes]
     return Verification(folder, tuple(checks))
+
+
+def _cure(name: str) -> str:
+    """Return what makes a file of a slice folder again: its own ones `export` does not make."""
+    return slice_folder.REMAKE if name == names.TFLITE else "Export it again."
 
 
 def _listed(folder: Path) -> Check:
@@ -198,8 +202,7 @@ def _recorded(folder: Path, file: Path) -> Check:
         files = {names.TFLITE: description["files"][names.TFLITE]}
     try:
         for name, record in files.items():
-            fix = slice_folder.REMAKE if name == names.TFLITE else "Export it again."
-            store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix=fix)
+            store.verify(folder / name, str(record["sha256"]), size=int(record["bytes"]), fix=_cure(name))
     except IntegrityError as error:
         return Check("record", False, str(error))
     return Check("record", True, "size and sha256 are as recorded")
