@@ -24,8 +24,9 @@ from bignas_zoo.zoo.slice import Slice
 if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable
 
-#: Bytes of an operation in a file beyond its weights, where no file is known. Shipped slices have up to 1,150.
-OPERATION_BYTES = 1_500
+#: Bytes of an operation in a file beyond its weights, where no file is known. Shipped slices have up to 620; what a
+#: file has once, some 1,800 bytes, weighs more where there are few operations.
+OPERATION_BYTES = 800
 #: What names in a file, which differ in length, may add to that.
 MARGIN_BYTES = 512
 #: The two axes of a front, as a user names them: one of these, or ``ms@DEVICE``.
