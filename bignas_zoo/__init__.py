@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from bignas_zoo.export.onnx import to_onnx
     from bignas_zoo.export.tflite import to_tflite
     from bignas_zoo.files.formats import Export
-    from bignas_zoo.tasks.calibrate import slice_and_calibrate
+    from bignas_zoo.tasks.calibrate import cut_and_calibrate, slice_and_calibrate
     from bignas_zoo.tasks.evaluate import evaluate
     from bignas_zoo.tasks.export import export_slice
     from bignas_zoo.tasks.finetune import finetune
     from bignas_zoo.tasks.get import get
+    from bignas_zoo.tasks.get_child import get_child
     from bignas_zoo.tasks.import_weights import import_weights
     from bignas_zoo.tasks.load import load
     from bignas_zoo.tasks.push import push, push_family
+    from bignas_zoo.tasks.reproduce import reproduce
     from bignas_zoo.tasks.search import search_family, search_for
     from bignas_zoo.tasks.slices import Slice, get_family, list_slices
     from bignas_zoo.tasks.train import train
@@ -42,10 +44,12 @@ __all__ = [
     "Family",
     "SearchSpace",
     "Slice",
+    "cut_and_calibrate",
     "evaluate",
     "export_slice",
     "finetune",
     "get",
+    "get_child",
     "get_family",
     "get_space",
     "import_weights",
@@ -55,6 +59,7 @@ __all__ = [
     "parameters",
     "push",
     "push_family",
+    "reproduce",
     "search_family",
     "search_for",
     "slice_and_calibrate",
@@ -73,10 +78,12 @@ _HOMES = {
     "Family": "bignas_zoo.zoo.family",
     "SearchSpace": "bignas_zoo.architecture.space",
     "Slice": "bignas_zoo.tasks.slices",
+    "cut_and_calibrate": "bignas_zoo.tasks.calibrate",
     "evaluate": "bignas_zoo.tasks.evaluate",
     "export_slice": "bignas_zoo.tasks.export",
     "finetune": "bignas_zoo.tasks.finetune",
     "get": "bignas_zoo.tasks.get",
+    "get_child": "bignas_zoo.tasks.get_child",
     "get_family": "bignas_zoo.tasks.slices",
     "get_space": "bignas_zoo.architecture.spaces",
     "import_weights": "bignas_zoo.tasks.import_weights",
@@ -86,6 +93,7 @@ _HOMES = {
     "parameters": "bignas_zoo.architecture.cost",
     "push": "bignas_zoo.tasks.push",
     "push_family": "bignas_zoo.tasks.push",
+    "reproduce": "bignas_zoo.tasks.reproduce",
     "search_family": "bignas_zoo.tasks.search",
     "search_for": "bignas_zoo.tasks.search",
     "slice_and_calibrate": "bignas_zoo.tasks.calibrate",

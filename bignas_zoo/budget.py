@@ -9,12 +9,16 @@ quantity   units                                        example
 macs       FLOPs, MACs with K, M, G; or K, M, G alone   400MFLOPs, 0.4GMACs, 400M
 parameters params with K, M, G                          5Mparams
 bytes      B, KB, MB, GB (powers of 1000), KiB, MiB      4MB
+memory     the same with "ram" behind                   96KBram
 latency    us, ms, s, and the device's name             8ms@pixel-6
 top1       percent, a lower limit                       top1>=80
 ========== ============================================ ===========================
 
 MACs are multiply-adds counted once; mobile papers call the same count FLOPs, so both words mean
 the same here.
+
+Bytes are those of the float32 TFLite file. Memory is that of a microcontroller: what tflite-micro needs for the int8
+file (`architecture.cost.arena`), so bytes beside it are the int8 file's (`architecture.cost.int8_bytes`).
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bignas_zoo.errors import BudgetError
@@ -30,12 +34,16 @@ from bignas_zoo.errors import BudgetError
 if TYPE_CHECKING:
     from fractions import Fraction
 
+#: What a limit can be about: the names of figures.
+QUANTITIES = ("macs", "parameters", "bytes", "int8_bytes", "arena_bytes", "latency_ms", "top1")
 PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20}
+RAM = "ram"
+UNITS = {"macs": "MACs", "parameters": "params", "bytes": "B", "int8_bytes": "B in int8", "arena_bytes": "B of memory"}
 MILLISECONDS = {"us": "1/1000", "ms": "1", "s": "1000"}
 
 GRAMMAR = (
-    "Write for example 400MFLOPs, 0.4GMACs, 5Mparams, 4MB, 8ms@DEVICE or 'top1>=80'; "
+    "Write for example 400MFLOPs, 0.4GMACs, 5Mparams, 4MB, 96KBram, 8ms@DEVICE or 'top1>=80'; "
     "join several with commas; K, M and G are capital letters."
 )
 MAX_LENGTH = 200
@@ -66,7 +74,7 @@ class Limit:
     """One term: `quantity` may be at most `value` (at least, for top1).
 
     Attributes:
-        quantity: "macs", "parameters", "bytes", "latency_ms" or "top1".
+        quantity: one of `QUANTITIES`.
         value: the exact limit, in the quantity's unit (percent for top1).
         device: for latency, where it is to be met.
         text: the term as written.
@@ -112,7 +120,11 @@ class Budget:
             raise BudgetError(f"budget: is empty. {GRAMMAR}")
         if len(text) > MAX_LENGTH:
             raise BudgetError(f"budget: longer than {MAX_LENGTH} characters. {GRAMMAR}")
-        return Budget(tuple(_term(part.strip(" ")) for part in text.split(",")))
+        limits = [_term(part.strip(" ")) for part in text.split(",")]
+        budget = Budget(tuple(limits))
+        if not budget.of_microcontroller:
+            return budget
+        return Budget(tuple(replace(v, quantity="int8_bytes") if v.quantity == "bytes" else v for v in limits))
 
     @property
     def upper(self) -> tuple[Limit, ...]:
@@ -128,6 +140,11 @@ class Budget:
         return tuple(limit for limit in self.limits if not _holds(limit, figures.get(limit.figure)))
 
     @property
+    def of_microcontroller(self) -> bool:
+        """Whether it limits memory: then the file is the int8 one."""
+        return any(limit.quantity == "arena_bytes" for limit in self.limits)
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """The devices that latencies are limited on, each once."""
         return tuple(dict.fromkeys(limit.device for limit in self.limits if limit.device is not None))
@@ -140,7 +157,7 @@ def amount(quantity: str, value: float) -> str:
     """Return a figure with its unit, e.g. ``17.30 MMACs``."""
     if quantity == "latency_ms":
         return f"{milliseconds(value)} ms"
-    unit = {"macs": "MACs", "parameters": "params", "bytes": "B"}[quantity]
+    unit = UNITS[quantity]
     for factor, prefix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
         if value >= factor:
             return f"{value / factor:.2f} {prefix}{unit}"
@@ -193,6 +210,8 @@ def _unit(term: str, unit: str) -> tuple[str, int | str]:
         return "latency_ms", MILLISECONDS[unit]
     if unit in BYTES:
         return "bytes", BYTES[unit]
+    if unit.endswith(RAM) and unit.removesuffix(RAM) in BYTES:
+        return "arena_bytes", BYTES[unit.removesuffix(RAM)]
     if unit in PREFIXES:
         return "macs", PREFIXES[unit]
     match = _COUNT.fullmatch(unit)
@@ -200,6 +219,8 @@ def _unit(term: str, unit: str) -> tuple[str, int | str]:
         raise BudgetError(f"budget {term!r}: unit '{unit}' is written '{unit}s'. {GRAMMAR}")
     if match and match["prefix"] in PREFIXES:
         return ("parameters" if match["word"].lower() == "params" else "macs"), PREFIXES[match["prefix"]]
-    if match or unit in ("k", "m", "g", "mb", "kb", "gb", "Mb", "Kb", "Gb", "mB", "kB"):
+    if match or unit.removesuffix(RAM) in ("k", "m", "g", "mb", "kb", "gb", "Mb", "Kb", "Gb", "mB", "kB"):
         raise BudgetError(f"budget {term!r}: K, M and G (and B for bytes) are capital letters. {GRAMMAR}")
+    if unit.lower().endswith(RAM):
+        raise BudgetError(f"budget {term!r}: memory is written as in 96KBram. {GRAMMAR}")
     raise BudgetError(f"budget {term!r}: unit '{unit}' is not known. {GRAMMAR}")

@@ -43,4 +43,4 @@ def converted(child: keras.Model, layout: str, preprocess: Preprocess | None, pr
             model = onnxslim.slim(model)
         except Exception as error:
             raise QualityError(f"ONNX conversion failed: {type(error).__name__}: {str(error)[:300]}") from error
-    return finish(canonical(model), properties, child.name)
+    return finish(canonical(model), properties, child.name, f"tf2onnx {tf2onnx.__version__}")

@@ -13,13 +13,19 @@ BATCH = "batch"
 FORBIDDEN = ("BatchNormalization", "Transpose")
 
 
-def finish(model: onnx.ModelProto, properties: Mapping[str, str], name: str) -> bytes:
+def finish(model: onnx.ModelProto, properties: Mapping[str, str], name: str, producer: str = "bignas-zoo") -> bytes:
     """Describe, check and serialise a model.
+
+    Args:
+        model: changed in place.
+        properties: what the file says of itself.
+        name: of the graph.
+        producer: what made the float file: ours is written from a plan.
 
     Raises:
         QualityError: it is not valid.
     """
-    model.graph.name, model.producer_name, model.producer_version, model.doc_string = name, "bignas-zoo", "", ""
+    model.graph.name, model.producer_name, model.producer_version, model.doc_string = name, producer, "", ""
     del model.metadata_props[:]
     for key, value in sorted(properties.items()):
         model.metadata_props.add(key=key, value=value)

@@ -90,7 +90,7 @@ def quantise(
         raise QualityError(
             f"int8: the file cannot be quantised ({type(error).__name__}: {str(error)[:200]})."
         ) from error
-    return finish(canonical(work.model.model), properties, graph.graph.name)
+    return finish(canonical(work.model.model), properties, graph.graph.name, graph.producer_name)
 
 
 def activation_ranges(model: bytes, images: np.ndarray, cover: float) -> Ranges:

@@ -2,7 +2,7 @@
 
 A range from the smallest to the largest value wastes most of the 256 steps on a few outliers, which swish nets
 have many of. Ranges that leave out one value in ten thousand at each end cost less accuracy, see
-`tests/test_quantise.py`. The rewriting of the file is ai-edge-quantizer's.
+`tests/test_quantise.py`. The rewriting of the file is litert-quantizer's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from bignas_zoo.errors import QualityError
 from bignas_zoo.export.dead_channels import keep_biases_in_range
+from bignas_zoo.export.integer_ends import with_ends
 from bignas_zoo.export.ranges import COVER, Ranges, check_images, covered_ranges
 from bignas_zoo.runtime.quiet import quiet_native
 
@@ -53,7 +53,7 @@ def quantise(
         UsageError: images too few or of another shape.
         QualityError: the file cannot be quantised.
     """
-    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
+    from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
     check_images(images, _shape(model), pixels=input_range is not None)
     ranges = activation_ranges(model, images, cover)
@@ -72,7 +72,7 @@ def quantise(
                     entry["min"] = np.full_like(entry["min"], low)
                     entry["max"] = np.full_like(entry["max"], high)
             done = work.quantize(known, enable_progress_bar=False, enable_progress_report=False)
-            return _with_io(bytes(done.quantized_model), io)
+            return with_ends(bytes(done.quantized_model), io)
     except (ValueError, RuntimeError, KeyError) as error:
         raise QualityError(
             f"int8: the file cannot be quantised ({type(error).__name__}: {str(error)[:200]})."
@@ -144,21 +144,3 @@ def _input_name(model: bytes, signature: str) -> str:
 
     (name,) = Interpreter(model_content=model).get_signature_list()[signature]["inputs"]
     return str(name)
-
-
-def _with_io(model: bytes, io: str) -> bytes:
-    """Put all buffers into the flatbuffer, where every runtime finds them, and change the type of both ends."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    parsed = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
-    for buffer in parsed.buffers:
-        if isinstance(buffer.data, bytearray):  # else they are written byte by byte, for seconds
-            buffer.data = np.frombuffer(buffer.data, np.uint8)
-    inline = bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
-    if io == "float32":
-        return inline
-    import tensorflow as tf
-    from tensorflow.lite.python import util
-
-    kind: Any = {"int8": tf.int8, "uint8": tf.uint8}[io]
-    return bytes(util.modify_model_io_type(inline, kind, kind))

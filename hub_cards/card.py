@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.plan import plan
 from bignas_zoo.budget import amount
@@ -71,6 +72,7 @@ def render_card(
             **description,
             "training": _training(description),
             "blocks": blocks,
+            "arena_bytes": cost.arena(network),
         },
         metadata=metadata(description, exports),
         exports=exports,
@@ -78,6 +80,7 @@ def render_card(
         repo=repo,
         plots=plots,
         classes=network.classes,
+        calibrated_on=_calibrated_on(description),
         tuned=dict(description["provenance"]).get("finetuned"),
         is_child="blocks" not in description and not _own_weights(description),
         own_weights="blocks" in description or _own_weights(description),
@@ -89,6 +92,14 @@ def render_card(
 def _own_weights(description: Mapping[str, Any]) -> bool:
     """Return whether a child was never part of a supernet: its net was trained alone."""
     return bool(dict(description["provenance"]).get("weights"))
+
+
+def _calibrated_on(description: Mapping[str, Any]) -> str | None:
+    """Return which images of a user's a child was calibrated on; None where they were its family's."""
+    images = dict(description["provenance"]).get("calibration")
+    if not isinstance(images, dict) or type(images.get("images")) is not int:
+        return None
+    return f"{images['images']:,} {images.get('source', 'images')}"
 
 
 def _training(description: Mapping[str, Any]) -> Mapping[str, Any]:

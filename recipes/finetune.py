@@ -31,8 +31,9 @@ from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.errors import TrainingStoppedError, UsageError
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.models.backend import keras
-from bignas_zoo.models.calibration import MIN_IMAGES, calibrate
+from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
+from bignas_zoo.models.moments import MIN_IMAGES
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.tensorflow import tf
 from bignas_zoo.recipes.data import LabelledImages, batches

@@ -147,7 +147,7 @@ def test_what_int8_needs(child) -> None:
     [
         ({"format": "tflit"}, "format is 'tflit'; allowed: tflite, onnx, keras, saved_model"),
         ({"format": "onnx", "precision": "float16"}, "onnx has no precision 'float16'; allowed: float32, int8"),
-        ({"io": "uint8"}, "io 'uint8' is for --format tflite --precision int8 only"),
+        ({"io": "uint8"}, "io 'uint8' is for --format tflite --precision int8 and --format c only"),
         ({"batch": 0}, "batch must be a whole number from 1 to 1024, got 0"),
         ({"format": "onnx", "batch": 2}, "batch is for --format tflite only"),
         ({"layout": "nchw"}, "layout 'nchw' is for --format onnx only"),

@@ -316,3 +316,19 @@ def test_a_model_that_is_no_child_is_converted_as_before() -> None:
     np.testing.assert_allclose(np.log(run_tflite(tflite_export.convert(other), images)), expected, atol=1e-4)
     scores = run_onnx(onnx.load_from_string(onnx_export.convert(other)), images)
     np.testing.assert_allclose(np.log(scores), expected, atol=1e-4)
+
+
+def test_a_file_says_which_way_it_was_made() -> None:
+    child = get_space("bignas-micro").smallest
+    model = build_child(child)
+    set_weights(model, child, weights_of(child))
+    x = keras.Input(model.input_shape[1:])
+    other = keras.Model(x, keras.layers.Dense(3)(model(x)))  # no child any more
+    pairs = {ours: onnx.load_from_string(onnx_export.convert(ours)).producer_name for ours in (model, other)}
+    assert pairs[model] == "bignas-zoo"
+    assert pairs[other].startswith("tf2onnx 1.")
+    images = np.random.default_rng(0).normal(size=(64, *model.input_shape[1:])).astype(np.float32)
+    int8 = onnx.load_from_string(onnx_export.convert(other, precision="int8", images=images))
+    assert int8.producer_name == pairs[other]
+    said = [schema.ModelT.InitFromPackedBuf(bytearray(tflite_export.convert(m)), 0).description for m in (model, other)]
+    assert said == [b"bignas-zoo", b"MLIR Converted."]

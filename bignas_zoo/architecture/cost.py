@@ -5,9 +5,14 @@ MACs are multiply-adds counted once; the papers of the field call the same count
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bignas_zoo.architecture.blocks import Block, Op
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.architecture.plan import plan
+
+if TYPE_CHECKING:
+    from bignas_zoo.architecture.lowering import Node
 
 FLOAT32_BYTES = 4
 
@@ -60,3 +65,45 @@ def _peak_values(block: Block) -> int:
         peak = max(peak, before + op.size**2 * op.cout + (held if position else 0))
         size = op.size
     return peak
+
+
+def activations(network: Network) -> int:
+    """Return the bytes of activations that its int8 file needs under tflite-micro, exactly; one image a call.
+
+    Input and scores are int8 too (``export --precision int8 --io int8``).
+    """
+    from bignas_zoo.architecture import arena as planner
+
+    return planner.activations(_int8_nodes(network))
+
+
+def arena(network: Network) -> int:
+    """Return the bytes of memory that its int8 file needs under tflite-micro in all, on a 64-bit machine.
+
+    `activations` and an estimate of what the interpreter knows of tensors and operators, see `arena.bookkeeping`. On
+    microcontrollers, whose pointers are half as long, it is less, unless kernels made for them want room of their own.
+    """
+    from bignas_zoo.architecture import arena as planner
+
+    return planner.arena(_int8_nodes(network))
+
+
+def _int8_nodes(network: Network) -> tuple[Node, ...]:
+    from bignas_zoo.architecture.lowering import lower  # `list` and a cached `get` count no memory
+
+    return lower(network, quarters=True)
+
+
+def int8_bytes(network: Network) -> int:
+    """Estimate the size of its int8 TFLite file, metadata and labels included, from above.
+
+    A weight takes a byte, a bias four; a channel of a convolution has two scales and two zero points beside them (24
+    bytes in all). What else an operation takes is fitted to files of nine networks of the zoo (1 % over at most,
+    `tests/test_memory.py`).
+    """
+    nodes = _int8_nodes(network)
+    weighted = [node for node in nodes if node.op or node.kind == "quarter"]
+    channels = sum(node.output.shape[-1] for node in weighted)
+    weights = sum(op.folded_parameters for op in ops(network))
+    graph = 430 * len(weighted) + 160 * (len(nodes) - len(weighted))
+    return weights + 27 * channels + graph + 2_600 + 12 * network.classes

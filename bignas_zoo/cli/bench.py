@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,15 @@ from bignas_zoo.cli.common import SliceName, family_option, json_option, million
 from bignas_zoo.cli.progress import image_progress
 from bignas_zoo.errors import BigNASError, LocalIOError
 from bignas_zoo.files import names, store
+from bignas_zoo.files.formats import Export
 from bignas_zoo.zoo import slice_folder
 
 if TYPE_CHECKING:
     from bignas_zoo.runtime.bench import Bench, BenchFile, BenchReport, Spread
 
 SUFFIXES = (".tflite", ".onnx")
+#: What tflite-micro runs.
+MICRO = Export("tflite", "int8", io="int8")
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -43,9 +47,11 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images a call, for files that take any number [1].")
 @click.option("--warmup", type=click.IntRange(0), default=3, show_default=True, help="Calls before those that count.")
 @click.option("--runs", type=click.IntRange(1), help="Calls to time [about 1.5 seconds' worth, at least 20].")
+@click.option("--micro", is_flag=True, help="Measure memory under tflite-micro instead, of int8 .tflite files.")
 @json_option
 def bench_command(
     targets: tuple[str, ...],
+    micro: bool,
     family: str | None,
     threads: tuple[int, ...],
     batch: int | None,
@@ -56,15 +62,20 @@ def bench_command(
     """Measure exported files on this machine: time, memory, images a second.
 
     A .tflite file runs in ai-edge-litert (XNNPACK), an .onnx file in onnxruntime, on the CPU and in a process of
-    its own. Several files take turns and are compared with the first.
+    its own. Several files take turns and are compared with the first. With --micro tflite-micro (Linux, x86-64;
+    pip install 'bignas-zoo[micro]') counts what they need of a microcontroller's memory.
 
     \b
     Examples:
       bignas-zoo bench bignas-cifar10-s
       bignas-zoo bench model.tflite model-int8.tflite model.onnx --threads 1,2
+      bignas-zoo bench model-int8-int8.tflite --micro
     """  # noqa: D301  click reads the escape as "keep these lines"
     from bignas_zoo.runtime.bench import bench
 
+    if micro:
+        _bench_micro(targets, family, as_json)
+        return
     with store.scratch_folder() as place:
         files = [file for number, t in enumerate(targets) for file in _files(t, family, place / str(number))]
         say(f"measuring {', '.join(f.label for f in files)}")
@@ -79,6 +90,66 @@ def bench_command(
         print_json("bench", result.to_json())
     else:
         _print(result)
+
+
+def _bench_micro(targets: Sequence[str], family: str | None, as_json: bool) -> None:
+    """Measure memory and print it beside what is predicted for the slices that the files are of."""
+    from bignas_zoo.runtime.micro import measure, need_micro
+
+    need_micro()
+    with store.scratch_folder() as place:
+        files = [file for number, t in enumerate(targets) for file in _micro_files(t, family, place / str(number))]
+        say(f"measuring {', '.join(label for _, label in files)}")
+        measured = [(path, label, measure(path)) for path, label in files]
+        rows = [
+            {"file": label, "bytes": path.stat().st_size, **memory.to_json(), "predicted": _predicted_arena(path)}
+            for path, label, memory in measured
+        ]
+    if as_json:
+        print_json("bench-micro", {"results": rows})
+        return
+    print_table(
+        ("file", ">bytes", ">arena", ">activations", ">rest", ">predicted"),
+        [
+            (
+                row["file"],
+                *(f"{row[key]:,}" for key in ("bytes", "arena", "activations", "bookkeeping")),
+                f"{row['predicted']:,}" if row["predicted"] else "-",
+            )
+            for row in rows
+        ],
+    )
+    click.echo("\nBytes on a 64-bit machine, reference kernels: of the rest, pointers are half as long on 32 bits.")
+
+
+def _micro_files(target: str, family: str | None, folder: Path) -> list[tuple[Path, str]]:
+    """Return the TFLite files of a target, those with int8 ends before others, and what to call them."""
+    from bignas_zoo.runtime.runner import printable
+    from bignas_zoo.tasks.export import export_slice
+    from bignas_zoo.tasks.opening import local_path
+
+    path = local_path(target)
+    if os.path.isdir(path):
+        exported = [p for p in _exports(path) if p.suffix == ".tflite"]
+        files = [p for p in exported if p.name == MICRO.file] or exported
+        if not files:
+            raise LocalIOError(f"{path}: holds no .tflite file.")
+        return [(p, printable(str(p))) for p in files]
+    if os.path.lexists(target) or path.suffix in SUFFIXES or os.sep in target:
+        if not path.is_file():
+            raise LocalIOError(f"{path}: no such file.")
+        return [(path, printable(target))]
+    (export,) = export_slice(target, MICRO, family=family, output=folder, say=say)
+    return [(export.path, target)]
+
+
+def _predicted_arena(path: Path) -> int | None:
+    """Return what is predicted for a file, if it is a slice's with int8 ends."""
+    from bignas_zoo.tasks.opening import holds_slice
+
+    if path.name != MICRO.file or not holds_slice(path.parent):
+        return None
+    return slice_folder.describe(path.parent)[0].arena_bytes
 
 
 def _files(target: str, family: str | None, folder: Path) -> list[BenchFile]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bignas_zoo.latency import DeviceTable, Estimate
 
 MOST_WORKERS = 1_024
+RAM_NOTE = "RAM is what tflite-micro needs for the int8 file: activations, and an estimate of the rest for 64 bits."
 MACS_NOTE = "MACs are multiply-adds counted once; mobile papers call the same count FLOPs."
 
 

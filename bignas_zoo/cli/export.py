@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,20 +104,30 @@ def chosen_exports(
     Raises:
         UsageError: a format lacks a precision, or an option fits none of the exports.
     """
-    pairs = list(product(formats or ("tflite",), precisions or ("float32",)))
+    pairs = list(dict.fromkeys(_pairs(formats or ("tflite",), precisions)))
     given: dict[str, tuple[Any, Any]] = {"io": (io, "float32"), "layout": (layout, "nhwc"), "batch": (batch, 1)}
     asked = {key: value for key, (value, default) in given.items() if value != default}
     exports = []
     for name, precision in pairs:
+        if name == "c":
+            exports.append(Export("c", precision, io="uint8" if io == "uint8" else "int8"))
+            continue
         export = Export(name, precision, normalize_in_graph=normalize_in_graph)
         # Of several exports each takes what fits it; one alone takes all, or says why not.
         fitting = {key: value for key, value in asked.items() if len(pairs) == 1 or _fits(key, export)}
         exports.append(replace(export, **fitting))
     for key, value in asked.items():
-        if not any(getattr(export, key) == value for export in exports):
+        if not any(getattr(export, key) == value or export.format == "c" for export in exports):
             changes: dict[str, Any] = {key: value}
             replace(exports[0], **changes)  # raises, in words
     return exports
+
+
+def _pairs(formats: Sequence[str], precisions: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each format in each precision, its first one where none is named: int8 for C source, else float32."""
+    for name in formats:
+        for precision in precisions or (FORMATS[name][0],):
+            yield name, precision
 
 
 def _fits(option: str, export: Export) -> bool:

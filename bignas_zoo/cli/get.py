@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bignas_zoo.budget import amount, milliseconds
+from bignas_zoo.architecture import cost
+from bignas_zoo.budget import Budget, amount, milliseconds
 from bignas_zoo.cli.common import (
     MACS_NOTE,
     SliceName,
@@ -57,6 +58,12 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=Workers(), metavar="N|ADDRESS", help="With --search: as for `search`, e.g. 2 processes."
 )
+@click.option(
+    "--spec",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Cut this child of the family that is named, and calibrate it on --images; as `show --json` prints one.",
+)
 @format_options
 @family_option
 @click.option(
@@ -82,6 +89,11 @@ def get_command(**given: Any) -> None:
     exports = chosen_exports(options.formats, options.precisions, options.normalize_in_graph)
     tables = read_tables(options.device_tables)
     _check_search(options)
+    if options.spec is not None:
+        result = _child(options, options.spec, exports, tables)
+        asked = options.formats or options.precisions  # the images are for calibrating as well
+        _show(options, result, _exported(options, result.path, exports) if asked else [])
+        return
     if options.search:
         options = _searched(options, tables)
     result = delivery.get(
@@ -90,6 +102,29 @@ def get_command(**given: Any) -> None:
         **_accepting(options, exports),
     )  # fmt: skip
     _show(options, result, _exported(options, result.path, exports))
+
+
+def _child(
+    options: _Options, spec: Path, exports: Sequence[Export], tables: Sequence[DeviceTable]
+) -> delivery.GetResult:
+    """Get a child of one's own."""
+    if options.name is None or options.images is None:
+        raise click.UsageError("--spec needs the name or folder of a family, and --images.")
+    given = {
+        "--search": options.search,
+        "--family": options.family,
+        "--classes": options.classes,
+        "--verify-key": options.verify_key,
+    }
+    for option, value in given.items():
+        if value:
+            raise click.UsageError(f"{option} does not go with --spec; name the family in place of a slice.")
+    from bignas_zoo.tasks.get_child import get_child
+
+    return get_child(
+        options.name, spec, options.images, budget=options.budget, output=options.output, force=options.force,
+        risk=options.risk, tables=tables, say=options.say, **_accepting(options, exports),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,6 +137,7 @@ class _Options:
     device_tables: tuple[Path, ...]
     search: bool
     data: str | None
+    spec: Path | None
     children: int | None
     workers: int | str | None
     formats: Sequence[str]
@@ -126,6 +162,11 @@ class _Options:
     def say(self) -> Say:
         """Where sentences on what is going on go."""
         return silent if self.silent else say
+
+    @property
+    def asks_memory(self) -> bool:
+        """Whether the budget is a microcontroller's."""
+        return self.budget is not None and Budget.parse(self.budget).of_microcontroller
 
     @property
     def exports(self) -> bool:
@@ -185,7 +226,7 @@ def _show(options: _Options, result: delivery.GetResult, exported: Sequence[Expo
     elif options.quiet:
         click.echo(result.path)
     else:
-        _print(result, from_hub=options.name is not None and is_address(options.name))
+        _print(options, result)
         if exported:
             click.echo()
             print_exports(exported)
@@ -207,7 +248,7 @@ def _classes(result: delivery.GetResult) -> str:
     return f"{len(names):,}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
-def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
+def _print(options: _Options, result: delivery.GetResult) -> None:
     slice_, parity = result.slice, result.parity
     size = result.files[names.TFLITE]["bytes"]
     top1 = "not measured" if slice_.top1 is None else f"{_figure(slice_)} % on {slice_.top1_source}"
@@ -219,6 +260,7 @@ def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
         ("parameters", f"{slice_.parameters:,}"),
         *((f"on {entry['device']}", _latency(entry)) for entry in result.latency or ()),
         (names.TFLITE, f"{size:,} bytes, float32"),
+        *([("memory", _memory(slice_))] if options.asks_memory else []),
         ("top-1", top1),
         *published,
         (
@@ -231,12 +273,20 @@ def _print(result: delivery.GetResult, *, from_hub: bool) -> None:
         click.echo(f"{label:<13} {value}")
     if result.hint:
         click.echo(f"\nNote: {result.hint}")
-    if from_hub:
+    if options.name is not None and is_address(options.name):
         click.echo(
             "\nNote: the files are those its owner pushed; accuracy and parity are what the owner says of them. "
             f"`bignas-zoo verify {result.path}` compares them here."
         )
     click.echo(f"\n{MACS_NOTE}")
+
+
+def _memory(slice_: Slice) -> str:
+    return (
+        f"{amount('arena_bytes', slice_.arena_bytes)} under tflite-micro as int8, "
+        f"{amount('bytes', cost.activations(slice_.network))} of it activations; "
+        f"the int8 file takes at most {amount('bytes', slice_.int8_bytes)}"
+    )
 
 
 def _latency(entry: Mapping[str, Any]) -> str:

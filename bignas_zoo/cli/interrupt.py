@@ -15,7 +15,7 @@ INTERRUPTED, TERMINATED = 130, 143
 #: Libraries whose native code calls Python back. An exception that crosses it gets lost, or crashes the process.
 NATIVE = tuple(
     f"{os.sep}{name}{os.sep}"
-    for name in ("tensorflow", "keras", "jax", "jaxlib", "onnxruntime", "ai_edge_litert", "ai_edge_quantizer")
+    for name in ("tensorflow", "keras", "jax", "jaxlib", "onnxruntime", "ai_edge_litert", "litert_quantizer")
 )
 SHOW_CURSOR, CLEAR_LINE = "\x1b[?25h", "\r\x1b[K"
 

@@ -9,6 +9,7 @@ import click
 
 from bignas_zoo.cli.common import (
     MACS_NOTE,
+    RAM_NOTE,
     accuracy,
     bar,
     device_option,
@@ -53,7 +54,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
         return
     latency = () if device is None else (">ms (95 %)",)
     print_table(
-        ("slice", "family", ">MMACs", ">M params", ">TFLite MB", ">px", *latency, ">top-1 %", "measured on"),
+        ("slice", "family", ">MMACs", ">M params", ">TFLite MB", ">RAM kB", ">px", *latency, ">top-1 %", "measured on"),
         [
             (
                 s.name,
@@ -61,6 +62,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
                 millions(s.macs),
                 millions(s.parameters),
                 millions(s.bytes),
+                f"{s.arena_bytes / 1e3:,.1f}",
                 str(s.network.resolution),
                 *([] if device is None else [bar(e) if e else "-"]),
                 accuracy(s),
@@ -73,7 +75,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
         without = sum(e is None for e in predicted)
         several = f" The same, with other blocks, of {without - 1} more." if without > 1 else ""
         say(f"No prediction (-) for {problem}{several}")
-    click.echo(f"\n{MACS_NOTE}")
+    click.echo(f"\n{RAM_NOTE}\n{MACS_NOTE}")
 
 
 def _draw(family: Family, device: str | None, path: Path) -> None:

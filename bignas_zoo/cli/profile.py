@@ -14,6 +14,7 @@ from bignas_zoo.cli.progress import file_progress
 from bignas_zoo.errors import IntegrityError, LocalIOError, NotFoundError, UsageError
 from bignas_zoo.files.formats import PRECISIONS
 from bignas_zoo.files.locks import exclusive
+from bignas_zoo.runtime.extras import need_keras
 from bignas_zoo.zoo.family import DEFAULT_SUPERNET
 from bignas_zoo.zoo.license import license_of
 
@@ -78,6 +79,7 @@ def profile_command(
     further blocks; log and picture are then called NAME.SPACE. No phone was at hand: --adb is tested on recorded
     output. docs/latency.md says more.
     """
+    need_keras("profile")
     _refuse_without_phone(
         serial, {"--cores": cores, "--device-name": device_name, "--runtime-version": runtime_version}
     )

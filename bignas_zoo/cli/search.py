@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     default="macs,top1",
     show_default=True,
     metavar="AXIS,AXIS",
-    help="The front to search where there is no budget: of top1, macs, parameters, bytes, ms@DEVICE.",
+    help="The front to search where there is no budget: of top1, macs, parameters, bytes, ram, ms@DEVICE.",
 )
 @click.option(
     "--method",

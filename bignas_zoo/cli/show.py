@@ -50,7 +50,10 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
         say(f"drawn: {plot}")
     if as_json:
         extra: dict[str, Any] = {} if device is None else {"latency": estimate and estimate.to_json()}
-        extra |= {"peak_activation_bytes": cost.peak_activation_bytes(slice_.network)}
+        extra |= {
+            "peak_activation_bytes": cost.peak_activation_bytes(slice_.network),
+            "activation_bytes": cost.activations(slice_.network),
+        }
         rows = [{**to_json(b), "macs": b.macs} for b in plan(slice_.network)]
         child = slice_.spec and slice_.spec.to_json()
         print_json("show", {**slice_.to_json(), **extra, "child": child, "blocks": rows})
@@ -58,7 +61,11 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
     _print_facts(slice_, estimate)
     if problem:
         say(problem)
-    click.echo(f"peak activation memory: {cost.peak_activation_bytes(slice_.network) / 1e6:.2f} MB float32, batch 1\n")
+    click.echo(f"peak activation memory: {cost.peak_activation_bytes(slice_.network) / 1e6:.2f} MB float32, batch 1")
+    click.echo(
+        f"on a microcontroller, int8: {cost.activations(slice_.network):,} bytes of activations, about "
+        f"{slice_.arena_bytes:,} in all (tflite-micro; the rest is an estimate for 64 bits, less on 32)\n"
+    )
     headings = ("block", ">input px", ">channels", ">kernel", ">stride", "shortcut", ">MMACs", ">M params")
     print_table(headings, [_row(block) for block in plan(slice_.network)])
     click.echo(f"\n{MACS_NOTE}")

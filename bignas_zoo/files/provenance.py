@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGES = (
@@ -14,17 +15,22 @@ PACKAGES = (
     "jax",
     "numpy",
     "ai-edge-litert",
+    "litert-quantizer",
     "onnx",
     "onnxruntime",
 )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that make a slice."""
+#: Those of them that files written from the plan depend on.
+OF_PLAN = ("bignas-zoo", "numpy", "ai-edge-litert")
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of the packages that make a slice, those that are installed."""
     from importlib.metadata import PackageNotFoundError, version  # 30 ms that `list` can do without
 
     installed = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             installed[package] = version(package)
         except PackageNotFoundError:

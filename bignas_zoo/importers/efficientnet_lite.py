@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.architecture.spaces.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE1, EFFICIENTNET_LITE2
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.files import names, store
@@ -179,11 +180,13 @@ def _description(table: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]
 def _slice(row: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
     net, resolution = row["net"], row["resolution"]
     measured = {key: value for key, value in row.items() if key not in ("net", "resolution")}
+    spec = _child(SPACES[net], resolution)
     return {
         "name": f"{net}-{resolution}",
         "space": net,
-        "spec": _child(SPACES[net], resolution),
+        "spec": spec,
         "preprocess": _contract(resolution),
+        "arena_bytes": cost.arena(ChildSpec.from_json(spec, SPACES[net])),
         **measured,
         **files,
     }

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo.architecture import cost
 from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say
@@ -128,6 +129,7 @@ def _write_slice(run: Trained, name: str, member: Measured, folder: Path, say: S
         "holdout_top1": member.top1,
         "holdout_images": len(run.holdout),
         "bytes": len(convert(child, info=info)),
+        "arena_bytes": cost.arena(member.spec),
         "statistics": _record(folder, file),
     }
 

@@ -16,7 +16,7 @@ from bignas_zoo.measure.family import write_family
 from bignas_zoo.measure.front_children import measure_front
 from bignas_zoo.measure.trained import Trained
 from bignas_zoo.models.backend import keras
-from bignas_zoo.models.calibration import MIN_IMAGES
+from bignas_zoo.models.moments import MIN_IMAGES
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data.dataset import Dataset, open_dataset
 from bignas_zoo.recipes.engines.choosing import choose_engine, host_index

@@ -21,9 +21,9 @@ import numpy as np
 
 from bignas_zoo.errors import UsageError
 from bignas_zoo.models.backend import keras, ops
+from bignas_zoo.models.moments import MIN_IMAGES, Moments, too_few
 
 Tensor = Any
-MIN_IMAGES = 64
 
 
 def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
@@ -49,7 +49,7 @@ def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
             chunks.append(ops.convert_to_tensor(batch, "float32"))
             count += len(batch)
     if count < MIN_IMAGES:
-        raise UsageError(f"calibration: {count} images are too few; give at least {MIN_IMAGES}, better 1,000 or more.")
+        raise too_few(count)
     for block in _blocks(child):
         for layer in block:
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -60,10 +60,7 @@ def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
 
 
 def population_moments(chunks: Iterable[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and population variance over all but the last axis of all chunks together.
-
-    Moments of chunks are merged in float64 by the pairwise formula of Chan, Golub and LeVeque
-    (1983), which does not cancel as a difference of sums of squares would.
+    """Return mean and population variance over all but the last axis of all chunks together, see `Moments`.
 
     Args:
         chunks: ``[n, height, width, channels]`` each, channels alike.
@@ -71,16 +68,10 @@ def population_moments(chunks: Iterable[Tensor]) -> tuple[np.ndarray, np.ndarray
     Returns:
         Mean and variance, ``[channels]`` float32.
     """
-    total, mean, spread = 0, np.zeros(()), np.zeros(())
+    moments = Moments()
     for x in chunks:
-        n = int(np.prod(x.shape[:-1]))
-        m, v = (np.asarray(t, np.float64) for t in ops.moments(x, axes=list(range(len(x.shape) - 1))))
-        delta = m - mean
-        grown = total + n
-        mean = mean + delta * (n / grown)
-        spread = spread + v * n + delta**2 * (total * n / grown)
-        total = grown
-    return mean.astype(np.float32), (spread / total).astype(np.float32)
+        moments.add_part(int(np.prod(x.shape[:-1])), *ops.moments(x, axes=list(range(len(x.shape) - 1))))
+    return moments.result()
 
 
 def _blocks(child: keras.Model) -> Iterator[list[Any]]:

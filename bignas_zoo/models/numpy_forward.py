@@ -32,11 +32,24 @@ def numpy_forward(network: Network, weights: Mapping[str, np.ndarray], images: n
     Returns:
         Logits ``[batch, classes]``.
     """
-    run = _Numpy(weights, network.bn_epsilon)
+    run = numpy_operations(weights, network.bn_epsilon)
     x: Array = images
     for block in plan(network):
         x = run_block(run, x, block)
     return np.asarray(x)
+
+
+def numpy_operations(
+    weights: Mapping[str, np.ndarray], epsilon: float, seen: Callable[[Op, Array], None] = lambda op, x: None
+) -> Operations:
+    """Return what blocks are run with on arrays.
+
+    Args:
+        weights: see `numpy_forward`.
+        epsilon: of batch norms.
+        seen: called with the operation and what a batch norm is given, before it reads its statistics.
+    """
+    return _Numpy(weights, epsilon, seen)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -59,10 +72,11 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class _Numpy(Operations):
-    """The operations on arrays."""
+    """The operations on arrays; `seen`: see `numpy_operations`."""
 
     weights: Mapping[str, np.ndarray]
     epsilon: float
+    seen: Callable[[Op, Array], None]
 
     def conv(self, x: Array, op: Op, activation: str | None = None, gate: Gate | None = None) -> Array:
         y = _convolve(x, self._of(op, "kernel", x), op)
@@ -74,6 +88,7 @@ class _Numpy(Operations):
         return self.weights[f"{op.name}.{key}"].astype(like.dtype)
 
     def _normalise(self, x: Array, op: Op) -> Array:
+        self.seen(op, x)
         gamma, beta, mean, variance = (self._of(op, f"bn.{key}", x) for key in ("gamma", "beta", "mean", "variance"))
         return (x - mean) / np.sqrt(variance + self.epsilon) * gamma + beta
 

@@ -2,10 +2,14 @@
 
 from bignas_zoo.errors import UsageError
 from bignas_zoo.models.backend import keras
+from bignas_zoo.runtime.extras import without_keras
 from bignas_zoo.runtime.quiet import quiet_native, quiet_python
 
-with quiet_native():
-    import tensorflow as tf
+try:
+    with quiet_native():
+        import tensorflow as tf
+except ModuleNotFoundError as error:
+    raise without_keras("this", f"{error.name}") from error
 
 quiet_python()
 

@@ -1,4 +1,4 @@
-"""What children cost: MACs, parameters, bytes, and milliseconds on devices. Nothing here is measured.
+"""What children cost: MACs, parameters, bytes, memory, and milliseconds on devices. Nothing here is measured.
 
 Bytes are those of the float32 TFLite file, estimated from above: weights, and for each operation what it takes in the
 largest of the files that there are. Milliseconds are predictions of `bignas_zoo.latency`, the upper end of the bar
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 OPERATION_BYTES = 800
 #: What names in a file, which differ in length, may add to that.
 MARGIN_BYTES = 512
-#: The two axes of a front, as a user names them: one of these, or ``ms@DEVICE``.
-AXES = ("top1", "macs", "parameters", "bytes")
+#: The two axes of a front, as a user names them, and the figures they are; or ``ms@DEVICE``.
+AXES = {"top1": "top1", "macs": "macs", "parameters": "parameters", "bytes": "bytes", "ram": "arena_bytes"}
+#: Figures that take a millisecond a child, and are counted where they are asked for.
+OF_INT8 = {"arena_bytes": cost.arena, "int8_bytes": cost.int8_bytes}
 DEFAULT_FRONT = ("macs", "top1")
 
 
@@ -70,7 +72,7 @@ def parse_front(text: str) -> tuple[str, str]:
 
 def _figure(axis: str) -> str:
     if axis in AXES:
-        return axis
+        return AXES[axis]
     unit, _, device = axis.partition("@")
     if unit != "ms" or not device:
         raise UsageError(f"front: axes are {', '.join(AXES)} and ms@DEVICE; got {axis[:80]!r}.")
@@ -96,21 +98,28 @@ def predictor_for(
 
 
 def costs_for(
-    space: SearchSpace, budgets: Sequence[Budget], predictor: LatencyPredictor, slices: Iterable[Slice]
+    space: SearchSpace,
+    budgets: Sequence[Budget],
+    predictor: LatencyPredictor,
+    slices: Iterable[Slice],
+    front: Sequence[str] = (),
 ) -> CostOf:
-    """Return what tells a child's figures: MACs, parameters, bytes, latencies.
+    """Return what tells a child's figures: MACs, parameters, bytes, latencies, and memory where it matters.
 
     Args:
         space: the children's.
         budgets: each must be possible.
         predictor: of latencies; a child with blocks that a table lacks takes for ever there, so it meets no limit.
         slices: with files, whose sizes say what an operation takes.
+        front: figures that a front is of.
 
     Raises:
         NothingFitsError: not even the smallest child meets a budget.
         NotFoundError: a table lacks blocks of the smallest child.
     """
     overhead = operation_bytes(slices)
+    wanted = {*front, *(limit.figure for budget in budgets for limit in budget.limits)}
+    of_int8 = {figure: count for figure, count in OF_INT8.items() if figure in wanted}
     for device in predictor.tables:
         predictor.milliseconds(space.smallest, device)
 
@@ -123,7 +132,8 @@ def costs_for(
                 times[f"latency_ms@{device}"] = predictor.milliseconds(spec, device)
             except NotFoundError:
                 times[f"latency_ms@{device}"] = math.inf
-        return {**figures(spec), "bytes": bytes_, **times}
+        memory = {figure: count(spec) for figure, count in of_int8.items()}
+        return {**figures(spec), "bytes": bytes_, **memory, **times}
 
     for budget in budgets:
         for limit in misses(budget.upper, costs(space.smallest)):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bignas_zoo.runtime.extras import need_keras
 from bignas_zoo.tasks.load import network
 from bignas_zoo.tasks.opening import open_slice
 
@@ -34,6 +35,7 @@ def evaluate(
         NotFoundError: no such slice, or it has no weights.
         LocalIOError, IntegrityError: images or weights cannot be read or are damaged.
     """
+    need_keras("evaluate")
     from bignas_zoo.measure.evaluate import child_top1
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data import read_labelled

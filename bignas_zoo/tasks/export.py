@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo.budget import Budget
 from bignas_zoo.errors import IntegrityError, LocalIOError, QualityError, UsageError
 from bignas_zoo.files import names, store
-from bignas_zoo.files.formats import Export
+from bignas_zoo.files.formats import OF_KERAS, Export
 from bignas_zoo.files.locks import exclusive
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say, silent
+from bignas_zoo.runtime.extras import need_keras
 from bignas_zoo.tasks.get import get
 from bignas_zoo.tasks.opening import holds_slice, is_address
 from bignas_zoo.zoo import photographs, slice_folder
@@ -211,6 +212,13 @@ def _proven_on(entry: Mapping[str, Any], sample: Sample) -> bool:
 def _check(wanted: list[Export]) -> None:
     if not wanted:
         raise UsageError("export: nothing to export; name a format.")
+    _check_formats(wanted)
+
+
+def _check_formats(wanted: Sequence[Export]) -> None:
+    for option in wanted:
+        if option.format in OF_KERAS:
+            need_keras(f"export to {option.format}")
 
 
 def needs(exports: Sequence[Export], images: str | Path | None) -> Callable[[Slice], None]:
@@ -225,6 +233,7 @@ def needs(exports: Sequence[Export], images: str | Path | None) -> Callable[[Sli
         if images is not None and not os.path.exists(images):
             raise LocalIOError(f"{images}: no such folder or file of images.")
         _check_images(exports, images or slice_.calibration or None)
+        _check_formats(exports)
 
     return check
 

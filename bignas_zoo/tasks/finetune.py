@@ -21,6 +21,7 @@ from bignas_zoo.files.provenance import machine
 from bignas_zoo.files.records import FileRecord
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.recipes.finetune_settings import FinetuneSettings
+from bignas_zoo.runtime.extras import need_keras
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.cutting import verified_path
 from bignas_zoo.tasks.load import network
@@ -168,6 +169,7 @@ def finetune(
         TrainingStoppedError: the loss is not a number.
         QualityError: the exported file does not compute what the network does.
     """
+    need_keras("finetune")
     settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed, statistics)
     folder = Path(os.path.abspath(data))
     parent = _parent(open_slice(name, family))

@@ -122,18 +122,19 @@ def get(
     else:
         opened = _named(open_named(name, family, verify_key=verify_key, say=say), limits, predictor)
     accept(opened.slice)
-    latency = _predicted(opened, predictor)
+    latency = predicted(opened.slice, predictor)
     target = Path(output) if output is not None else Path(opened.slice.name)
     store.tidy_up(target)
     with _files(opened, target, say, force=force) as files:
-        _check_bytes(opened.slice.name, files, limits)
-        records, description = _deliver(files, target, latency, say, force=force)
+        check_bytes(opened.slice.name, files, limits)
+        records, description = deliver(files, target, latency, say, force=force)
     slice_ = Slice.of(opened.slice)
     if isinstance(opened.home, SliceFolder):  # there is no family to look its files up in
         slice_, latency = dataclasses.replace(slice_, folder=target.absolute()), latency or description.get("latency")
     underuse = selection.underuse(slice_, limits, predictor) if limits and name is None else None
     other = _other_precision(latency or (), needs_images=not opened.slice.calibration)
-    hint = " ".join(filter(None, (underuse, other))) or None
+    micro = _for_microcontroller(opened.slice) if limits and limits.of_microcontroller else None
+    hint = " ".join(filter(None, (underuse, other, micro))) or None
     return GetResult(
         slice_, target.absolute(), records, description["parity"], hint, files.cached, opened.home.class_names, latency
     )
@@ -202,7 +203,7 @@ def _files(opened: Opened, target: Path, say: Say, *, force: bool) -> Iterator[S
         yield files
 
 
-def _check_bytes(name: str, files: SliceFiles, limits: Budget | None) -> None:
+def check_bytes(name: str, files: SliceFiles, limits: Budget | None) -> None:
     """Hold the file itself against a budget; what the slice says of it was measured when the family was made."""
     size = files.records[names.TFLITE]["bytes"]
     for limit in limits.limits if limits else ():
@@ -210,7 +211,7 @@ def _check_bytes(name: str, files: SliceFiles, limits: Budget | None) -> None:
             raise NothingFitsError(f"'{name}': its file came out at {size:,} bytes, over {limit.text}.")
 
 
-def _deliver(
+def deliver(
     files: SliceFiles, target: Path, latency: list[dict[str, Any]] | None, say: Say, *, force: bool
 ) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Any]]:
     """Write a slice's files to a folder, unless it holds them; return their records and the content of slice.json."""
@@ -245,6 +246,15 @@ def _other_precision(latency: Sequence[Mapping[str, Any]], *, needs_images: bool
     return None
 
 
+def _for_microcontroller(slice_: zoo_slice.Slice) -> str:
+    """Return how to make the file that a limit on memory is about."""
+    images = "" if slice_.calibration else " --images TRAINING_IMAGES"
+    return (
+        f"Memory is that of the int8 file; {names.TFLITE} is {PRECISION}. "
+        f"`bignas-zoo export FOLDER --precision int8 --io int8{images}` makes it."
+    )
+
+
 def _say_what_goes(target: Path, say: Say) -> None:
     """Name the exports that go with a folder that is replaced."""
     try:
@@ -255,11 +265,11 @@ def _say_what_goes(target: Path, say: Say) -> None:
         say(f"{target}: replaced, and with it its exports {', '.join(names)}")
 
 
-def _predicted(opened: Opened, predictor: LatencyPredictor) -> list[dict[str, Any]] | None:
+def predicted(slice_: zoo_slice.Slice, predictor: LatencyPredictor) -> list[dict[str, Any]] | None:
     """Return what slice.json says of predicted latencies."""
     entries = []
     for device, table in predictor.tables.items():
-        estimate = predictor.estimate(opened.slice, device)
+        estimate = predictor.estimate(slice_, device)
         entries.append(
             {
                 "device": device,

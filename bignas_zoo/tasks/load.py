@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bignas_zoo.runtime.extras import need_keras
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.cutting import built, cut
 from bignas_zoo.tasks.opening import Opened, SliceFolder, open_slice
@@ -31,6 +32,7 @@ def load(name: str | Path, *, family: str | Path | None = None, verify_key: str 
         IntegrityError: a file is missing or damaged, or not signed by `verify_key`.
         AuthError, NetworkError: the Hub does not give it.
     """
+    need_keras("load")
     return network(open_slice(name, family, verify_key=verify_key))
 
 

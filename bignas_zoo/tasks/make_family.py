@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bignas_zoo.errors import BigNASError
 from bignas_zoo.files.say import Say, silent
+from bignas_zoo.runtime.extras import need_keras
 
 
 def make_family(
@@ -33,6 +34,7 @@ def make_family(
         NotFoundError: the folder holds no finished run.
         LocalIOError, IntegrityError: images or the run cannot be read or are damaged.
     """
+    need_keras("family")
     from bignas_zoo.measure import from_recipe
 
     return from_recipe.make_family(data, Path(output), test_data=test_data, license=license, say=say)

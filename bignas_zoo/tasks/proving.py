@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bignas_zoo.architecture.cost import macs
+from bignas_zoo.architecture.cost import arena, macs
 from bignas_zoo.errors import UsageError
 from bignas_zoo.export.gates import Accuracy
 from bignas_zoo.export.parity import Parity, compare
 from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
+from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.models.preprocess import Preprocess, resize_arrays
 from bignas_zoo.models.weighted import WeightedNetwork
 from bignas_zoo.recipes.data.evenly import evenly
 from bignas_zoo.recipes.data.sample import Sample, read_sample
+from bignas_zoo.runtime.extras import has_keras
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.cutting import built
 from bignas_zoo.zoo import slice_folder
@@ -34,6 +36,9 @@ COMPARED, RANDOM = 256, 64
 PIXELS_AT_ONCE, INPUTS_AT_ONCE = 102_400, 20_480_000
 #: Multiply-adds that numpy computes in ten seconds or so; loading TensorFlow takes as long.
 MOST_IN_NUMPY = 30 * 10**9
+LEAST_COMPARED = 16
+#: The float file of every slice folder.
+PLAIN = Export()
 RANDOM_INPUTS = "random inputs (seed 0)"
 
 
@@ -159,6 +164,8 @@ def make(subject: Subject, option: Export, folder: Path) -> Path:
             properties=_properties(subject, option),
         )  # fmt: skip
         store.atomic_write(path, data)
+    elif option.format == "c":
+        _make_c_source(subject, option, path, images, preprocess)
     elif option.format == "keras":
         from bignas_zoo.export.keras_formats import to_keras
 
@@ -170,6 +177,30 @@ def make(subject: Subject, option: Export, folder: Path) -> Path:
     return path
 
 
+def _make_c_source(
+    subject: Subject, option: Export, path: Path, images: np.ndarray | None, preprocess: Preprocess | None
+) -> None:
+    from bignas_zoo.export import tflite
+    from bignas_zoo.export.c_source import Facts, c_source
+
+    file = Export("tflite", option.precision, io=option.io)
+    contract = subject.preprocess
+    facts = Facts(
+        name=str(subject.description["name"]),
+        license=str(subject.description.get("license") or UNKNOWN),
+        arena_bytes=arena(subject.plain.network),
+        side=subject.resolution,
+        labels=subject.description["class_names"],
+        mean=contract.mean,
+        std=contract.std,
+    )
+    path.mkdir()
+    # Without metadata: it would take flash, and the source says the same.
+    source = c_source(tflite.convert(subject.plain, file, preprocess=preprocess, images=images), facts)
+    for name, data in source.items():
+        store.atomic_write(path / name, data)
+
+
 def prove(subject: Subject, option: Export, path: Path) -> Proof:
     """Run a file and its child on the same images.
 
@@ -178,7 +209,7 @@ def prove(subject: Subject, option: Export, path: Path) -> Proof:
     """
     pixels = _compared(subject, option)
     logits, scores, runtime = _both(subject, option, path, pixels)
-    coarse = option.precision == "int8" and option.format == "tflite"
+    coarse = option.precision == "int8" and option.format in ("tflite", "c")
     parity = compare(logits, scores, inputs=subject.inputs, runtime=runtime, coarse=coarse)
     ranges = subject.sample.to_json() if subject.sample and option.precision == "int8" else None
     return Proof(parity, _accuracy(subject, option, path), ranges, *_ends(subject, option))
@@ -188,9 +219,14 @@ def _compared(subject: Subject, option: Export) -> np.ndarray:
     """Return the pixel values to compare on, ``[n, resolution, resolution, 3]`` float32."""
     if subject.sample:
         crops = subject.sample.compared
-        return _pixels(crops[evenly(len(crops), COMPARED)], subject.resolution, option)
+        return _pixels(crops[evenly(len(crops), _most_compared(subject))], subject.resolution, option)
     shape = (RANDOM, subject.resolution, subject.resolution, 3)
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+
+
+def _most_compared(subject: Subject) -> int:
+    """Return how many images to compare on: without Keras, what numpy computes in a while."""
+    return COMPARED if has_keras() else min(COMPARED, max(LEAST_COMPARED, MOST_IN_NUMPY // macs(subject.plain.network)))
 
 
 def _pixels(crops: np.ndarray, resolution: int, option: Export) -> np.ndarray:
@@ -224,9 +260,23 @@ def _both(subject: Subject, option: Export, path: Path, pixels: np.ndarray) -> t
 def child_logits(subject: Subject, pixels: np.ndarray) -> np.ndarray:
     """Return the network's logits of resized pixel values, ``[n, classes]``; by Keras where numpy takes long."""
     normalise = subject.preprocess.normalise
-    if len(pixels) * macs(subject.plain.network) <= MOST_IN_NUMPY:
+    if _cheap(subject, len(pixels)) or not has_keras():
         return subject.plain.logits(normalise(pixels))
     return _in_parts(lambda part: subject.child(normalise(part), training=False), pixels)
+
+
+def _cheap(subject: Subject, images: int) -> bool:
+    """Return whether numpy computes so many images in a while."""
+    return images * macs(subject.plain.network) <= MOST_IN_NUMPY
+
+
+def _first_classes(subject: Subject, pixels: np.ndarray) -> np.ndarray:
+    """Return what the network says of many images; without Keras by its float file, which numpy has proven."""
+    if _cheap(subject, len(pixels)) or has_keras():
+        logits = child_logits(subject, pixels)
+    else:
+        logits, _ = run_export(PLAIN, subject.folder / names.TFLITE, given_to(subject, PLAIN, pixels))
+    return np.asarray(logits.argmax(-1))
 
 
 def _in_parts(model: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
@@ -251,6 +301,12 @@ def run_export(option: Export, path: Path, inputs: np.ndarray) -> tuple[np.ndarr
 
         with LoadedFile(path) as file:
             return file.run(inputs), file.ends.runtime
+    if option.format == "c":
+        from bignas_zoo.export.c_source import SOURCE, array_of
+
+        with store.scratch_folder() as place:
+            store.atomic_write(place / names.TFLITE, array_of((path / SOURCE).read_bytes()))
+            return run_export(Export("tflite"), place / names.TFLITE, inputs)
     if option.format == "keras":
         from bignas_zoo.models.backend import keras
 
@@ -278,7 +334,7 @@ def _accuracy(subject: Subject, option: Export, path: Path) -> Accuracy | None:
         scores, _ = run_export(option, path, given_to(subject, option, pixels))
         ours += int((scores.argmax(-1) == part.labels).sum())
         if not known:
-            said.append(child_logits(subject, pixels).argmax(-1))
+            said.append(_first_classes(subject, pixels))
     if not known:
         subject.first_classes[rounded] = np.concatenate(said)
     right, count = int((subject.first_classes[rounded] == test.labels).sum()), len(test)
@@ -288,7 +344,7 @@ def _accuracy(subject: Subject, option: Export, path: Path) -> Accuracy | None:
 def _ends(subject: Subject, option: Export) -> tuple[dict[str, Any], dict[str, Any]]:
     """Describe input and output."""
     side = subject.resolution
-    batch: int | str = option.batch if option.format == "tflite" else "batch"
+    batch: int | str = option.batch if option.format in ("tflite", "c") else "batch"
     shape = [batch, 3, side, side] if option.layout == "nchw" else [batch, side, side, 3]
     contract = subject.preprocess.to_json()
     given: dict[str, Any] = {

@@ -17,6 +17,7 @@ from bignas_zoo.budget import Budget
 from bignas_zoo.errors import BigNASError, UsageError
 from bignas_zoo.files import leftovers, names, store
 from bignas_zoo.files.say import Say, silent
+from bignas_zoo.runtime.extras import need_keras
 from bignas_zoo.search import ON_DEMAND_CHILDREN
 from bignas_zoo.tasks import slices
 from bignas_zoo.tasks.cutting import supernet_weights
@@ -132,6 +133,7 @@ def search_family(
         LocalIOError, IntegrityError: images, weights or the log cannot be used.
         PreemptedError: stopped by SIGTERM; run again to go on.
     """
+    need_keras("search")
     from bignas_zoo.search.costs import parse_front
 
     limits, axes = tuple(map(_budget, budgets)), parse_front(front)
@@ -180,6 +182,7 @@ def search_for(
     Raises:
         As `search_family`.
     """
+    need_keras("search")
     limits, axes = (_budget(budget),), ("macs", "top1")
     home = slices.get_family(family)
     devices = _devices(limits, axes, risk, tables)
@@ -268,7 +271,8 @@ def _search(work: _Work, run: _Run) -> SearchResult:
     folder, say = run.folder, work.say
     check_output(folder, work.data)
     space, _ = work.home.supernet("search")
-    costs = costs_for(space, run.settings.budgets, work.devices, work.home.slices)  # before images are read
+    settings = run.settings  # before images are read
+    costs = costs_for(space, settings.budgets, work.devices, work.home.slices, settings.front)
     new = not folder.exists()
     # Between two measurements nothing is lost, and within one only itself.
     with _refused_leaves_nothing(folder, new), hold(folder, say), stop_requests() as stop, stop.at_once():
@@ -352,7 +356,7 @@ def _command(home: Family, settings: Settings) -> str:
 
 
 def _axis(figure: str) -> str:
-    return figure.replace("latency_ms@", "ms@")
+    return figure.replace("latency_ms@", "ms@").replace("arena_bytes", "ram")
 
 
 def _draw(family: Family, folder: Path, say: Say) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from bignas_zoo.errors import BigNASError, LocalIOError
 from bignas_zoo.files import leftovers, names, store
-from bignas_zoo.files.provenance import versions
+from bignas_zoo.files.provenance import OF_PLAN, versions
 from bignas_zoo.files.records import reading
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slice_files
@@ -91,7 +91,7 @@ def cache_key(family: Family, slice_: Slice) -> str:
     facts = [
         slice_folder.SCHEMA,
         MAKING,
-        versions(),
+        versions(OF_PLAN),
         slice_.to_json(),
         slice_.network.to_json(),
         *(record.sha256 for record in family.weight_files(slice_)),

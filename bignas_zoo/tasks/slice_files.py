@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.files import names, store
-from bignas_zoo.files.provenance import versions
+from bignas_zoo.files.provenance import OF_PLAN, versions
 from bignas_zoo.files.records import UNKNOWN
 from bignas_zoo.tasks.cutting import built
 from bignas_zoo.zoo import photographs
@@ -126,7 +126,8 @@ def content(
         "provenance": dict(provenance or _weights(family, slice_)),
         "training": {} if slice_.weights else dict(family.training),
         "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
-        "versions": versions(),
+        # Keras had no part in what is cut from a family.
+        "versions": versions() if (provenance or {}).get("finetuned") else versions(OF_PLAN),
         "files": dict(files),
     }
 

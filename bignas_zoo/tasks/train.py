@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bignas_zoo.errors import TrainingStoppedError, UsageError
 from bignas_zoo.files import names
 from bignas_zoo.files.say import Say, silent
+from bignas_zoo.runtime.extras import need_keras
 
 if TYPE_CHECKING:
     from bignas_zoo.recipes.tpu.report import CompileReport
@@ -59,6 +60,7 @@ def train(
         TrainingStoppedError: the loss or a weight is not a number.
         PreemptedError: stopped by SIGTERM; run again to go on.
     """
+    need_keras("train")
     from bignas_zoo.recipes.engines.choosing import choose_engine, use_backend
     from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 
@@ -114,6 +116,7 @@ def compile_only(
         RecipeError, NotFoundError: the recipe is not valid, or there is none.
         UsageError: libtpu is missing, or topology and recipe do not go together.
     """
+    need_keras("train")
     from bignas_zoo.recipes.recipe import find_recipe, read_recipe
     from bignas_zoo.recipes.tpu import compiler
 

@@ -350,13 +350,13 @@ def _pictures(subject: Subject, folder: Path) -> tuple[list[Path], np.ndarray]:
     """Write images of the file's input size; return their paths and their pixel values."""
     from PIL import Image
 
-    from bignas_zoo.models.preprocess import resize
+    from bignas_zoo.models.preprocess import resize_arrays
     from bignas_zoo.recipes.data.evenly import evenly
 
     assert subject.sample
     crops = subject.sample.test.pixels if subject.sample.test else subject.sample.training
     some = crops[evenly(len(crops), JUDGED)]
-    pixels = np.clip(np.round(np.asarray(resize(some.astype(np.float32), subject.resolution))), 0, 255)
+    pixels = np.clip(np.round(resize_arrays(some.astype(np.float32), subject.resolution)), 0, 255)
     paths = []
     for i, image in enumerate(pixels.astype(np.uint8)):
         paths.append(folder / f"{i:04d}.png")

@@ -71,15 +71,18 @@ class LatencyPredictor:
         estimate = predict(self.tables[device], network)
         return estimate.high_ms if self.risk == "upper" else estimate.latency_ms
 
-    def figures(self, slice_: Slice) -> dict[str, float | None]:
-        """Return everything that a budget can limit; a latency that cannot be predicted is None."""
-        figures = dict(slice_.figures)
-        for device in self.tables:
-            try:
-                figures[f"latency_ms@{device}"] = self.milliseconds(slice_.network, device)
-            except NotFoundError:
-                figures[f"latency_ms@{device}"] = None
-        return figures
+    def figures(self, slice_: Slice, budget: Budget) -> dict[str, float | None]:
+        """Return what a budget limits; a latency that cannot be predicted is None."""
+        return {limit.figure: self._figure(slice_, limit) for limit in budget.limits}
+
+    def _figure(self, slice_: Slice, limit: Limit) -> float | None:
+        if limit.device is None:
+            figure: float | None = getattr(slice_, limit.quantity)
+            return figure
+        try:
+            return self.milliseconds(slice_.network, limit.device)
+        except NotFoundError:
+            return None
 
 
 def _find(limit: Limit, given: Collection[str]) -> DeviceTable:
@@ -113,7 +116,7 @@ def pick(family: Family, budget: Budget, predictor: LatencyPredictor | None = No
     candidates = [s for s in family.slices if s.has_weights]
     if not candidates:
         raise NotFoundError(no_weights(family))
-    figures = {s.name: predictor.figures(s) for s in candidates}
+    figures = {s.name: predictor.figures(s, budget) for s in candidates}
     for device in budget.devices:
         if all(f[f"latency_ms@{device}"] is None for f in figures.values()):
             predictor.estimate(candidates[0], device)  # raises, naming the blocks
@@ -160,7 +163,7 @@ def check_fits(slice_: Slice, budget: Budget, predictor: LatencyPredictor | None
     predictor = predictor or LatencyPredictor.of(budget)
     for device in budget.devices:
         predictor.estimate(slice_, device)
-    figures = predictor.figures(slice_)
+    figures = predictor.figures(slice_, budget)
     misses = [_miss(figures, limit, predictor.risk) for limit in budget.violations(figures)]
     if misses:
         raise NothingFitsError(f"'{slice_.name}' does not meet {budget}: {'; '.join(misses)}.")
@@ -210,7 +213,7 @@ def underuse(slice_: Slice, budget: Budget, predictor: LatencyPredictor | None =
         The hint, or None if at least one limit is used by half or more.
     """
     predictor = predictor or LatencyPredictor.of(budget)
-    figures = predictor.figures(slice_)
+    figures = predictor.figures(slice_, budget)
     used = max((float(figures[v.figure] or 0) / float(v.value) for v in budget.upper), default=1.0)
     if used >= 0.5:
         return None
@@ -227,6 +230,6 @@ def underuse(slice_: Slice, budget: Budget, predictor: LatencyPredictor | None =
 
 def _could_hold(candidate: Slice, budget: Budget, predictor: LatencyPredictor) -> bool:
     # Never exported: its weights stand for its file.
-    figures = {**predictor.figures(candidate), "bytes": cost.weight_bytes(candidate.network)}
+    figures = {**predictor.figures(candidate, budget), "bytes": cost.weight_bytes(candidate.network)}
     known = [(limit, figures.get(limit.figure)) for limit in budget.upper]
     return all(figure is not None and limit.allows(figure) for limit, figure in known)

@@ -12,6 +12,7 @@ from typing import Any
 from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.network import BlockList, Network
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
+from bignas_zoo.budget import QUANTITIES
 from bignas_zoo.files import records
 from bignas_zoo.files.records import UNKNOWN, FileRecord
 from bignas_zoo.zoo import photographs
@@ -44,6 +45,7 @@ class Slice:
         blocks: the network of a slice that is no child; None for a child.
         weights: the file with its own weights, of a list of blocks statistics included; None where they are its
             family's.
+        known_arena: `arena_bytes` as its family's file has it, where it does.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Slice:
     rank: int | None = None
     blocks: BlockList | None = None
     weights: FileRecord | None = None
+    known_arena: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if (self.spec is None) == (self.blocks is None):
@@ -91,6 +94,16 @@ class Slice:
         """Parameters, batch-norm statistics included."""
         return cost.parameters(self.network)
 
+    @functools.cached_property
+    def arena_bytes(self) -> int:
+        """Bytes of memory that its int8 file needs under tflite-micro, see `architecture.cost.arena`."""
+        return self.known_arena or cost.arena(self.network)
+
+    @functools.cached_property
+    def int8_bytes(self) -> int:
+        """Size of its int8 TFLite file, estimated from above, see `architecture.cost.int8_bytes`."""
+        return cost.int8_bytes(self.network)
+
     @property
     def top1_standard_error(self) -> float | None:
         """Of the accuracy, in points, as of a binomial share; None without it or its number of images."""
@@ -101,8 +114,8 @@ class Slice:
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """The quantities a budget can limit."""
-        return {"macs": self.macs, "parameters": self.parameters, "bytes": self.bytes, "top1": self.top1}
+        """The quantities a budget can limit, but for latencies."""
+        return {quantity: getattr(self, quantity) for quantity in QUANTITIES if quantity != "latency_ms"}
 
     def to_json(self) -> dict[str, Any]:
         """Return what `list`, `show` and `get` print, keys in fixed order."""
@@ -123,6 +136,7 @@ class Slice:
             "license": self.license,
             "source": self.source,
             "preprocess": dict(self.preprocess),
+            "arena_bytes": self.arena_bytes,
         }
 
 
@@ -173,6 +187,7 @@ def read_slice(data: Mapping[str, Any], facts: Facts, space: SearchSpace | None)
         top1_source=records.line(data["top1_source"]),
         holdout_top1=records.percentage(data["holdout_top1"]),
         bytes=records.whole(data["bytes"]),
+        known_arena=records.whole(data.get("arena_bytes")),
         license=records.license_name(data.get("license", facts.license)),
         source=records.line(data.get("source", facts.source)),
         preprocess=records.contract(data.get("preprocess", facts.preprocess)),

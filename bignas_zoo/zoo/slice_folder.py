@@ -44,14 +44,15 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         needed = {names.TFLITE, names.WEIGHTS, names.LABELS}
         if not needed <= listed.keys() <= needed | {names.CARD, names.NOTICE}:
             raise ValueError(f"files are {sorted(listed)}")
-        entry = {**UNMEASURED, **description, "bytes": listed[names.TFLITE][1], "spec": description.get("child")}
+        size = listed[names.TFLITE][1]
+        entry = {**UNMEASURED, **description, "bytes": size, "spec": description.get("child"), "arena_bytes": None}
         entry["statistics"] = entry["weights"] = {"file": names.WEIGHTS, **description["files"][names.WEIGHTS]}
         slice_ = read_slice(entry, facts, space)
         class_names(description["class_names"], slice_.network.classes)
         _check_figures(description, slice_)
         printable(description)
         store.check_seal(description)
-        own = slice_.to_json()
+        own = _derived(slice_)
         figures = {key: own[key] for key in ("macs", "parameters", "resolution") if key not in description}
         return dataclasses.replace(slice_, folder=folder), {**description, **figures}
 
@@ -115,10 +116,15 @@ def _family(value: Any) -> str:
 
 def _check_figures(description: Mapping[str, Any], slice_: Slice) -> None:
     """Check the figures that follow from the child and its files; a card shows them."""
-    own = slice_.to_json()
-    for key in ("macs", "parameters", "resolution", "bytes"):
-        if key in description and description[key] != own[key]:
-            raise ValueError(f"{key} is {description[key]!r:.40}, of this child it is {own[key]}")
+    for key, own in _derived(slice_).items():
+        if key in description and description[key] != own:
+            raise ValueError(f"{key} is {description[key]!r:.40}, of this child it is {own}")
+
+
+def _derived(slice_: Slice) -> dict[str, int | None]:
+    """Return the figures that follow from a slice's network and file."""
+    resolution = slice_.network.resolution
+    return {"macs": slice_.macs, "parameters": slice_.parameters, "resolution": resolution, "bytes": slice_.bytes}
 
 
 def _check_printed(description: Mapping[str, Any]) -> None:
