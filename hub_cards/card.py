@@ -33,6 +33,7 @@ def render_card(
     *,
     repo: str | None = None,
     plots: Sequence[str] = (),
+    keras: bool = True,
 ) -> str:
     """Render the README of a slice: of its folder, or of its repository on the Hub.
 
@@ -42,6 +43,7 @@ def render_card(
         exports: the entries of exports.json. Every number of the card is in one of these three, or in the plan.
         repo: ``ORG/NAME`` on the Hub, which the snippets then fetch from; None for a folder.
         plots: paths of pictures beside the card.
+        keras: whether a repository has the layout that Keras loads.
 
     Returns:
         Markdown; its head is YAML.
@@ -74,7 +76,8 @@ def render_card(
             "blocks": blocks,
             "arena_bytes": cost.arena(network),
         },
-        metadata=metadata(description, exports),
+        metadata=metadata(description, exports, keras=keras),
+        keras=keras,
         exports=exports,
         onnx=next((entry for entry in exports if entry["file"] == "model.onnx"), None),
         repo=repo,

@@ -19,12 +19,13 @@ DATASETS = {
 }
 
 
-def metadata(description: Mapping[str, Any], exports: Iterable[Mapping[str, Any]] = ()) -> str:
+def metadata(description: Mapping[str, Any], exports: Iterable[Mapping[str, Any]] = (), *, keras: bool = True) -> str:
     """Return the metadata of a slice's card as YAML, without the lines around it.
 
     Args:
         description: the content of slice.json.
         exports: the entries of exports.json.
+        keras: whether Keras can load it from the Hub.
     """
     from huggingface_hub import ModelCardData
 
@@ -35,7 +36,7 @@ def metadata(description: Mapping[str, Any], exports: Iterable[Mapping[str, Any]
     data = ModelCardData(
         license=license,
         license_name=license_name,
-        library_name="keras",
+        library_name="keras" if keras else TAG,
         pipeline_tag=TASK,
         tags=tags,
         datasets=[dataset[0]] if dataset else None,

@@ -23,6 +23,7 @@ from bignas_zoo.files import store
 from bignas_zoo.hub import fetching
 from bignas_zoo.hub.client import Hub
 from bignas_zoo.hub.pushing import Bundle
+from bignas_zoo.tasks import bundle
 from bignas_zoo.tasks import push as pushing
 from bignas_zoo.tasks.listing import list_hub
 
@@ -445,3 +446,35 @@ def test_what_is_wrong_with_a_slice_is_said_of_its_address(hub: HubServer, tiny_
     assert text.startswith(f"hf://{REPO}: slice.json: not a valid slice description (999 is not a percentage)")
     assert text.endswith("Nothing of it is kept; its owner should push it again.")
     assert ".bignas-tmp" not in text
+
+
+def test_without_keras_a_push_lacks_its_layout_only(
+    hub: HubServer, slice_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "has_keras", lambda: False)
+    said: list[str] = []
+    made = bundle.make(slice_folder, REPO, tmp_path, said.append)
+    assert set(made.files) == PUBLISHED - {"metadata.json", "model.weights.h5"}
+    assert any("pip install 'bignas-zoo[train]'" in text for text in said)
+    card = made.files["README.md"].read_text()
+    assert "library_name: bignas-zoo" in card
+    assert "keras" not in card.lower().replace("numpy or keras", "")
+    assert push(made).pushed
+    fetched = bz.Slice.from_pretrained(REPO)
+    assert fetched.name == "tiny-s"
+
+
+@pytest.mark.slow
+def test_a_notice_is_pushed_and_fetched_with_the_weights(hub: HubServer, tmp_path: Path) -> None:
+    name = "efficientnet-lite0-128"
+    with bundle.source(name) as folder:
+        made = bundle.make(folder, "zoo/lite", tmp_path)
+        notice = (folder / "NOTICE").read_bytes()
+        assert push(made, "zoo/lite").pushed
+    assert hub.repos["zoo/lite"].head()["NOTICE"] == notice
+    card = hub.repos["zoo/lite"].head()["README.md"].decode()
+    assert "license: apache-2.0" in card
+    assert "`NOTICE` is to be passed on" in card
+    fetched = bz.get("hf://zoo/lite", output=tmp_path / "fetched")
+    assert (fetched.path / "NOTICE").read_bytes() == notice
+    assert bz.reproduce(fetched.path).files[0].same

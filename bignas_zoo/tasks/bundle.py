@@ -15,6 +15,7 @@ from bignas_zoo.files import names, store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.hub import layout, manifest
 from bignas_zoo.hub.pushing import Bundle
+from bignas_zoo.runtime.extras import INSTALL, has_keras
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.opening import SliceFolder, open_slice
 from bignas_zoo.tasks.slice_cache import finished
@@ -70,14 +71,14 @@ def card(folder: Path, repo: str | None = None, plots: tuple[str, ...] = ()) -> 
 
 def _card(
     folder: Path, description: Mapping[str, Any], network: Network, exports: list[dict[str, Any]],
-    repo: str | None, plots: tuple[str, ...],
+    repo: str | None, plots: tuple[str, ...], *, keras: bool = True,
 ) -> str:  # fmt: skip
     import jinja2
 
     from bignas_zoo.hub_cards.card import render_card
 
     try:
-        return render_card(description, network, exports, repo=repo, plots=plots)
+        return render_card(description, network, exports, repo=repo, plots=plots, keras=keras)
     except (jinja2.TemplateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise IntegrityError(
             f"{folder / names.SLICE}: it, or {names.EXPORTS}, lacks what a card needs "
@@ -107,11 +108,14 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
     notice = {names.NOTICE} & description["files"].keys()
     ours = [names.WEIGHTS, names.LABELS, names.TFLITE, *notice, *(str(e["file"]) for e in exports)]
     files = {str(layout.published(name)): folder / name for name in dict.fromkeys(ours)}
-    for path, data in keras_layout(folder).items():
+    whole = has_keras()
+    if not whole:
+        say(f"without the layout that Keras loads: {INSTALL} adds Keras, and a push with it the layout")
+    for path, data in (keras_layout(folder) if whole else {names.CONFIG: _config(description)}).items():
         files[path] = _written(place / path, data)
     plots = draw(place, description, slice_, say)
     files |= {path: place / path for path in plots}
-    text = _card(folder, description, slice_.network, exports, repo, plots).encode()
+    text = _card(folder, description, slice_.network, exports, repo, plots, keras=whole).encode()
     files[names.CARD] = _written(place / names.CARD, text)
     described = store.sealed(
         {**description, "files": {**description["files"], names.CARD: store.record(files[names.CARD])}}
@@ -137,6 +141,11 @@ def keras_layout(folder: Path) -> dict[str, bytes]:
         to_keras(child, path)
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
             return {file: archive.read(file) for file in layout.KERAS}
+
+
+def _config(description: Mapping[str, Any]) -> bytes:
+    """Return a config.json where Keras's own is not to be had: the Hub counts downloads by the file of this name."""
+    return store.json_bytes({"library": "bignas-zoo", "model": str(description["name"]), "see": names.SLICE})
 
 
 def draw(place: Path, description: Mapping[str, Any], slice_: Slice, say: Say) -> tuple[str, ...]:
