@@ -56,8 +56,9 @@ class Recipe:
         label_smoothing: of the labels.
         weight_decay: L2 factor on kernels.
         dropout: before the classifier.
-        optimizer: "rmsprop" (paper) or "sgd" (Nesterov).
-        momentum, rho, epsilon: of the optimizer; rho and epsilon for RMSProp.
+        optimizer: "rmsprop" (paper), "sgd" (Nesterov) or "adamw" (its weight decay is decoupled, not in the loss).
+        momentum, rho, epsilon: of the optimizer; rho and epsilon for RMSProp; rho is AdamW's second moment's.
+        clip: largest norm of all gradients together; 0 leaves them as they are.
         learning_rate: at a batch of `learning_rate_batch`; scaled linearly to `batch_size`.
         warmup_steps: linear rise from zero.
         decay: "staircase" (paper: times `decay_rate` every `decay_every` steps), "exponential" (to
@@ -110,6 +111,7 @@ class Recipe:
     momentum: float = 0.9
     rho: float = 0.9
     epsilon: float = 1e-3
+    clip: float = 0.0
     learning_rate: float = 0.256
     learning_rate_batch: int = 4096
     warmup_steps: int = 0
@@ -176,6 +178,8 @@ class Recipe:
         for key, value in dataclasses.asdict(self).items():
             if key == "method":
                 data |= value if self.method.name == UNNAMED.name else {key: {"name": self.method.name, **value}}
+            elif key in LATER and value == FIELDS[key].default:
+                continue
             else:
                 data[key] = list(value) if isinstance(value, tuple) else value
         return data
@@ -192,6 +196,8 @@ def _space(name: str, layerwise: bool, squeeze_excite: bool, activation: str, cl
     )
 
 
+#: Fields that version 0.1.0 did not have: stored where they are not the default, so that its runs go on.
+LATER = ("clip",)
 #: For each field that needs it: a test and its description.
 RULES: dict[str, Rule] = {
     "name": ((lambda v: re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", v) is not None), "lower-case letters, digits and '-'"),
@@ -202,7 +208,7 @@ RULES: dict[str, Rule] = {
     "depthwise": among("auto", "native", "shifted"),
     "branch": among("auto", "cond", "where"),
     "program": among("auto", "step", "child"),
-    "optimizer": among("rmsprop", "sgd"),
+    "optimizer": among("rmsprop", "sgd", "adamw"),
     "decay": among("staircase", "exponential", "cosine", "linear"),
     "activation": among("space", *ACTIVATIONS),
     "augment": among("none", "autoaugment"),
@@ -226,7 +232,7 @@ RULES: dict[str, Rule] = {
     **{
         key: above(0, inclusive=True)
         for key in (
-            "weight_decay", "warmup_steps", "seed", "classes", "label_offset",
+            "weight_decay", "warmup_steps", "seed", "classes", "label_offset", "clip",
         )
     },
     **{key: within(0, 0.999) for key in ("label_smoothing", "dropout", "momentum", "rho")},

@@ -101,7 +101,7 @@ def test_a_recipe_that_version_0_1_0_stored_is_read_and_stored_as_it_was() -> No
     ("text", "message"),
     [
         ("method: sandwitch\n", "r.yaml: method: unknown method 'sandwitch'. Did you mean 'sandwich'?"),
-        ("method: tuna\n", "r.yaml: method: unknown method 'tuna'. Known: coin, sandwich."),
+        ("method: tuna\n", "r.yaml: method: unknown method 'tuna'. Known: coin, matched-sandwich, sandwich."),
         (section("bias: 0.5"), "r.yaml: method: 'sandwich' has no field 'bias'. "),
         (section("distillation: true", "coin"), "r.yaml: method: 'coin' has no field 'distillation'. Known: bias."),
         (section("steps: 5"), "r.yaml: method: 'sandwich' has no field 'steps'. "),

@@ -12,6 +12,7 @@ NETS = "nets"
 #: What a licence asks to be passed on: beside a family's weights, and beside those of each of its slices.
 NOTICE = "NOTICE"
 FAMILY_FOLDER = "family"
+START = "start"
 #: A training run's folder; METRICS are copied into its family's.
 RECIPE, METRICS, NOTES, LOCK = "recipe.json", "metrics.jsonl", "notes.txt", "train.lock"
 RUN_LICENSE = "license.txt"

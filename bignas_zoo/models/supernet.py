@@ -29,6 +29,7 @@ from bignas_zoo.models.slicing import trainable_shapes
 
 Tensor = Any
 Weights = Mapping[str, Tensor]
+Statistics = Mapping[str, Tensor] | Callable[[Op, Tensor, Tensor], tuple[Tensor, Tensor]]
 LANES = 128  # channels that a TPU's vector unit works on at once; narrower maps waste the rest
 
 
@@ -94,7 +95,7 @@ class _Elastic(Operations):
         widths: the block's widths in use: "cin", "mid", "hidden", "cout".
         kernel: size in use of a depthwise kernel.
         active: whether the block is in use: True, or a traced bool that makes its branch all zeros.
-        dropout_mask: see `forward`.
+        dropout_mask, statistics: see `forward`.
     """
 
     space: SearchSpace
@@ -105,9 +106,12 @@ class _Elastic(Operations):
     kernel: Any = None
     active: Any = True
     dropout_mask: Tensor | None = None
+    statistics: Statistics | None = None
 
     def conv(self, x: Tensor, op: Op, activation: str | None = None, gate: Gate | None = None) -> Tensor:
         kernel, cin, cout = self.weights[f"{op.name}.kernel"], self.widths[op.reads], self.widths[op.gives]
+        if op.batch_norm and self.statistics is not None:
+            return self._with_statistics(x, op, activation, gate)
         if op.role == "expand" and self.how.batch_norm == "lean":
             return self._lean_expand(x, op, activation)
         if op.kind == "depthwise":
@@ -129,6 +133,34 @@ class _Elastic(Operations):
         gamma, beta = self._affine(op)
         y, _ = batch_norm(x, gamma, beta, self.space.bn_epsilon, self.how.batch_norm, self.pack)
         y = elastic.ACTIVATIONS[activation](y) if activation else y
+        return squeeze_excite.scale_by(y, lambda pooled: function(pooled, *values), self.pack) if function else y
+
+    def _with_statistics(self, x: Tensor, op: Op, activation: str | None, gate: Gate | None) -> Tensor:
+        """Convolve by a static child's weights, normalise with its statistics, activate, scale by a gate."""
+        kernel, cin, cout = self.weights[f"{op.name}.kernel"], self.widths[op.reads], self.widths[op.gives]
+        gamma, beta = self._affine(op)
+
+        def convolved(factor: Tensor | None) -> Tensor:
+            if op.kind == "depthwise":
+                whole = kernel if factor is None else elastic.rows(kernel, cin) * factor[:, None]
+                return elastic.depthwise(x, whole, cin, self.kernel, op.stride, self.how, self.pack, op.padding)
+            part = elastic.conv_kernel(kernel, cin, cout)
+            part = part if factor is None else part * factor
+            return elastic.plain_conv(x, part, op.stride, self.pack, elastic.rim(op.kernel, op.stride, op.padding))
+
+        given = self.statistics
+        assert given is not None
+        if callable(given):  # it looks at what is to be normalised
+            y = convolved(None)
+            mean, variance = given(op, x, y)
+            scale = gamma * ops.rsqrt(variance + self.space.bn_epsilon)
+            y = y * scale + (beta - mean * scale)
+        else:  # folded into the kernel: one pass over the map less
+            mean, variance = (given[f"{op.name}.bn.{key}"] for key in ("mean", "variance"))
+            scale = gamma * ops.rsqrt(variance + self.space.bn_epsilon)
+            y = elastic.add_bias(convolved(scale), beta - mean * scale)
+        y = elastic.ACTIVATIONS[activation](y) if activation else y
+        function, values = self._gate(gate) if gate else (None, ())
         return squeeze_excite.scale_by(y, lambda pooled: function(pooled, *values), self.pack) if function else y
 
     def _gate(self, gate: Gate) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
@@ -206,6 +238,7 @@ def forward(
     *,
     dropout_mask: Tensor | None = None,
     how: Execution | None = None,
+    statistics: Statistics | None = None,
 ) -> Tensor:
     """Run one child of the supernet, batch norms normalising with the batch's own moments (BigNAS, section 3.1).
 
@@ -217,6 +250,9 @@ def forward(
         dropout_mask: ``[batch, most features]``, multiplied into the features that the classifier takes; None for no
             dropout.
         how: see `Execution`; None takes its defaults.
+        statistics: of a static child, in place of the batch's moments: mean and variance of the channels in use by
+            their names in the plan; or a function that is given an operation, what it reads and what its batch norm is
+            given (``[batch, height, width, channels]``), and returns both, ``[channels]`` each. Images are not packed.
 
     Returns:
         Logits ``[batch, classes]`` float32.
@@ -224,8 +260,17 @@ def forward(
     how = how or Execution()
     x, cin, pack = images, 3, 1
     for block in plan_supernet(space):
-        old, pack = pack, pack_of(block, how.pack, images.shape[0], _resizes(space, block))
-        run = _Elastic(space, weights, how, pack, _widths(space, block, cin, choice), dropout_mask=dropout_mask)
+        most = how.pack if statistics is None else 1
+        old, pack = pack, pack_of(block, most, images.shape[0], _resizes(space, block))
+        run = _Elastic(
+            space,
+            weights,
+            how,
+            pack,
+            _widths(space, block, cin, choice),
+            dropout_mask=dropout_mask,
+            statistics=statistics,
+        )
         x, cin = _run(run, elastic.packed(x, old, pack), block, choice)
     return x
 

@@ -92,7 +92,8 @@ class PureStep:
         initial = initial_weights(recipe.search_space, recipe.seed, last_gamma=recipe.last_gamma)
         variables = {k: keras.Variable(v, name=k.replace(".", "_")) for k, v in initial.items()}
         self.names = tuple(variables)
-        self._optimizer = make_optimizer(recipe, list(variables.values()))
+        self.trained = tuple(name for name in variables if self.method.trains(recipe, name))
+        self._optimizer = make_optimizer(recipe, [variables[name] for name in self.trained])
         slots = list(self._optimizer.variables)
         self._rate = f"{OPTIMIZER}{[v is self._optimizer._learning_rate for v in slots].index(True):04d}"
         self.initial: dict[str, np.ndarray] = {
@@ -129,10 +130,12 @@ class PureStep:
         examples = Examples(images, labels, given.batch["row"])
 
         def term(w: Any) -> Any:
-            value, *rest = part(w, examples, given.steering, before["carried"] if before else None, self.how)
+            whole = {**weights, **w}
+            value, *rest = part(whole, examples, given.steering, before["carried"] if before else None, self.how)
             return value, rest
 
-        (value, (figures, carried)), slope = jax.value_and_grad(term, has_aux=True)(weights)
+        moved = {name: weights[name] for name in self.trained}
+        (value, (figures, carried)), slope = jax.value_and_grad(term, has_aux=True)(moved)
         if before is None:
             values = {"loss": value, **figures}
             if STOP in given.batch:
@@ -149,9 +152,9 @@ class PureStep:
         slots = {k: v for k, v in state.items() if k.startswith(OPTIMIZER)}
         slots[self._rate] = learning_rate
         updated, new = self._optimizer.stateless_apply(
-            list(slots.values()), [gradients[n] for n in self.names], [state[n] for n in self.names]
+            list(slots.values()), [gradients[n] for n in self.trained], [state[n] for n in self.trained]
         )
-        return {**dict(zip(self.names, updated, strict=True)), **dict(zip(slots, new, strict=True))}
+        return {**state, **dict(zip(self.trained, updated, strict=True)), **dict(zip(slots, new, strict=True))}
 
 
 def shape_of(shape: tuple[int, ...], dtype: Any) -> Any:

@@ -17,13 +17,21 @@ def make_optimizer(recipe: Recipe, variables: Sequence[keras.Variable]) -> keras
     starts it at zero, which makes the first steps several times as long.
     """
     if recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
+        optimizer = keras.optimizers.SGD(
+            recipe.learning_rate, momentum=recipe.momentum, nesterov=True, global_clipnorm=recipe.clip or None
+        )
+    elif recipe.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(
+            recipe.learning_rate, recipe.weight_decay, beta_2=recipe.rho, global_clipnorm=recipe.clip or None
+        )
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     else:
         optimizer = keras.optimizers.RMSprop(
-            recipe.learning_rate, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon
-        )
+            recipe.learning_rate, rho=recipe.rho, momentum=recipe.momentum, epsilon=recipe.epsilon,
+            global_clipnorm=recipe.clip or None,
+        )  # fmt: skip
     optimizer.build(list(variables))
     for variable in optimizer.variables:
-        if "velocity" in variable.path:
+        if recipe.optimizer == "rmsprop" and "velocity" in variable.path:
             variable.assign(np.ones(variable.shape, np.float32))
     return optimizer

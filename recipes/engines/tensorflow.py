@@ -98,7 +98,8 @@ class TensorFlowEngine:
         initial = initial_weights(recipe.search_space, recipe.seed, last_gamma=recipe.last_gamma)
         with self.strategy.scope():
             self.variables = {k: keras.Variable(v, name=k.replace(".", "_")) for k, v in initial.items()}
-            self.optimizer = make_optimizer(recipe, list(self.variables.values()))
+            self.trained = [v for name, v in self.variables.items() if method_of(recipe).trains(recipe, name)]
+            self.optimizer = make_optimizer(recipe, self.trained)
         self._resident: dict[str, Any] | None = None
         self._steps: dict[str, Any] = {}
 
@@ -108,7 +109,7 @@ class TensorFlowEngine:
 
     def _compile(self, phase: str) -> Any:
         parts = method_of(self.recipe).loss(self.recipe, phase)
-        variables = list(self.variables.values())
+        variables = self.trained
         replicas = self.strategy.num_replicas_in_sync
 
         def replica(batch: Any, steering: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bignas_zoo.recipes.methods import sandwich
+from bignas_zoo.recipes.methods import matched, sandwich
 from bignas_zoo.recipes.methods.method import Method, RecipeView
 
 #: Every method by the name that recipes call it.
-METHODS: dict[str, Method] = {method.settings.name: method for method in (sandwich.METHOD,)}
+METHODS: dict[str, Method] = {method.settings.name: method for method in (sandwich.METHOD, matched.METHOD)}
 
 
 def method_of(recipe: RecipeView) -> Method:

@@ -71,6 +71,10 @@ class RecipeView(Protocol):
     def dropout(self) -> float:
         """Before the classifier."""
 
+    @property
+    def start_from(self) -> str:
+        """The family whose weights the run starts from; "" for none."""
+
 
 @dataclass(frozen=True)
 class Control:
@@ -128,6 +132,7 @@ class Method:
         loss: recipe, phase -> the parts whose sum a step of this phase differentiates. An engine may take
             them one after the other, so that one part's activations are in memory at a time.
         update: recipe, step, state, the step's control and its figures -> the state after the step.
+        trains: recipe, name of a weight -> whether the engine moves it.
     """
 
     settings: type[Settings]
@@ -135,6 +140,7 @@ class Method:
     control: Callable[[RecipeView, int, State], Control]
     loss: Callable[[RecipeView, str], Sequence[Part]]
     update: Callable[[RecipeView, int, State, Control, Mapping[str, float]], State]
+    trains: Callable[[RecipeView, str], bool] = lambda recipe, name: True
 
 
 def no_state(recipe: RecipeView) -> State:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.architecture.spaces.bignas import BIGNAS
 from bignas_zoo.architecture.spaces.imagenette import BIGNAS_IMAGENETTE
+from bignas_zoo.architecture.spaces.photos import PHOTOS
 from bignas_zoo.architecture.spaces.small import BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_MICRO, BIGNAS_PHOTO
 from bignas_zoo.architecture.spaces.variants import variant
 from bignas_zoo.errors import NotFoundError, nearest
 
 __all__ = ["SPACES", "get_space", "published", "variant"]
 
-_OWN = (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_PHOTO, BIGNAS_MICRO)
+_OWN = (BIGNAS, BIGNAS_IMAGENETTE, BIGNAS_CIFAR10, BIGNAS_CIFAR10_LARGE, BIGNAS_PHOTO, BIGNAS_MICRO, PHOTOS)
 #: The paper's space, and those that this project's recipes train.
 SPACES: dict[str, SearchSpace] = {space.name: space for space in _OWN}
 
