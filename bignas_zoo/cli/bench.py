@@ -11,7 +11,7 @@ import click
 
 from bignas_zoo.cli.common import SliceName, family_option, json_option, millions, print_json, print_table, say
 from bignas_zoo.cli.progress import image_progress
-from bignas_zoo.errors import BigNASError, LocalIOError
+from bignas_zoo.errors import BigNASError, LocalIOError, UsageError
 from bignas_zoo.files import names, store
 from bignas_zoo.files.formats import Export
 from bignas_zoo.zoo import slice_folder
@@ -74,6 +74,8 @@ def bench_command(
     from bignas_zoo.runtime.bench import bench
 
     if micro:
+        if batch is not None or runs is not None or threads != (1,):
+            raise UsageError("bench: --micro counts memory, so leave out --threads, --batch and --runs.")
         _bench_micro(targets, family, as_json)
         return
     with store.scratch_folder() as place:
@@ -131,16 +133,38 @@ def _micro_files(target: str, family: str | None, folder: Path) -> list[tuple[Pa
     path = local_path(target)
     if os.path.isdir(path):
         exported = [p for p in _exports(path) if p.suffix == ".tflite"]
-        files = [p for p in exported if p.name == MICRO.file] or exported
+        files = [p for p in exported if p.name == MICRO.file] or _arrays(path, folder) or exported
         if not files:
             raise LocalIOError(f"{path}: holds no .tflite file.")
+        if files is exported:
+            say(f"Note: {path} has no file with int8 ends (export --precision int8 --io int8, or --format c).")
         return [(p, printable(str(p))) for p in files]
     if os.path.lexists(target) or path.suffix in SUFFIXES or os.sep in target:
         if not path.is_file():
             raise LocalIOError(f"{path}: no such file.")
         return [(path, printable(target))]
-    (export,) = export_slice(target, MICRO, family=family, output=folder, say=say)
+    try:
+        (export,) = export_slice(target, MICRO, family=family, output=folder, say=say)
+    except UsageError as error:
+        raise UsageError(
+            f"bench --micro: {target} has no int8 file yet, and one needs training images. Make it first: bignas-zoo "
+            f"export {target} --precision int8 --io int8 --images FOLDER; then bench the folder."
+        ) from error
     return [(export.path, target)]
+
+
+def _arrays(folder: Path, place: Path) -> list[Path]:
+    """Write the TFLite file inside a folder's C++ source into a folder of the same name elsewhere."""
+    from bignas_zoo.export.c_source import SOURCE, array_of
+
+    source = folder / Export("c", "int8", io="int8").file / SOURCE
+    if not source.is_file():
+        return []
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / MICRO.file
+    store.atomic_write(path, array_of(source.read_bytes()))
+    store.copy(folder / names.SLICE, place / names.SLICE)
+    return [path]
 
 
 def _predicted_arena(path: Path) -> int | None:

@@ -48,7 +48,9 @@ def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("name", type=SliceName(), metavar="SLICE|FOLDER")
 @format_options
 @click.option(
-    "--io", type=click.Choice(TYPES), default="float32", help="Ends of int8 TFLite files; uint8 takes pixels."
+    "--io",
+    type=click.Choice(TYPES),
+    help="Ends of int8 TFLite files [float32] and of C source [int8]; uint8 takes pixels.",
 )
 @click.option("--layout", type=click.Choice(LAYOUTS), default="nhwc", help="Of ONNX inputs.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, help="Images a call of TFLite files.")
@@ -63,7 +65,7 @@ def export_command(
     images: str | None,
     test_data: str | None,
     normalize_in_graph: bool,
-    io: str,
+    io: str | None,
     layout: str,
     batch: int,
     family: str | None,
@@ -95,7 +97,7 @@ def chosen_exports(
     precisions: Sequence[str],
     normalize_in_graph: bool,
     *,
-    io: str = "float32",
+    io: str | None = None,
     layout: str = "nhwc",
     batch: int = 1,
 ) -> list[Export]:
@@ -105,12 +107,18 @@ def chosen_exports(
         UsageError: a format lacks a precision, or an option fits none of the exports.
     """
     pairs = list(dict.fromkeys(_pairs(formats or ("tflite",), precisions)))
-    given: dict[str, tuple[Any, Any]] = {"io": (io, "float32"), "layout": (layout, "nhwc"), "batch": (batch, 1)}
+    given: dict[str, tuple[Any, Any]] = {
+        "io": (io or "float32", "float32"),
+        "layout": (layout, "nhwc"),
+        "batch": (batch, 1),
+    }
     asked = {key: value for key, (value, default) in given.items() if value != default}
     exports = []
     for name, precision in pairs:
         if name == "c":
-            exports.append(Export("c", precision, io="uint8" if io == "uint8" else "int8"))
+            alone = len(pairs) == 1  # then it takes all options, or says why not
+            own: dict[str, Any] = {"layout": layout, "batch": batch, "normalize_in_graph": normalize_in_graph}
+            exports.append(Export("c", precision, io=io or "int8", **(own if alone else {})))
             continue
         export = Export(name, precision, normalize_in_graph=normalize_in_graph)
         # Of several exports each takes what fits it; one alone takes all, or says why not.

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--budget",
     metavar="BUDGET",
-    help="E.g. 400MFLOPs, 5Mparams, 4MB, 8ms@DEVICE, 'top1>=80', or several with commas.",
+    help="E.g. 400MFLOPs, 5Mparams, 4MB, 96KBram, 8ms@DEVICE, 'top1>=80', or several with commas.",
 )
 @risk_option
 @device_tables_option

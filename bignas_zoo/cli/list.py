@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,6 +25,7 @@ from bignas_zoo.cli.common import (
 from bignas_zoo.errors import UsageError
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, Family
 from bignas_zoo.zoo.registry import get_family, list_slices
+from bignas_zoo.zoo.slice import Slice
 
 
 @click.command("list")
@@ -46,7 +48,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
     slices = list_slices(family)
     predicted, problem = estimates(device, slices)
     if plot:
-        _draw(get_family(family or DEFAULT_FAMILY), device, plot)
+        _draw(get_family(family or _predictable(slices, predicted)), device, plot)
         say(f"drawn: {plot}")
     if as_json:
         extra = [{} if device is None else {"latency": e and e.to_json()} for e in predicted]
@@ -76,6 +78,12 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
         several = f" The same, with other blocks, of {without - 1} more." if without > 1 else ""
         say(f"No prediction (-) for {problem}{several}")
     click.echo(f"\n{RAM_NOTE}\n{MACS_NOTE}")
+
+
+def _predictable(slices: Sequence[Slice], predicted: Sequence[object]) -> str:
+    """Return the first family that a device's table covers, else the default one."""
+    known = (slice_.family for slice_, estimate in zip(slices, predicted, strict=True) if estimate is not None)
+    return DEFAULT_FAMILY if all(estimate is None for estimate in predicted) else next(known)
 
 
 def _draw(family: Family, device: str | None, path: Path) -> None:

@@ -72,6 +72,8 @@ class _Group(click.Group):
         debug = "--debug" in sys.argv[1:]
         if sys.stdout is None:  # closed by whoever started us
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        if sys.stderr is None:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         _listen()
         try:
             super().main(*args, **kwargs)
@@ -130,7 +132,8 @@ def _fail(message: str, code: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"Error: {printable(message)}", err=True)
+    with contextlib.suppress(OSError):  # of a full disk, say: the exit code is still to be known
+        click.echo(f"Error: {printable(message)}", err=True)
     sys.exit(code)
 
 

@@ -23,7 +23,7 @@ from bignas_zoo.files.say import silent
 def reproduce_command(
     name: str, family: str | None, images: str | None, verify_key: Path | None, as_json: bool
 ) -> None:
-    """Cut and write a slice again from its family's weights, and compare every file.
+    """Cut and write a slice again from its family's weights, and compare every file that its slice.json lists.
 
     Exit code 9 if a file differs; the first one, in the order in which they are made, says which step does.
     """

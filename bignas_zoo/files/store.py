@@ -8,10 +8,10 @@ process leaves beside is cleared away by the next that writes in the same folder
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.files import leftovers, names, strict_json
 from bignas_zoo.files.formats import EXPORT_NAME
+from bignas_zoo.files.places import check_place
 
 CHUNK = 1 << 20
 #: The largest JSON file of this package, a device's table, has half a megabyte.
@@ -208,10 +209,15 @@ def read_json(path: Path) -> Any:
         IntegrityError: it is not JSON.
     """
     try:
-        if path.stat().st_size > MAX_JSON:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise LocalIOError(f"{path}: is no regular file. Name one with JSON in it.")
+        if status.st_size > MAX_JSON:
             raise ValueError(f"over {MAX_JSON >> 20} MiB")
         return strict_json.loads(path.read_bytes())
     except OSError as error:
+        if isinstance(error, LocalIOError):
+            raise
         raise LocalIOError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         why = str(error)[:120]
@@ -327,7 +333,7 @@ def check_free(path: Path, *, force: bool, marker: str | None = names.SLICE) -> 
     Raises:
         LocalIOError: something is there and `force` is false, or it is not a folder of ours.
     """
-    _check_writable(path)
+    check_place(path)
     empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if empty or not os.path.lexists(path) or (force and marker is None):
         return
@@ -340,18 +346,6 @@ def check_free(path: Path, *, force: bool, marker: str | None = names.SLICE) -> 
         raise LocalIOError(
             f"{path}: exists already and is not overwritten. Choose another --output, or add --force to replace it."
         )
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse a place that nothing can be made in: the nearest folder above it that exists decides."""
-    above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), Path("/"))
-    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
-        return
-    why = f"{above} is no folder"
-    if above.is_dir():
-        read_only = hasattr(os, "statvfs") and os.statvfs(above).f_flag & os.ST_RDONLY
-        why = os.strerror(errno.EROFS if read_only else errno.EACCES)
-    raise LocalIOError(f"{path}: cannot be created ({why}). Choose another place with --output.")
 
 
 def _not_ours(path: Path, marker: str | None) -> str | None:

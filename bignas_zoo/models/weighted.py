@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class WeightedNetwork:
     """
 
     network: Network
-    weights: Mapping[str, np.ndarray]
+    weights: Mapping[str, np.ndarray] = field(repr=False)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

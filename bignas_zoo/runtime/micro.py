@@ -37,7 +37,9 @@ import numpy as np
 from tflite_micro.python.tflite_micro import runtime
 interpreter = runtime.Interpreter.from_bytes(open(sys.argv[1], "rb").read(), arena_size=int(sys.argv[2]))
 entry = interpreter.get_input_details(0)
-interpreter.set_input(np.zeros(entry["shape"], entry["dtype"]), 0)
+draw = np.random.default_rng(0)  # a blank image can end in a softmax of equal values, which the kernel refuses
+values = draw.integers(0, 100, entry["shape"]) if entry["dtype"] != np.float32 else draw.normal(size=entry["shape"])
+interpreter.set_input(values.astype(entry["dtype"]), 0)
 interpreter.invoke()
 """
 
@@ -85,6 +87,9 @@ def need_micro() -> None:
 
 
 def _measured(path: Path, name: str) -> MicroMemory:
+    with path.open("rb") as stream:
+        if stream.read(8)[4:] != b"TFL3":
+            raise IntegrityError(f"{name}: is no TFLite file, which is all that tflite-micro runs.")
     counted = _run(COUNTING, path, MOST)
     text = counted.stdout + counted.stderr
     parts = [re.search(rf"Arena allocation {part} (\d+)", text) for part in ("head", "tail")]
@@ -94,6 +99,9 @@ def _measured(path: Path, name: str) -> MicroMemory:
             f"{name}: tflite-micro cannot run it ({words[:200]}). Export it with --precision int8 --io int8."
         )
     head, tail = (int(part[1]) for part in parts if part)
+    if (whole := _run(RUNNING, path, MOST)).returncode:
+        ended = f"signal {-whole.returncode}" if whole.returncode < 0 else "an error"
+        raise IntegrityError(f"{name}: tflite-micro ended with {ended} as it ran the file, however much memory it had.")
     low, high = 0, head + tail + 4_096
     while _run(RUNNING, path, high).returncode:
         low, high = high, 2 * high

@@ -22,8 +22,9 @@ def quiet_native() -> Iterator[None]:
 
     TensorFlow and TFLite print from C++, past `sys.stderr`, and offer no reliable switch.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # missing, closed, or full
+            stream.flush()
     with contextlib.ExitStack() as stack:
         sink = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, sink)

@@ -44,7 +44,7 @@ def slice_and_calibrate(
         LocalIOError, IntegrityError: images or weights cannot be read or are damaged.
     """
     need_keras("slice_and_calibrate")
-    weights, batches = _uncalibrated(family, spec, images, limit)
+    weights, batches = _uncalibrated(family, spec, images, limit, "slice_and_calibrate")
     from bignas_zoo.models.calibration import calibrate
     from bignas_zoo.models.child import build_child, set_weights
 
@@ -68,7 +68,7 @@ def cut_and_calibrate(
     Raises:
         UsageError, NotFoundError, LocalIOError, IntegrityError: see `slice_and_calibrate`.
     """
-    weights, batches = _uncalibrated(family, spec, images, limit)
+    weights, batches = _uncalibrated(family, spec, images, limit, "cut_and_calibrate")
     from bignas_zoo.models.numpy_calibration import calibrate_arrays
     from bignas_zoo.models.weighted import WeightedNetwork
 
@@ -76,7 +76,7 @@ def cut_and_calibrate(
 
 
 def _uncalibrated(
-    family: Family | str | Path, spec: ChildSpec, images: np.ndarray | str | Path, limit: int
+    family: Family | str | Path, spec: ChildSpec, images: np.ndarray | str | Path, limit: int, what: str
 ) -> tuple[dict[str, np.ndarray], Iterator[np.ndarray]]:
     """Return a child's weights without statistics, and batches of images as it takes them."""
     import numpy as np
@@ -86,17 +86,31 @@ def _uncalibrated(
     from bignas_zoo.recipes.data import batches, unlabelled_images
 
     home = family if isinstance(family, Family) else registry.get_family(family)
-    space, _ = home.supernet("slice_and_calibrate")
+    space, _ = home.supernet(what)
     if spec.space != space:
         raise UsageError(f"spec: is of space '{spec.space.name}', but family '{home.name}' has space '{space.name}'.")
-    supernet = supernet_weights(home, "slice_and_calibrate")
+    supernet = supernet_weights(home, what)
     preprocess = Preprocess.from_json(home.preprocess)
     side = preprocess.crop_size
     if isinstance(images, str | Path):
         images = unlabelled_images(Path(images), side, limit, preprocess.crop_fraction)
     pixels = np.asarray(images)
-    if pixels.shape[1:] != (side, side, 3):
-        raise UsageError(f"images: need shape [n, {side}, {side}, 3], got {list(pixels.shape)}.")
+    _check_pixels(pixels, side)
     weights = {name: array.astype(np.float32) for name, array in slice_weights(supernet, spec).items()}
     inputs = (resize_arrays(preprocess.normalise(part), spec.resolution) for part in batches(pixels, BATCH))
     return weights, inputs
+
+
+def _check_pixels(pixels: np.ndarray, side: int) -> None:
+    """Refuse what cannot be pixel values of 0 to 255."""
+    if pixels.shape[1:] != (side, side, 3) or pixels.dtype.kind not in "uif":
+        raise UsageError(
+            f"images: need numbers of shape [n, {side}, {side}, 3], got {pixels.dtype} {list(pixels.shape)}."
+        )
+    if not len(pixels) or pixels.dtype == "uint8":
+        return
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 255):  # NaN as well
+        raise UsageError(f"images: need pixel values of 0 to 255, got {low:g} to {high:g}.")
+    if high <= 1 and pixels.dtype.kind == "f":
+        raise UsageError(f"images: need pixel values of 0 to 255, got {low:g} to {high:g}: multiply them by 255.")

@@ -251,7 +251,7 @@ def _for_microcontroller(slice_: zoo_slice.Slice) -> str:
     images = "" if slice_.calibration else " --images TRAINING_IMAGES"
     return (
         f"Memory is that of the int8 file; {names.TFLITE} is {PRECISION}. "
-        f"`bignas-zoo export FOLDER --precision int8 --io int8{images}` makes it."
+        f"`bignas-zoo export FOLDER --precision int8 --io int8{images}` makes it, --format c its C++ source."
     )
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bignas_zoo.architecture.space import ChildSpec, SearchSpace
 from bignas_zoo.budget import Budget
-from bignas_zoo.errors import IntegrityError, SpaceError, UsageError
+from bignas_zoo.errors import BigNASError, IntegrityError, NotFoundError, SpaceError, UsageError
 from bignas_zoo.files import store
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.get import GetResult, check_bytes, deliver, predicted
+from bignas_zoo.tasks.opening import holds_slice
 from bignas_zoo.tasks.slice_cache import SliceFiles
 from bignas_zoo.tasks.slices import Slice
-from bignas_zoo.zoo import registry, selection
+from bignas_zoo.zoo import registry, selection, slice_folder
 from bignas_zoo.zoo import slice as zoo_slice
-from bignas_zoo.zoo.family import Family
+from bignas_zoo.zoo.family import DEFAULT_SUPERNET, Family
 from bignas_zoo.zoo.selection import LatencyPredictor
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 #: What `show --json` calls a child.
 KEY = "child"
+HOW = '`bignas-zoo show SLICE --json` prints a child, under "child".'
 #: Images of a folder that are used.
 LIMIT = 2_000
 
@@ -65,7 +67,7 @@ def get_child(
             exists and differs.
         QualityError: the exported file does not compute what the network does.
     """
-    home = registry.get_family(family)
+    home = _family(family)
     space, _ = home.supernet("a child of one's own")
     child = spec if isinstance(spec, ChildSpec) else read_spec(Path(spec), space)
     limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
@@ -78,7 +80,8 @@ def get_child(
     accept(slice_)
     target = Path(output) if output is not None else Path(slice_.name)
     store.tidy_up(target)
-    store.check_free(target, force=force)
+    if not _is_there(target, slice_):  # else its files are compared once they are made
+        store.check_free(target, force=force)
     with store.scratch_folder() as folder:
         write_child(folder, home, slice_, images, say)
         written = {path.name: store.record(path) for path in sorted(folder.iterdir())}
@@ -91,6 +94,21 @@ def get_child(
     )
 
 
+def _family(name: str | Path) -> Family:
+    try:
+        return registry.get_family(name)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error} A child is cut from a family: name one, e.g. {DEFAULT_SUPERNET}.") from error
+
+
+def _is_there(target: Path, slice_: zoo_slice.Slice) -> bool:
+    """Return whether a folder holds this child already."""
+    try:
+        return holds_slice(target) and slice_folder.describe(target)[0].network == slice_.network
+    except BigNASError:
+        return False
+
+
 def read_spec(path: Path, space: SearchSpace) -> ChildSpec:
     """Read a child from a JSON file: as `show --json` prints it, or the part under "child" alone.
 
@@ -100,14 +118,21 @@ def read_spec(path: Path, space: SearchSpace) -> ChildSpec:
         SpaceError: the child is not of the space.
     """
     data = store.read_json(path)
+    if isinstance(data, dict) and isinstance(data.get(KEY), dict):
+        data = data[KEY]
+    if not isinstance(data, dict):
+        raise IntegrityError(f"{path}: holds no child, but a {type(data).__name__}. {HOW}")
+    if data.get("space") != space.name:
+        named = data.get("space")
+        of = f"of space '{named:.64}'" if isinstance(named, str) else "without a space"
+        raise SpaceError(f"{path}: holds a child {of}, but the family has space '{space.name}'. {HOW}")
     try:
-        return ChildSpec.from_json(data.get(KEY) or data, space)
+        return ChildSpec.from_json(data, space)
     except SpaceError as error:
-        raise SpaceError(f"{path}: {error}") from error
+        raise SpaceError(f"{path}: {error} {HOW}") from error
     except (IntegrityError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(
-            f"{path}: holds no child of space '{space.name}' ({type(error).__name__}: {str(error)[:100]}). "
-            '`bignas-zoo show SLICE --json` prints one, under "child".'
+            f"{path}: holds no child of space '{space.name}' ({type(error).__name__}: {str(error)[:100]}). {HOW}"
         ) from error
 
 
@@ -132,7 +157,14 @@ def _without_bytes(limits: Budget) -> Budget:
     return Budget(tuple(limit for limit in limits.limits if limit.quantity != "bytes"))
 
 
-def write_child(folder: Path, home: Family, slice_: zoo_slice.Slice, images: str | Path, say: Say) -> None:
+def write_child(
+    folder: Path,
+    home: Family,
+    slice_: zoo_slice.Slice,
+    images: str | Path,
+    say: Say,
+    known: Mapping[str, Any] | None = None,
+) -> None:
     """Calibrate a child on images and write its files into a folder; see `get_child`."""
     from bignas_zoo.models.preprocess import Preprocess
     from bignas_zoo.recipes.data.sample import read_sample
@@ -144,5 +176,8 @@ def write_child(folder: Path, home: Family, slice_: zoo_slice.Slice, images: str
     sample = read_sample(images, None, contract, home.class_names, training=LIMIT)
     say(f"calibrating on {len(sample.training):,} {sample.source}")
     plain = cut_and_calibrate(home, slice_.spec, sample.training)
-    provenance = {"supernet_sha256": home.weights and home.weights.sha256, "calibration": sample.to_json()}
+    calibration = sample.to_json()
+    if known and known.get("pixels_sha256") == calibration["pixels_sha256"]:
+        calibration["source"] = known.get("source")  # the same images, in a folder of another name maybe
+    provenance = {"supernet_sha256": home.weights and home.weights.sha256, "calibration": calibration}
     slice_files.write(folder, home, slice_, plain, provenance=provenance)

@@ -133,7 +133,11 @@ def reproduce(
 
 def _home(slice_: Slice, description: Mapping[str, Any], family: str | Path | None) -> Family:
     """Return the family that a folder's slice was cut from, if its weights are those."""
-    provenance = dict(description["provenance"])
+    provenance = description.get("provenance")
+    if not isinstance(provenance, dict):
+        raise IntegrityError(
+            f"reproduce: '{slice_.name}': its slice.json does not say what it was made of (provenance)."
+        )
     if provenance.get("finetuned"):
         raise UsageError(
             f"reproduce: '{slice_.name}' was fine-tuned on somebody's images, so no family's weights give it. Its card "
@@ -143,7 +147,8 @@ def _home(slice_: Slice, description: Mapping[str, Any], family: str | Path | No
         home = registry.get_family(family or slice_.family)
     except NotFoundError as error:
         raise NotFoundError(f"reproduce: {error} Name the folder of its family with --family.") from error
-    wanted = provenance.get("weights") or {"supernet": provenance.get("supernet_sha256")}
+    weights = provenance.get("weights")
+    wanted = weights if isinstance(weights, dict) else {"supernet": provenance.get("supernet_sha256")}
     known = {home.weights.sha256} if home.weights else set()
     for own in home.slices if home.weights is None else ():
         known |= {record.sha256 for record in (own.weights, own.statistics) if record}
@@ -179,17 +184,22 @@ def _made_again(
 ) -> Iterator[Path]:
     """Yield a folder with the slice's files, made now."""
     calibration = dict(description["provenance"]).get("calibration")
+    if images is not None and not isinstance(calibration, dict):
+        raise UsageError(
+            f"reproduce: '{slice_.name}' needs no images: its statistics are its family's. Leave them out."
+        )
     with store.scratch_folder() as folder:
-        if calibration:
+        if isinstance(calibration, dict):
             from bignas_zoo.tasks.get_child import child_slice, write_child
 
             if images is None:
                 raise UsageError(
-                    f"reproduce: '{slice_.name}' was calibrated on {calibration['images']} {calibration['source']}; "
+                    f"reproduce: '{slice_.name}' was calibrated on {calibration.get('images')} "
+                    f"{calibration.get('source')}; "
                     "name them with --images."
                 )
             assert slice_.spec
-            write_child(folder, home, child_slice(home, slice_.spec), images, say)
+            write_child(folder, home, child_slice(home, slice_.spec), images, say, calibration)
         else:
             own = home.find(slice_.name)
             if own.network != slice_.network:

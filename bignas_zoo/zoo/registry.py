@@ -116,6 +116,8 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
             f"{name}: is a folder, but no slice's: it has no file slice.json. Name one that `bignas-zoo get` or "
             "`finetune` made, or a slice of `bignas-zoo list`."
         )
+    if any(home.name == name for home in families()):
+        raise NotFoundError(f"'{name}' is a family, not a slice. `bignas-zoo list --family {name}` shows its slices.")
     known = [s.name for s in list_slices()]
     raise NotFoundError(f"slice '{name}': not known. {_hub_hint(name) or nearest(name, known)} See `bignas-zoo list`.")
 

@@ -7,6 +7,7 @@ those held out, for calibration and for the test are read.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,9 +204,11 @@ def _packed(recipe: Recipe, path: Path, test_data: str | Path | None) -> Dataset
 def is_tfrecords(data: str | Path) -> bool:
     """Return whether a place holds TFRecord files: a bucket, a pattern, or a folder with such names."""
     text = str(data)
+    folder = Path(text)
+    if os.path.isdir(text):  # whatever its name looks like
+        return not is_cifar10(folder) and any(next(folder.glob(p), None) for p in ("*.tfrecord*", "train-*-of-*"))
     if "://" in text or any(c in text for c in "*?[") or Path(text).is_file():
         return True
-    folder = Path(text)
     return not is_cifar10(folder) and any(next(folder.glob(p), None) for p in ("*.tfrecord*", "train-*-of-*"))
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
-from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.models.preprocess import SUFFIXES, Preprocess
 from bignas_zoo.recipes.data import LabelledImages, cifar10, image_folder, is_cifar10, unlabelled_images
 from bignas_zoo.recipes.data.class_folders import stratified
 from bignas_zoo.recipes.data.evenly import evenly
+from bignas_zoo.runtime.extras import need_keras
 
 #: More than this changes int8 ranges little; the paper calibrates batch norms on as many.
 TRAINING = 1_000
@@ -22,6 +23,8 @@ TRAINING = 1_000
 LEAST_TESTS, MOST_TESTS, TEST_PIXELS = 2_000, 10_000, 10_240_000
 #: So many images without labels leave enough for ranges when a fifth is held back to compare on.
 HELD_BACK_FROM = 80
+#: Files that are certainly no TFRecords; any other name may be one's.
+OTHER_FILES = (*SUFFIXES, ".json", ".txt", ".csv", ".zip", ".npz", ".pdf", ".heic", ".gif")
 #: Sub-folders that hold images to train on, and images to test on, best first.
 TRAIN_PARTS, TEST_PARTS = ("train", "training"), ("test", "val", "validation")
 
@@ -74,6 +77,8 @@ def read_sample(
         UsageError: all of them are test images too.
         IntegrityError: an image or file is damaged, or labelled with unknown classes.
     """
+    for place in (images, test_data):
+        _check_place(place)
     if tests is None:
         tests = min(MOST_TESTS, max(LEAST_TESTS, TEST_PIXELS // preprocess.crop_size**2))
     if test_data is not None and _one_place(images, test_data):
@@ -90,6 +95,18 @@ def read_sample(
         held = np.arange(len(pixels)) % 5 == 4
         return Sample(pixels[~held], source, None, pixels[held])
     return Sample(pixels, source, test, pixels)
+
+
+def _check_place(place: str | Path | None) -> None:
+    """Refuse a name that is none, and TFRecords where TensorFlow is missing."""
+    if place is None:
+        return
+    if not str(place).strip():
+        raise UsageError("images: the name of the place is empty. Name a folder of images.")
+    if _is_tfrecords(place):
+        if os.path.isfile(place) and Path(place).suffix.lower() in OTHER_FILES:
+            raise UsageError(f"{place}: is one file, and none of TFRecords. Name a folder of images.")
+        need_keras(f"reading {place} (TFRecord files)")
 
 
 def _one_place(first: str | Path, second: str | Path) -> bool:
