@@ -192,7 +192,7 @@ def _figures(slice_: Slice) -> tuple[str, str, str]:
         top1 = f"top-1 {slice_.top1:.2f} %"
     return (
         f"{slice_.macs / 1e6:,.2f} MMACs, {slice_.network.resolution} px",
-        f"{slice_.parameters / 1e6:,.2f} M parameters",
+        f"{slice_.parameters / 1e6:,.2f} M parameters, {slice_.arena_bytes / 1e3:,.0f} kB RAM",
         top1,
     )
 
@@ -206,6 +206,7 @@ def _caption(slices: Sequence[Slice]) -> str:
         f"kernel, → {block.cout} the output channels of an MBConv block; "
         "px the side of the map a block takes in; narrowing blocks (/2) have stride 2. "
         "MMACs: million multiply-adds for one image; mobile papers say FLOPs. "
+        "RAM: what tflite-micro needs for the int8 file, estimated for 64 bits. "
         + "".join(f"Top-1: {source}. " for source in sources)
     )
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "list": "bignas_zoo.cli.list",
     "profile": "bignas_zoo.cli.profile",
     "push": "bignas_zoo.cli.push",
+    "report": "bignas_zoo.cli.report",
     "reproduce": "bignas_zoo.cli.reproduce",
     "search": "bignas_zoo.cli.search",
     "show": "bignas_zoo.cli.show",

@@ -28,6 +28,8 @@ EXPORT_NAME = re.compile(
 )
 #: Part of the first classes of a file with int8 weights that must be the Keras model's, where no labels are known.
 AGREEMENT_WITHOUT_LABELS = 0.9
+#: Of the data of a report on photographs; and how a picture in them begins: any other address would be fetched.
+REPORT_SCHEMA, THUMBNAIL = "bignas-zoo/report/1", "data:image/jpeg;base64,"
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "keras": ".keras"}
 #: Formats that are folders.
 FOLDERS = {"saved_model": "saved_model", "c": "micro"}

@@ -13,6 +13,8 @@ NETS = "nets"
 NOTICE = "NOTICE"
 FAMILY_FOLDER = "family"
 START = "start"
+#: What a training on photographs says of itself: as data, and as a page.
+REPORT_DATA, REPORT = "report.json", "report.html"
 #: A training run's folder; METRICS are copied into its family's.
 RECIPE, METRICS, NOTES, LOCK = "recipe.json", "metrics.jsonl", "notes.txt", "train.lock"
 RUN_LICENSE = "license.txt"

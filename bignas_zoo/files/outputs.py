@@ -15,6 +15,7 @@ BEGINNINGS = {
     ".svg": (b"<?xml", b"<svg"),
     ".npz": (b"PK\x03\x04",),
     ".md": (b"---\n",),
+    ".html": (b"<!doctype html>",),
 }
 
 

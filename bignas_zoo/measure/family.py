@@ -35,6 +35,7 @@ def write_family(
     keep: Sequence[Measured] = (),
     only: Mapping[str, Measured] | None = None,
     training: Mapping[str, Any] | None = None,
+    notice: Path | None = None,
 ) -> Path:
     """Write a family's folder: weights, named slices with statistics, front, description.
 
@@ -49,6 +50,7 @@ def write_family(
         keep: children that are slices even where the front would leave them out.
         only: name to child, where these alone are to be slices.
         training: how the family was made, for its description; by default, by this run.
+        notice: file with what the licence of the weights it was started from wants to be passed on.
 
     Returns:
         The folder.
@@ -82,6 +84,9 @@ def write_family(
             "training": dict(training) if training is not None else _training(run),
             "slices": sorted(slices, key=lambda s: str(s["name"])),
         }
+        if notice is not None:
+            store.copy(notice, new / names.NOTICE)
+            description["notice"] = _record(new, names.NOTICE)
         store.write_json(new / names.FAMILY, store.sealed(description))
     return folder
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Trained:
         metrics: the run's ``metrics.jsonl``.
         notes: what else there is to say about the run, from its ``notes.txt``.
         license, source: of the weights, see `zoo.family.Family`.
+        statistics: of children whose batch norms keep those that they were trained with; others are calibrated.
     """
 
     recipe: Recipe
@@ -44,6 +46,7 @@ class Trained:
     notes: str = ""
     license: str = UNKNOWN
     source: str = ""
+    statistics: Mapping[ChildSpec, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -56,8 +59,11 @@ class Trained:
         return {name: value.astype(np.float32) for name, value in self.weights.items()}
 
     def child(self, spec: ChildSpec) -> keras.Model:
-        """Cut and calibrate one child."""
+        """Cut and calibrate one child, or give it the statistics that it was trained with."""
         child = build_child(spec)
+        if spec in self.statistics:
+            set_weights(child, spec, {**slice_weights(self.rounded, spec), **self.statistics[spec]})
+            return child
         set_weights(child, spec, slice_weights(self.rounded, spec), calibrated=False)
         inputs = (self.preprocess.inputs(b, spec.resolution) for b in batches(self.calibration, BATCH))
         calibrate(child, (np.asarray(x) for x in inputs))

@@ -87,6 +87,7 @@ def _uncalibrated(
 
     home = family if isinstance(family, Family) else registry.get_family(family)
     space, _ = home.supernet(what)
+    home.check_calibrates(what)
     if spec.space != space:
         raise UsageError(f"spec: is of space '{spec.space.name}', but family '{home.name}' has space '{space.name}'.")
     supernet = supernet_weights(home, what)

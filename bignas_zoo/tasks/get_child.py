@@ -69,6 +69,7 @@ def get_child(
     """
     home = _family(family)
     space, _ = home.supernet("a child of one's own")
+    home.check_calibrates("a child of one's own")
     child = spec if isinstance(spec, ChildSpec) else read_spec(Path(spec), space)
     limits = budget if budget is None or isinstance(budget, Budget) else Budget.parse(budget)
     predictor = LatencyPredictor.of(limits, risk=risk, tables=tables) if limits else LatencyPredictor(risk=risk)

@@ -271,6 +271,7 @@ def _search(work: _Work, run: _Run) -> SearchResult:
     folder, say = run.folder, work.say
     check_output(folder, work.data)
     space, _ = work.home.supernet("search")
+    work.home.check_calibrates("search")
     settings = run.settings  # before images are read
     costs = costs_for(space, settings.budgets, work.devices, work.home.slices, settings.front)
     new = not folder.exists()

@@ -27,6 +27,9 @@ DEFAULT_FAMILY, DEFAULT_SUPERNET = "efficientnet-lite", "bignas-cifar10"
 PAPER_FAMILY = "bignas-imagenet"
 REMAKE = "Reinstall bignas-zoo, or make the family again with `bignas-zoo train`."
 
+#: The training method of families of one's own photographs.
+MATCHED = "matched-sandwich"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -83,6 +86,23 @@ class Family:
         if self.weights is None:
             raise NotFoundError(no_weights(self))
         return self.space, self.weights
+
+    def check_calibrates(self, what: str) -> None:
+        """Refuse to calibrate children whose statistics are matched to a trained network's, see `models.matching`.
+
+        Args:
+            what: would calibrate them, as the message's subject.
+
+        Raises:
+            UsageError: the family is one of one's own photographs.
+        """
+        recipe = self.training.get("recipe")
+        method = recipe.get("method") if isinstance(recipe, dict) else None
+        if isinstance(method, dict) and method.get("name") == MATCHED:
+            raise UsageError(
+                f"{what}: the slices of '{self.name}' keep statistics matched to the network that they were trained "
+                "from; calibrating others of its children would cost them 20 points and more. Take one of its slices."
+            )
 
     def path(self, record: FileRecord) -> Path:
         """Return the full path of one of the family's files."""

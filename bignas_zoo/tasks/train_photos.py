@@ -1,0 +1,92 @@
+"""`train photos`: a folder of one's own photographs to a whole family of classifiers, in a given time."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bignas_zoo.files import names
+from bignas_zoo.files.outputs import write_output
+from bignas_zoo.files.say import Say, silent
+from bignas_zoo.runtime.extras import need_keras
+from bignas_zoo.tasks.cutting import cut, verified_path
+from bignas_zoo.zoo.license import license_of
+from bignas_zoo.zoo.registry import get_family
+
+#: What a folder is called that asks for this instead of a recipe.
+PHOTOS = "photos"
+#: The slice that training starts from.
+FAMILY, PARENT = "efficientnet-lite", "efficientnet-lite0-160"
+MINUTES = 60.0
+
+
+def train_photos(
+    data: str | Path,
+    output: str | Path,
+    *,
+    minutes: float = MINUTES,
+    seed: int = 0,
+    license: str | None = None,
+    say: Say = silent,
+    report: Callable[[Any], None] = lambda progress: None,
+) -> Path:
+    """Train a supernet on one's own photographs and make a family of it; an interrupted run goes on.
+
+    It starts from EfficientNet-Lite0, which knows ImageNet: a classifier is fitted to its features, its channels are
+    sorted, and the sandwich rule trains it with smaller children whose batch norms have statistics matched to its own.
+
+    Args:
+        data: ``FOLDER/CLASS/*.jpg``, or ``train/CLASS`` in it with ``val/CLASS``, ``test/CLASS`` or both beside it;
+            without ``val`` a part of each class is held out to choose slices on, and without ``test`` accuracies are
+            those of the held-out images, and say so.
+        output: the run's folder; the family is in ``family`` inside it.
+        minutes: that it may take in all, by the wall clock; the number of steps is chosen by the speed of this machine.
+        seed: of every draw.
+        license: of the new weights; None takes EfficientNet-Lite's.
+        say: told what is going on, a sentence at a time.
+        report: told a `bignas_zoo.recipes.progress.Progress` after each step.
+
+    Returns:
+        The family's folder, to be given to `get` and the others as `family`.
+
+    Raises:
+        UsageError: fewer than two classes, or a class has too few images; or Keras is not installed.
+        LocalIOError, IntegrityError: images cannot be read or are damaged, or the folder cannot be written.
+        TrainingStoppedError: the loss or a weight is not a number.
+        PreemptedError: stopped by SIGTERM; run again to go on.
+    """
+    need_keras("train photos")
+    license_of(license)
+    from bignas_zoo.hub_cards.report import render_report
+    from bignas_zoo.measure import photos
+    from bignas_zoo.measure.photos_start import Parent
+    from bignas_zoo.models.preprocess import Preprocess
+    from bignas_zoo.recipes.engines.choosing import choose_engine, use_backend
+    from bignas_zoo.recipes.runs.stopping import stop_requests
+
+    use_backend(choose_engine("auto"))
+    photos.minutes_of(minutes)
+    home = get_family(FAMILY)
+    slice_ = home.find(PARENT)
+    contract = dataclasses.replace(Preprocess.from_json(slice_.preprocess), crop_size=photos.CROP, crop_fraction=1.0)
+    with stop_requests() as stop, stop.at_once():
+        say(f"reading images from {data}")
+        images = photos.read_photographs(Path(data), contract, seed)
+        for sentence in photos.remarks(images):
+            say(sentence)
+        parent = Parent(
+            cut(home, slice_).weights, slice_.license, slice_.source,
+            verified_path(home, home.notice) if home.notice else None,
+        )  # fmt: skip
+        command = ["bignas-zoo", "train", PHOTOS, "--data", images.folder, "--minutes", f"{minutes:g}"]
+        folder = photos.train_photos_family(
+            photos.family_name(images.folder), images, parent, contract, Path(output), minutes=minutes, seed=seed,
+            license=license_of(license, slice_.license), command=shlex.join(command), say=say, report=report,
+        )  # fmt: skip
+        page = Path(output) / names.REPORT
+        write_output(page, render_report(Path(output)).encode(), ".html")
+        say(f"report: {page}")
+        return folder

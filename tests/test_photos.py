@@ -1,0 +1,168 @@
+"""`train photos`: a folder of photographs to a family, the remarks on it, and folders that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import bignas_zoo as bz
+from bignas_zoo.architecture import cost
+from bignas_zoo.architecture.spaces import get_space
+from bignas_zoo.cli.main import main
+from bignas_zoo.errors import UsageError
+from bignas_zoo.measure import photos, photos_start
+from bignas_zoo.measure.photos_start import children_of, space_of
+from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes.data import LabelledImages
+from bignas_zoo.zoo.registry import get_family
+
+CONTRACT = Preprocess(160, (127.0,) * 3, (128.0,) * 3)
+
+
+def photograph(hue: int, seed: int) -> Image.Image:
+    """Return a picture that its colour gives away."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 90, (24, 32, 3))
+    pixels[..., hue] += 150
+    return Image.fromarray(pixels.astype(np.uint8)).resize((200, 150), Image.Resampling.BICUBIC)
+
+
+def write_folder(folder: Path, counts: dict[str, int], classes: tuple[str, ...] = ("red", "green", "blue")) -> Path:
+    for part, count in counts.items():
+        for hue, name in enumerate(classes):
+            place = folder / part / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                photograph(hue, len(part) * 1_000 + i).save(place / f"{i}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data") / "My Colours (2)", {"train": 14, "val": 6, "test": 8})
+
+
+def test_children_are_of_the_space_and_both_ends_are_among_them() -> None:
+    space = space_of(3)
+    children = children_of(space)
+    macs = [cost.macs(child) for child in children.values()]
+    assert macs == sorted(macs)
+    specs = list(children.values())
+    assert (specs[0], specs[-1]) == (space.smallest, space.biggest)
+    assert {64, 80} <= {child.resolution for child in specs}
+    whole = [child for name, child in children.items() if name.startswith("whole")]
+    assert [child.resolution for child in whole] == list(get_space("photos").resolutions)
+
+
+def images(labels: list[int], seed: int = 0, classes: int = 2) -> LabelledImages:
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), 4, 4, 3)).astype(np.uint8)
+    return LabelledImages(pixels, np.array(labels, np.int32), tuple("abc"[:classes]), "x")
+
+
+def test_remarks_say_what_is_odd() -> None:
+    plain = photos.Photographs("x", images([0, 1] * 6), images([0, 1], 1), images([0, 1], 2))
+    assert photos.remarks(plain) == ["12 images of 2 classes to train on, 2 held out, 2 to test on"]
+    untested = photos.Photographs("x", images([0, 1] * 6), images([0, 1], 1), None)
+    assert "no test images: accuracies are those of the held-out ones" in photos.remarks(untested)[0]
+    uneven = photos.Photographs("x", images([0] * 40 + [1] * 3), images([0, 1], 1), None)
+    assert photos.remarks(uneven)[1] == "Warning: uneven classes: 40 images of a, 3 of b"
+    train = images([0, 1] * 6)
+    train.pixels[3] = train.pixels[1]
+    test = images([0, 0, 0], 2)
+    test.pixels[0], test.pixels[1] = train.pixels[0], train.pixels[5]
+    odd = photos.remarks(photos.Photographs("x", train, images([0, 1], 1), test))
+    assert odd[1:] == [
+        "Warning: 1 training images are copies of others",
+        "Warning: no test images of b",
+        "Warning: 2 of 3 test images are training images as well: accuracy on them says too much",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("clothing", "clothing"),
+        ("My Colours (2)", "my-colours-2"),
+        ("日本", "photos"),
+        ("-", "photos"),
+        ("a" * 99, "a" * 48),
+    ],
+)
+def test_families_are_called_like_their_folder(name: str, expected: str) -> None:
+    assert photos.family_name(name) == expected
+
+
+def fails(code: int, words: str, *arguments: str | Path) -> None:
+    result = CliRunner().invoke(main, ["train", "photos", *map(str, arguments)])
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_folders_and_options_that_cannot_be(tmp_path: Path, folder: Path) -> None:
+    run = ("-o", tmp_path / "run")
+    few = write_folder(tmp_path / "few", {"train": 9})
+    fails(2, "at least 10 a class are needed: blue (9), green (9)", "--data", few, *run)
+    one = write_folder(tmp_path / "one", {"train": 12}, classes=("only",))
+    fails(2, "at least two classes", "--data", one, *run)
+    fails(7, "no such folder", "--data", tmp_path / "nowhere", *run)
+    (tmp_path / "few/train/red/0.jpg").write_bytes(b"no picture")
+    fails(4, "0.jpg", "--data", few, *run)
+    for minutes in ("0", "-1", "nan", "1e9"):
+        fails(2, "--minutes: must be from 1", "--data", folder, "--minutes", minutes, *run)
+    fails(2, "--engine does not go with `train photos`", "--data", folder, "--engine", "jax", *run)
+    assert not (tmp_path / "run").exists()
+    other = CliRunner().invoke(main, ["train", "cifar10_cpu", "--data", str(folder), "--minutes", "3", *map(str, run)])
+    assert other.exit_code == 2
+    assert "--minutes goes with" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_folder_becomes_a_family_in_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    some = {"narrow-64", "whole-64", "whole-160"}  # each more is ten seconds of compiling
+    monkeypatch.setattr(
+        photos_start, "children_of", lambda space: {k: v for k, v in children_of(space).items() if k in some}
+    )
+    result = CliRunner().invoke(main, ["train", "photos", "--data", str(folder), "--minutes", "1", "-o", str(run)])
+    assert result.exit_code == 0, result.output
+    family = get_family(run / "family")
+    assert family.name == "my-colours-2"
+    assert family.class_names == ("blue", "green", "red")
+    assert family.license == "Apache-2.0"
+    assert family.slices[-1].top1 == 100.0  # colours are easy
+    assert {s.name.removeprefix("my-colours-2-") for s in family.slices} >= {"smallest", "biggest"}
+    assert family.training["recipe"]["start_from"] == "efficientnet-lite0"
+    assert str(tmp_path) not in (run / "family/family.json").read_text()
+    # No slice is beaten by another one that is cheaper.
+    inner = [s for s in family.slices if not s.name.endswith(("smallest", "biggest"))]
+    assert [s.holdout_top1 for s in inner] == sorted(s.holdout_top1 or 0 for s in inner)
+    got = bz.get(budget="40MMACs", family=run / "family", output=tmp_path / "slice")
+    assert (got.path / "NOTICE").is_file()
+    assert bz.evaluate(got.path, folder / "test")["top1"] == pytest.approx(got.slice.top1, abs=1e-6)
+    assert bz.reproduce(got.path, family=run / "family").same
+    exported = bz.export_slice(got.path, bz.Export("onnx"))
+    assert exported[0].entry["parity"]["max_abs"] < 1e-3
+    # Its statistics are matched: nothing may calibrate them anew.
+    assert family.space
+    with pytest.raises(UsageError, match="keep statistics matched to the network"):
+        bz.cut_and_calibrate(run / "family", family.space.smallest, folder)
+    with pytest.raises(UsageError, match="keep statistics matched to the network"):
+        bz.search_family(run / "family", folder, output=tmp_path / "search")
+    # The same again: nothing is trained anew.
+    before = json.loads((run / "family/family.json").read_text())["weights"]
+    again = CliRunner().invoke(main, ["train", "photos", "--data", str(folder), "--minutes", "1", "-o", str(run)])
+    assert again.exit_code == 0, again.output
+    assert json.loads((run / "family/family.json").read_text())["weights"] == before
+    page = (run / "report.html").read_text()
+    assert "my-colours-2-biggest" in page
+    assert page.count("data:image/png;base64,") == 2
+    other = write_folder(tmp_path / "others", {"train": 12}, classes=("x", "y"))
+    refused = CliRunner().invoke(main, ["train", "photos", "--data", str(other), "-o", str(run)])
+    assert refused.exit_code == 2
+    assert "an earlier run was of other classes" in refused.stderr
