@@ -45,6 +45,8 @@ LEARNING_RATE, WARMUP = 3e-4, 30
 FEWEST_STEPS, MOST_STEPS = 20, 6_000
 #: Images of a class, at least; part of each that is held out; how many times the smallest class the largest may be.
 LEAST_IMAGES, HOLDOUT, UNEVEN = 10, 0.15, 10
+#: How often both ends are measured on the held-out images while they are trained.
+EVALUATIONS = 4
 #: Part of a step's time that a forward pass alone takes.
 FORWARD_PART = 1 / 3
 #: Seconds that compiling one phase takes on a machine whose step takes one second, and what the end takes at least.
@@ -195,14 +197,14 @@ def _begun(output: Path) -> Recipe | None:
     return read_recipe(output / names.RECIPE)
 
 
-def _recipe(name: str, classes: int, preprocess: Preprocess, start: Path, steps: int, seed: int) -> Recipe:
+def _recipe(name: str, train: LabelledImages, preprocess: Preprocess, start: Path, steps: int, seed: int) -> Recipe:
     return Recipe(
-        name=name, space="photos", classes=classes, crop_size=CROP, mean=preprocess.mean, std=preprocess.std,
-        steps=steps, holdout=0.15, batch_size=BATCH, method=MatchedSandwich(), dropout=0.0, weight_decay=0.02,
-        optimizer="adamw", rho=0.99, clip=5.0, learning_rate=LEARNING_RATE, learning_rate_batch=BATCH,
-        warmup_steps=min(WARMUP, max(1, steps // 10)), decay="cosine", ending=0.0, decay_until=1.0, crop_area=0.35,
-        evaluate_every=max(50, steps // 10), checkpoint_every=max(25, min(200, steps // 10)), seed=seed,
-        start_from=str(start),
+        name=name, space="photos", classes=len(train.class_names), crop_size=CROP, mean=preprocess.mean,
+        std=preprocess.std, steps=steps, holdout=HOLDOUT, batch_size=min(BATCH, len(train)), method=MatchedSandwich(),
+        dropout=0.0, weight_decay=0.02, optimizer="adamw", rho=0.99, clip=5.0, learning_rate=LEARNING_RATE,
+        learning_rate_batch=BATCH, warmup_steps=min(WARMUP, max(1, steps // 10)), decay="cosine", ending=0.0,
+        decay_until=1.0, crop_area=0.35, evaluate_every=max(50, math.ceil(steps / EVALUATIONS)),
+        checkpoint_every=max(25, min(200, steps // 10)), seed=seed, start_from=str(start),
     )  # fmt: skip
 
 
@@ -217,21 +219,24 @@ def _planned(
     say: Say,
 ) -> Recipe:
     """Choose as many steps as fit into the time, from the speed of a few."""
-    recipe = _recipe(name, len(images.train.class_names), preprocess, start, 1_000, seed)
+    recipe = _recipe(name, images.train, preprocess, start, 1_000, seed)
     step_seconds = _measured_step(recipe, images.train, preprocess)
     trained = matched.children_of(str(start))
     phases = len(trained) - 2
     judged = len(images.holdout) + (len(images.test) if images.test else 0)
     macs = sum(cost.macs(child.spec) for child in trained)
     a_step = cost.macs(trained[-1].spec) + macs / len(trained) + cost.macs(trained[0].spec)
-    end = LEAST_END + FORWARD_PART * step_seconds * judged / BATCH * macs / a_step * 1.3
-    left = seconds - (time.monotonic() - began) - end - phases * COMPILE_SECONDS * step_seconds
+    forward = FORWARD_PART * step_seconds / recipe.batch_size / a_step  # of one image and multiply-add
+    end = LEAST_END + 1.3 * forward * judged * macs
+    ends = cost.macs(trained[-1].spec) + cost.macs(trained[0].spec)
+    curve = EVALUATIONS * (forward * len(images.holdout) * ends + COMPILE_SECONDS * step_seconds)
+    left = seconds - (time.monotonic() - began) - end - curve - phases * COMPILE_SECONDS * step_seconds
     steps = max(FEWEST_STEPS, min(MOST_STEPS, int(left / step_seconds)))
     if left < FEWEST_STEPS * step_seconds:
         say(f"the time is short: only the fewest steps, {FEWEST_STEPS}, are made, and it will take longer")
-    epochs = steps * BATCH / len(images.train)
-    say(f"a step of {BATCH} images takes {step_seconds:.2f} s here: {steps:,} steps, {epochs:.1f} epochs")
-    return _recipe(name, len(images.train.class_names), preprocess, start, steps, seed)
+    epochs = steps * recipe.batch_size / len(images.train)
+    say(f"a step of {recipe.batch_size} images takes {step_seconds:.2f} s here: {steps:,} steps, {epochs:.1f} epochs")
+    return _recipe(name, images.train, preprocess, start, steps, seed)
 
 
 def _measured_step(recipe: Recipe, train: LabelledImages, preprocess: Preprocess) -> float:
