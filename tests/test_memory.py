@@ -211,5 +211,7 @@ def test_what_tflite_micro_cannot_measure(tmp_path: Path, monkeypatch: pytest.Mo
         micro.measure(b"")
     monkeypatch.undo()
     pytest.importorskip("tflite_micro", reason="no tflite-micro for this Python or machine")
-    with pytest.raises(IntegrityError, match="tflite-micro cannot run it"):
+    with pytest.raises(IntegrityError, match="is no TFLite file"):
         micro.measure(b"\0" * 64)
+    with pytest.raises(IntegrityError, match="tflite-micro cannot run it"):
+        micro.measure(b"\0\0\0\0TFL3" + b"\0" * 64)

@@ -199,7 +199,7 @@ def test_slice_and_calibrate_checks_its_arguments(tiny_family: Path, tmp_path: P
     pixels = np.zeros((80, 20, 20, 3), np.uint8)
     with pytest.raises(UsageError, match="space 'bignas'"):
         bz.slice_and_calibrate(tiny_family, bz.get_space("bignas").smallest, pixels)
-    with pytest.raises(UsageError, match=r"need shape \[n, 20, 20, 3\]"):
+    with pytest.raises(UsageError, match=r"need numbers of shape \[n, 20, 20, 3\]"):
         bz.slice_and_calibrate(tiny_family, TINY.smallest, pixels[:, :10])
     with pytest.raises(UsageError, match="too few"):
         bz.slice_and_calibrate(tiny_family, TINY.smallest, pixels[:10])
