@@ -252,12 +252,12 @@ def find_recipe(recipe: str | Path) -> Path:
     path = Path(recipe)
     if os.path.isfile(path):
         return path
-    if os.path.isdir(path):
-        raise NotFoundError(f"recipe '{recipe}': is a folder. Name a YAML file, or a shipped recipe.")
     shipped = {p.stem: p for p in Path(__file__).parent.glob("*.yaml")}
     name = str(recipe).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
+    if os.path.isdir(path):
+        raise NotFoundError(f"recipe '{recipe}': is a folder. Name a YAML file, or a shipped recipe.")
     raise NotFoundError(f"recipe '{recipe}': no such file, nor a shipped recipe. {nearest(name, shipped)}")
 
 

@@ -19,6 +19,7 @@ from bignas_zoo.measure import photos, photos_start
 from bignas_zoo.measure.photos_start import children_of, space_of
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages
+from bignas_zoo.tasks.bundle import make
 from bignas_zoo.zoo.registry import get_family
 
 CONTRACT = Preprocess(160, (127.0,) * 3, (128.0,) * 3)
@@ -44,7 +45,7 @@ def write_folder(folder: Path, counts: dict[str, int], classes: tuple[str, ...] 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("data") / "My Colours (2)", {"train": 14, "val": 6, "test": 8})
+    return write_folder(tmp_path_factory.mktemp("data") / "My Colours (2)", {"train": 24, "val": 6, "test": 8})
 
 
 def test_children_are_of_the_space_and_both_ends_are_among_them() -> None:
@@ -115,11 +116,12 @@ def test_folders_and_options_that_cannot_be(tmp_path: Path, folder: Path) -> Non
     fails(4, "0.jpg", "--data", few, *run)
     for minutes in ("0", "-1", "nan", "1e9"):
         fails(2, "--minutes: must be from 1", "--data", folder, "--minutes", minutes, *run)
-    fails(2, "--engine does not go with `train photos`", "--data", folder, "--engine", "jax", *run)
+    fails(2, "--seed: must be a whole number", "--data", folder, "--seed", "-1", *run)
+    fails(2, "--test-data does not go with", "--data", folder, "--test-data", folder, *run)
     assert not (tmp_path / "run").exists()
     other = CliRunner().invoke(main, ["train", "cifar10_cpu", "--data", str(folder), "--minutes", "3", *map(str, run)])
     assert other.exit_code == 2
-    assert "--minutes goes with" in other.stderr
+    assert "--minutes and --seed go with" in other.stderr
 
 
 @pytest.mark.slow
@@ -144,10 +146,20 @@ def test_a_folder_becomes_a_family_in_time(folder: Path, tmp_path: Path, monkeyp
     assert [s.holdout_top1 for s in inner] == sorted(s.holdout_top1 or 0 for s in inner)
     got = bz.get(budget="40MMACs", family=run / "family", output=tmp_path / "slice")
     assert (got.path / "NOTICE").is_file()
-    assert bz.evaluate(got.path, folder / "test")["top1"] == pytest.approx(got.slice.top1, abs=1e-6)
+    assert bz.evaluate(got.path, folder / "test")["top1"] == pytest.approx(got.slice.top1, abs=1e-4)
     assert bz.reproduce(got.path, family=run / "family").same
-    exported = bz.export_slice(got.path, bz.Export("onnx"))
+    exported = bz.export_slice(got.path, [bz.Export("onnx"), bz.Export(precision="int8")])
     assert exported[0].entry["parity"]["max_abs"] < 1e-3
+    assert exported[1].entry["ranges"]["source"].startswith("72 of the training images")
+    assert got.parity["inputs"] == "training images"
+    checks = bz.verify(got.path).checks
+    assert all(check.passed is not False for check in checks), checks
+    bundle = make(got.path, "org/colours", tmp_path / "place")
+    assert not [path for path in bundle.files if "training_images" in path]
+    assert "training_images.npz" in bundle.left_out
+    pushed = json.loads(bundle.files["slice.json"].read_text())
+    assert "calibration" not in pushed
+    assert "training_images.npz" not in pushed["files"]
     # Its statistics are matched: nothing may calibrate them anew.
     assert family.space
     with pytest.raises(UsageError, match="keep statistics matched to the network"):

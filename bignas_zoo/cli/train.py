@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from bignas_zoo.cli.common import license_option, print_json, print_table, say
 from bignas_zoo.cli.progress import elapsed_progress, training_progress
-from bignas_zoo.tasks.train_photos import PHOTOS
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.registry import get_family
 
@@ -33,6 +31,7 @@ TEST_DATA = "Pattern of the TFRecord test files, where they cannot be told from 
     "--classes-from-folders", is_flag=True, help="Train on the classes that --data has, whatever the space's."
 )
 @click.option("--minutes", type=float, help="With `photos`: to take in all [default: 60].")
+@click.option("--seed", type=int, help="With `photos`: of every draw [default: 0].")
 @license_option(INHERITED)
 @click.option("--compile-only", metavar="TOPOLOGY", help="Train nothing: compile the step for TPUs, e.g. v3:8x8.")
 @click.option("--json", "as_json", is_flag=True, help="With --compile-only: print one JSON object.")
@@ -44,14 +43,15 @@ def train_command(
     engine: str | None,
     classes_from_folders: bool,
     minutes: float | None,
+    seed: int | None,
     license: str | None,
     compile_only: str | None,
     as_json: bool,
 ) -> None:
     """Train a supernet by RECIPE (a YAML file or a shipped recipe's name) and make a family of it.
 
-    With RECIPE `photos`, --data is a folder of your own photographs (FOLDER/CLASS/*.jpg), and training starts from
-    EfficientNet-Lite0 and ends within --minutes.
+    With RECIPE `photos` (on a GPU `photos_gpu`), --data is a folder of your own photographs (FOLDER/CLASS/*.jpg), and
+    training starts from EfficientNet-Lite0 and ends within --minutes.
 
     Run the same command again to go on after an interruption. SIGTERM saves a checkpoint and stops with
     exit code 75; so does Ctrl-C, with 130. `bignas-zoo curves` shows how far a run is.
@@ -67,11 +67,18 @@ def train_command(
     if data is None:
         raise click.UsageError("Missing option '--data' (only --compile-only does without).")
     run = output or Path("runs") / Path(recipe).stem
-    if recipe == PHOTOS:
-        _train_photos(data, run, minutes, license, refused={"--test-data": test_data, "--engine": engine})
+    from bignas_zoo.tasks.train_photos import photos_recipe
+
+    if photos_recipe(recipe):
+        if test_data is not None:
+            raise click.UsageError("--test-data does not go with recipes of photographs: name FOLDER/test in --data.")
+        _train_photos(recipe, data, run, engine, minutes, seed, license)
         return
-    if minutes is not None:
-        raise click.UsageError("--minutes goes with `train photos`; a recipe counts its steps.")
+    if minutes is not None or seed is not None:
+        raise click.UsageError(
+            "--minutes and --seed go with recipes of photographs, such as `train photos`; others have their own steps "
+            "and seed."
+        )
     from bignas_zoo.tasks import train as training
 
     with training_progress() as report:
@@ -88,18 +95,22 @@ def train_command(
 
 
 def _train_photos(
-    data: str, run: Path, minutes: float | None, license: str | None, refused: Mapping[str, object]
+    recipe: str,
+    data: str,
+    run: Path,
+    engine: str | None,
+    minutes: float | None,
+    seed: int | None,
+    license: str | None,
 ) -> None:
     """Train on one's own photographs."""
-    for option, value in refused.items():
-        if value is not None:
-            raise click.UsageError(f"{option} does not go with `train photos`.")
     from bignas_zoo.tasks.train_photos import MINUTES, train_photos
 
     with training_progress() as report:
         folder = train_photos(
-            data, run, minutes=MINUTES if minutes is None else minutes, license=license, say=say, report=report
-        )
+            data, run, recipe=recipe, engine=engine, minutes=MINUTES if minutes is None else minutes, seed=seed or 0,
+            license=license, say=say, report=report,
+        )  # fmt: skip
     _print_family(get_family(folder), folder)
 
 

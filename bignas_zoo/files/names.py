@@ -11,6 +11,8 @@ FAMILY, FRONT, SUPERNET, STATISTICS = "family.json", "front.json", "supernet.saf
 NETS = "nets"
 #: What a licence asks to be passed on: beside a family's weights, and beside those of each of its slices.
 NOTICE = "NOTICE"
+#: Some of the images that a family of one's own photographs was trained on, for int8: it stays at home.
+TRAINING_IMAGES = "training_images.npz"
 FAMILY_FOLDER = "family"
 START = "start"
 #: What a training on photographs says of itself: as data, and as a page.

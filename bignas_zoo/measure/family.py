@@ -21,6 +21,7 @@ from bignas_zoo.models.weights import write_weights
 from bignas_zoo.search.children import Measured
 from bignas_zoo.search.front import name_members, pareto, thin
 from bignas_zoo.search.log import measured_to_json
+from bignas_zoo.zoo import photographs
 from bignas_zoo.zoo.family import SCHEMA
 
 FRONT_SCHEMA = "bignas-zoo/front/1"
@@ -36,6 +37,7 @@ def write_family(
     only: Mapping[str, Measured] | None = None,
     training: Mapping[str, Any] | None = None,
     notice: Path | None = None,
+    training_images: bytes | None = None,
 ) -> Path:
     """Write a family's folder: weights, named slices with statistics, front, description.
 
@@ -51,6 +53,7 @@ def write_family(
         only: name to child, where these alone are to be slices.
         training: how the family was made, for its description; by default, by this run.
         notice: file with what the licence of the weights it was started from wants to be passed on.
+        training_images: some of the images trained on, packed, that int8 ranges are to come from.
 
     Returns:
         The folder.
@@ -87,6 +90,10 @@ def write_family(
         if notice is not None:
             store.copy(notice, new / names.NOTICE)
             description["notice"] = _record(new, names.NOTICE)
+        if training_images is not None:
+            store.atomic_write(new / names.TRAINING_IMAGES, training_images)
+            description["training_images"] = _record(new, names.TRAINING_IMAGES)
+            description["calibration"] = photographs.TRAINING
         store.write_json(new / names.FAMILY, store.sealed(description))
     return folder
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bignas_zoo.architecture import cost
-from bignas_zoo.errors import UsageError
+from bignas_zoo.errors import LocalIOError, UsageError
 from bignas_zoo.files import names
 from bignas_zoo.files.provenance import machine, versions
 from bignas_zoo.files.say import Say
@@ -24,10 +24,11 @@ from bignas_zoo.measure.trained import Trained
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages, TrainingBatches
 from bignas_zoo.recipes.data.class_folders import read_splits, stratified
+from bignas_zoo.recipes.data.evenly import evenly
+from bignas_zoo.recipes.data.packing import SUFFIX, is_packed, pack, read_packed
 from bignas_zoo.recipes.engines.choosing import choose_engine, make_engine
 from bignas_zoo.recipes.engines.engine import StepInput
 from bignas_zoo.recipes.methods import matched, method_of
-from bignas_zoo.recipes.methods.matched import MatchedSandwich
 from bignas_zoo.recipes.progress import Progress
 from bignas_zoo.recipes.recipe import Recipe, read_recipe
 from bignas_zoo.recipes.runs import checkpoint
@@ -36,19 +37,16 @@ from bignas_zoo.recipes.train import train as train_supernet
 from bignas_zoo.search.children import Measured
 from bignas_zoo.zoo.family import check_family, load_family
 
-#: The biggest child's resolution: what photographs are read at.
-CROP = 160
-BATCH = 32
-#: AdamW's peak rate at a batch of 32, and the rest of what the pilot found (docs/photos.md).
-LEARNING_RATE, WARMUP = 3e-4, 30
-#: Steps that are worth their time: fewer than these leave the children far apart, more gain nothing on any data tried.
-FEWEST_STEPS, MOST_STEPS = 20, 6_000
-#: Images of a class, at least; part of each that is held out; how many times the smallest class the largest may be.
-LEAST_IMAGES, HOLDOUT, UNEVEN = 10, 0.15, 10
+#: Fewer steps than these leave the children far apart.
+FEWEST_STEPS = 20
+#: Images of a class, at least; how many times the smallest class the largest may be.
+LEAST_IMAGES, UNEVEN = 10, 10
 #: How often both ends are measured on the held-out images while they are trained.
 EVALUATIONS = 4
 #: Part of a step's time that a forward pass alone takes.
 FORWARD_PART = 1 / 3
+#: Training images that int8 ranges come from: no more are kept, and fewer are too few (`export.ranges`); and how well.
+MOST_RANGES, LEAST_RANGES, RANGES_QUALITY = 128, 64, 90
 #: Seconds that compiling one phase takes on a machine whose step takes one second, and what the end takes at least.
 COMPILE_SECONDS, LEAST_END = 9.0, 20.0
 
@@ -70,12 +68,12 @@ class Photographs:
     test: LabelledImages | None
 
 
-def read_photographs(folder: Path, preprocess: Preprocess, seed: int) -> Photographs:
+def read_photographs(folder: Path, recipe: Recipe, seed: int) -> Photographs:
     """Read a folder's images and split off those to hold out.
 
     Args:
-        folder: see `recipes.data.class_folders.read_splits`.
-        preprocess: gives the crop.
+        folder: see `recipes.data.class_folders.read_splits`; or a packed file, of training images alone.
+        recipe: gives the crop, and what part is held out.
         seed: of the split.
 
     Raises:
@@ -83,7 +81,7 @@ def read_photographs(folder: Path, preprocess: Preprocess, seed: int) -> Photogr
         LocalIOError: no such folder, or nothing in it.
         IntegrityError: an image is damaged, or a sub-folder has no place.
     """
-    parts = read_splits(folder, preprocess.crop_size, preprocess.crop_fraction)
+    parts = {"train": _packed(folder, recipe)} if is_packed(folder) else read_splits(folder, recipe.crop_size)
     train, held = parts["train"], parts.get("val")
     few = {name: count for name, count in _counts(train).items() if count < LEAST_IMAGES}
     if few:
@@ -93,8 +91,19 @@ def read_photographs(folder: Path, preprocess: Preprocess, seed: int) -> Photogr
             "take `bignas-zoo finetune --freeze`."
         )
     if held is None:
-        train, held = stratified(train, HOLDOUT, seed, folder.name)
-    return Photographs(folder.resolve().name, train, held, parts.get("test"))
+        train, held = stratified(train, recipe.holdout, seed, folder.name)
+    return Photographs(folder.resolve().name.removesuffix(SUFFIX), train, held, parts.get("test"))
+
+
+def _packed(file: Path, recipe: Recipe) -> LabelledImages:
+    """Read a packed data set of the recipe's crop."""
+    images = read_packed(file)
+    if images.pixels.shape[1] != recipe.crop_size:
+        raise LocalIOError(
+            f"{file}: images of {images.pixels.shape[1]} px, but recipe '{recipe.name}' has crop_size "
+            f"{recipe.crop_size}. Pack them with this recipe."
+        )
+    return images
 
 
 def remarks(images: Photographs) -> list[str]:
@@ -136,10 +145,10 @@ def _is_copy(image: np.ndarray, seen: set[bytes]) -> bool:
 
 
 def train_photos_family(
+    base: Recipe,
     name: str,
     images: Photographs,
     parent: Parent,
-    preprocess: Preprocess,
     output: Path,
     *,
     minutes: float,
@@ -152,10 +161,10 @@ def train_photos_family(
     """Train on one's own photographs and make a family; a run that was stopped goes on.
 
     Args:
+        base: how it is trained; its steps are the most that are made.
         name: of the family.
-        images: of one's own.
+        images: of one's own, of the recipe's crop.
         parent: EfficientNet-Lite0.
-        preprocess: the input contract; its crop is `CROP`.
         output: the run's folder.
         minutes: to take in all, of the wall clock.
         seed: of every draw.
@@ -167,11 +176,12 @@ def train_photos_family(
     Returns:
         The family's folder.
     """
-    began = time.monotonic()
+    deadline = time.monotonic() + minutes * 60
+    preprocess = Preprocess(base.crop_size, base.mean, base.std)
     start = output / names.START
     if not _is_start(start, images.train.class_names):
-        write_start(start, parent, preprocess, images.train, images.holdout, seed=seed, say=say, report=report)
-    recipe = _begun(output) or _planned(name, images, preprocess, start, minutes * 60, began, seed, say)
+        write_start(start, parent, preprocess, images.train, images.holdout, say=say, report=report)
+    recipe = _begun(output, base, seed) or _planned(base, name, images, start, deadline, seed, say)
     curve = _curve(recipe, images.holdout, preprocess)
     weights = train_supernet(recipe, images.train, output, curve, report, say)
     return _finish(recipe, weights, images, parent, preprocess, output, license, command, say)
@@ -190,37 +200,42 @@ def _is_start(folder: Path, class_names: tuple[str, ...]) -> bool:
     return True
 
 
-def _begun(output: Path) -> Recipe | None:
+def _begun(output: Path, base: Recipe, seed: int) -> Recipe | None:
     """Return the recipe of a run that has begun: its steps are counted already."""
     if not (output / checkpoint.FOLDER).exists():
         return None
-    return read_recipe(output / names.RECIPE)
+    recipe = read_recipe(output / names.RECIPE)
+    for name, theirs, ours in (("seed", recipe.seed, seed), ("method", recipe.method, base.method)):
+        if theirs != ours:
+            raise UsageError(
+                f"{output}: holds a run with {name} {theirs}, not {ours}. Go on with that one, or choose another "
+                "--output."
+            )
+    return recipe
 
 
-def _recipe(name: str, train: LabelledImages, preprocess: Preprocess, start: Path, steps: int, seed: int) -> Recipe:
-    return Recipe(
-        name=name, space="photos", classes=len(train.class_names), crop_size=CROP, mean=preprocess.mean,
-        std=preprocess.std, steps=steps, holdout=HOLDOUT, batch_size=min(BATCH, len(train)), method=MatchedSandwich(),
-        dropout=0.0, weight_decay=0.02, optimizer="adamw", rho=0.99, clip=5.0, learning_rate=LEARNING_RATE,
-        learning_rate_batch=BATCH, warmup_steps=min(WARMUP, max(1, steps // 10)), decay="cosine", ending=0.0,
-        decay_until=1.0, crop_area=0.35, evaluate_every=max(50, math.ceil(steps / EVALUATIONS)),
-        checkpoint_every=max(25, min(200, steps // 10)), seed=seed, start_from=str(start),
+def _recipe(base: Recipe, name: str, images: Photographs, start: Path, steps: int, seed: int) -> Recipe:
+    """Return a recipe with what these images and this run make of it."""
+    return dataclasses.replace(
+        base, name=name, classes=len(images.train.class_names), batch_size=min(base.batch_size, len(images.train)),
+        steps=steps, warmup_steps=min(base.warmup_steps, max(1, steps // 10)),
+        evaluate_every=max(50, math.ceil(steps / EVALUATIONS)),
+        checkpoint_every=max(25, min(base.checkpoint_every, steps // 10)), seed=seed, start_from=str(start),
     )  # fmt: skip
 
 
 def _planned(
+    base: Recipe,
     name: str,
     images: Photographs,
-    preprocess: Preprocess,
     start: Path,
-    seconds: float,
-    began: float,
+    deadline: float,
     seed: int,
     say: Say,
 ) -> Recipe:
     """Choose as many steps as fit into the time, from the speed of a few."""
-    recipe = _recipe(name, images.train, preprocess, start, 1_000, seed)
-    step_seconds = _measured_step(recipe, images.train, preprocess)
+    recipe = _recipe(base, name, images, start, base.steps, seed)
+    step_seconds = _measured_step(recipe, images.train)
     trained = matched.children_of(str(start))
     phases = len(trained) - 2
     judged = len(images.holdout) + (len(images.test) if images.test else 0)
@@ -230,18 +245,18 @@ def _planned(
     end = LEAST_END + 1.3 * forward * judged * macs
     ends = cost.macs(trained[-1].spec) + cost.macs(trained[0].spec)
     curve = EVALUATIONS * (forward * len(images.holdout) * ends + COMPILE_SECONDS * step_seconds)
-    left = seconds - (time.monotonic() - began) - end - curve - phases * COMPILE_SECONDS * step_seconds
-    steps = max(FEWEST_STEPS, min(MOST_STEPS, int(left / step_seconds)))
+    left = deadline - time.monotonic() - end - curve - phases * COMPILE_SECONDS * step_seconds
+    steps = max(FEWEST_STEPS, min(base.steps, int(left / step_seconds)))
     if left < FEWEST_STEPS * step_seconds:
         say(f"the time is short: only the fewest steps, {FEWEST_STEPS}, are made, and it will take longer")
     epochs = steps * recipe.batch_size / len(images.train)
     say(f"a step of {recipe.batch_size} images takes {step_seconds:.2f} s here: {steps:,} steps, {epochs:.1f} epochs")
-    return _recipe(name, images.train, preprocess, start, steps, seed)
+    return _recipe(base, name, images, start, steps, seed)
 
 
-def _measured_step(recipe: Recipe, train: LabelledImages, preprocess: Preprocess) -> float:
+def _measured_step(recipe: Recipe, train: LabelledImages) -> float:
     """Return the seconds of a step, of the quicker of two after one that compiles."""
-    engine = make_engine(choose_engine(recipe.engine), recipe, preprocess)
+    engine = make_engine(choose_engine(recipe.engine), recipe, Preprocess(recipe.crop_size, recipe.mean, recipe.std))
     engine.restore(starting_state(recipe, engine.state()))
     stream, method = TrainingBatches(train, recipe), method_of(recipe)
     control, taken = method.control(recipe, 0, {}), []
@@ -328,13 +343,22 @@ def _finish(
         "notes": "Statistics of batch norms are matched to EfficientNet-Lite0's, not those of any images.",
     }
     folder = write_family(
-        run, tuple(measured), output / names.FAMILY_FOLDER, say, training=training, notice=parent.notice
-    )
+        run, tuple(measured), output / names.FAMILY_FOLDER, say, training=training, notice=parent.notice,
+        training_images=_some_packed(images.train),
+    )  # fmt: skip
     best = load_family(folder).slices[-1]
     assert best.spec
     counts = {part: _counts(split) for part, split in _splits(images).items()}
     write_report_data(output, run.child(best.spec), best.name, judged, preprocess, remarks(images), counts)
     return folder
+
+
+def _some_packed(train: LabelledImages) -> bytes | None:
+    """Pack some of the training images, for int8; None where there are too few for that."""
+    if len(train) < LEAST_RANGES:
+        return None
+    some = train.take(evenly(len(train), min(len(train), MOST_RANGES)))
+    return pack(dataclasses.replace(some, source=f"{len(some):,} of the training images"), RANGES_QUALITY)
 
 
 def _is_corner(child: matched.Trained) -> bool:
@@ -355,6 +379,13 @@ def family_name(folder: str) -> str:
     """Name a family after its data, in the characters that names may have."""
     letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in folder.lower()).strip("-")
     return "-".join(filter(None, letters.split("-")))[:48] or "photos"
+
+
+def seed_of(value: int) -> int:
+    """Check a seed; raises UsageError."""
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise UsageError(f"--seed: must be a whole number from 0 to {(1 << 31) - 1:,}, got {value!r:.40}.")
+    return value
 
 
 def minutes_of(value: float) -> float:

@@ -105,6 +105,9 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
     slice_folder.check_files(folder)
     slice_, description = slice_folder.describe(folder)
     exports, left_out = published_exports(folder)
+    if names.TRAINING_IMAGES in description["files"]:
+        left_out[names.TRAINING_IMAGES] = "they are somebody's own; int8 of what is fetched wants --images"
+        description = _without_images(description)
     notice = {names.NOTICE} & description["files"].keys()
     ours = [names.WEIGHTS, names.LABELS, names.TFLITE, *notice, *(str(e["file"]) for e in exports)]
     files = {str(layout.published(name)): folder / name for name in dict.fromkeys(ours)}
@@ -129,6 +132,12 @@ def make(folder: Path, repo: str, place: Path, say: Say = silent) -> Bundle:
     if results := eval_results(description):
         files[layout.EVAL_RESULTS] = _written(place / layout.EVAL_RESULTS, results.encode())
     return Bundle(slice_, dict(sorted(files.items())), left_out)
+
+
+def _without_images(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a description without the training images, which a push leaves at home."""
+    files = {name: record for name, record in description["files"].items() if name != names.TRAINING_IMAGES}
+    return {**{key: value for key, value in description.items() if key != "calibration"}, "files": files}
 
 
 def keras_layout(folder: Path) -> dict[str, bytes]:

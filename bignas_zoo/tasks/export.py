@@ -78,8 +78,9 @@ def export_slice(
         exports: what to make.
         budget, family, output: see `get`; of no use with a folder.
         images: real images, best of the training: a folder, CIFAR-10's files, class folders or TFRecords. Without,
-            the package's own photographs for slices that they suit (ImageNet's classes); for others float files are
-            compared on random inputs, and int8 weights and activations need at least 64.
+            those that the slice has with it: the package's own photographs for ImageNet's classes, some of the training
+            for families of `train photos`; for others float files are compared on random inputs, and int8 weights and
+            activations need at least 64.
         test_data: labelled images for the accuracy; by default the test part of `images`, if there is one.
         force: make files anew that are there already, and replace an output folder that differs.
         say: told what is going on.
@@ -150,7 +151,7 @@ def _export_all(
     named = images is not None or test_data is not None
     own = slice_folder.describe(folder)[0].calibration
     if images is None and own:
-        images = photographs.folder(own)
+        images = photographs.place(own, folder)
     _check_images(wanted, images)
     sample = _sample(folder, wanted, images, test_data, say)
     done: dict[Export, Exported] = {}

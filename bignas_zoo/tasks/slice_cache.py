@@ -96,6 +96,7 @@ def cache_key(family: Family, slice_: Slice) -> str:
         slice_.network.to_json(),
         *(record.sha256 for record in family.weight_files(slice_)),
         family.notice and family.notice.sha256,
+        *([family.training_images.sha256] if family.training_images else []),
         list(family.class_names),
         dict(family.training),
         [s.to_json() for s in family.slices],

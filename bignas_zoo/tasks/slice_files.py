@@ -10,7 +10,7 @@ from bignas_zoo.architecture.network import Network
 from bignas_zoo.files import names, store
 from bignas_zoo.files.provenance import OF_PLAN, versions
 from bignas_zoo.files.records import UNKNOWN
-from bignas_zoo.tasks.cutting import built
+from bignas_zoo.tasks.cutting import built, verified_path
 from bignas_zoo.zoo import photographs
 from bignas_zoo.zoo.family import Family
 from bignas_zoo.zoo.slice import Slice
@@ -69,11 +69,15 @@ def write(
             }
         ),
     )
-    parity = check_tflite(child, data, *_parity_inputs(slice_, child.input_shape))
+    if family.training_images is not None:
+        store.copy(verified_path(family, family.training_images), folder / names.TRAINING_IMAGES)
+    parity = check_tflite(child, data, *_parity_inputs(slice_, child.input_shape, folder))
     store.atomic_write(folder / names.TFLITE, data)
     write_weights(folder / names.WEIGHTS, child.weights, {"slice": slice_.name})
     store.atomic_write(folder / names.LABELS, "".join(f"{c}\n" for c in family.class_names).encode())
     files = {name: store.record(folder / name) for name in (names.TFLITE, names.WEIGHTS, names.LABELS)}
+    if family.training_images is not None:
+        files[names.TRAINING_IMAGES] = store.record(folder / names.TRAINING_IMAGES)
     if family.notice is not None:
         store.copy(family.path(family.notice), folder / names.NOTICE)
         files[names.NOTICE] = store.record(folder / names.NOTICE)
@@ -83,7 +87,7 @@ def write(
     store.write_json(folder / names.SLICE, store.sealed(description))
 
 
-def _parity_inputs(slice_: Slice, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+def _parity_inputs(slice_: Slice, shape: Sequence[int], folder: Path) -> tuple[np.ndarray, str]:
     """Return what a slice's file and its child are compared on, and what that is in words."""
     import numpy as np
 
@@ -92,6 +96,11 @@ def _parity_inputs(slice_: Slice, shape: Sequence[int]) -> tuple[np.ndarray, str
     from bignas_zoo.models.preprocess import Preprocess, read_image
 
     contract = Preprocess.from_json(slice_.preprocess)
+    if slice_.calibration == photographs.TRAINING:
+        from bignas_zoo.recipes.data.packing import read_packed
+
+        some = read_packed(folder / names.TRAINING_IMAGES).pixels[:PARITY_IMAGES]
+        return np.asarray(contract.inputs(some, shape[0])), photographs.TRAINING
     files = photographs.files(slice_.calibration)[:PARITY_IMAGES]
     crops = np.stack([read_image(path, contract.crop_size, contract.crop_fraction) for path in files])
     return np.asarray(contract.inputs(crops, shape[0])), photographs.SOURCE

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bignas_zoo.errors import RecipeError
 from bignas_zoo.files import names
 from bignas_zoo.files.outputs import write_output
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.runtime.extras import need_keras
 from bignas_zoo.tasks.cutting import cut, verified_path
+from bignas_zoo.zoo.family import MATCHED
 from bignas_zoo.zoo.license import license_of
 from bignas_zoo.zoo.registry import get_family
 
-#: What a folder is called that asks for this instead of a recipe.
+if TYPE_CHECKING:
+    from bignas_zoo.recipes.recipe import Recipe
+
+#: The recipe that is meant where none is named.
 PHOTOS = "photos"
 #: The slice that training starts from.
 FAMILY, PARENT = "efficientnet-lite", "efficientnet-lite0-160"
 MINUTES = 60.0
 
 
+def photos_recipe(recipe: str | Path, engine: str | None = None) -> Recipe | None:
+    """Read a recipe, and return it if it is one of photographs: of their method, without a family to start from.
+
+    Raises:
+        NotFoundError, LocalIOError, RecipeError: there is no such recipe, or it is not valid.
+    """
+    from bignas_zoo.recipes.recipe import find_recipe, read_recipe
+
+    settings = read_recipe(find_recipe(recipe), {"engine": engine} if engine else None)
+    return settings if settings.method.name == MATCHED and not settings.start_from else None
+
+
 def train_photos(
     data: str | Path,
     output: str | Path,
     *,
+    recipe: str | Path = PHOTOS,
+    engine: str | None = None,
     minutes: float = MINUTES,
     seed: int = 0,
     license: str | None = None,
@@ -41,8 +59,10 @@ def train_photos(
     Args:
         data: ``FOLDER/CLASS/*.jpg``, or ``train/CLASS`` in it with ``val/CLASS``, ``test/CLASS`` or both beside it;
             without ``val`` a part of each class is held out to choose slices on, and without ``test`` accuracies are
-            those of the held-out images, and say so.
+            those of the held-out images, and say so. Or a packed file of training images.
         output: the run's folder; the family is in ``family`` inside it.
+        recipe: ``photos``, ``photos_gpu``, or a YAML file like theirs.
+        engine: "tensorflow", "jax" or "auto"; None takes the recipe's.
         minutes: that it may take in all, by the wall clock; the number of steps is chosen by the speed of this machine.
         seed: of every draw.
         license: of the new weights; None takes EfficientNet-Lite's.
@@ -53,6 +73,7 @@ def train_photos(
         The family's folder, to be given to `get` and the others as `family`.
 
     Raises:
+        RecipeError, NotFoundError: the recipe is not valid, or of another method, or there is none.
         UsageError: fewer than two classes, or a class has too few images; or Keras is not installed.
         LocalIOError, IntegrityError: images cannot be read or are damaged, or the folder cannot be written.
         TrainingStoppedError: the loss or a weight is not a number.
@@ -60,30 +81,36 @@ def train_photos(
     """
     need_keras("train photos")
     license_of(license)
+    base = photos_recipe(recipe, engine)
+    if base is None:
+        raise RecipeError(f"recipe '{recipe}': is not of method '{MATCHED}', or has start_from; see {PHOTOS}.yaml.")
+    from bignas_zoo.recipes.engines.choosing import choose_engine, use_backend
+
+    use_backend(choose_engine(base.engine))
     from bignas_zoo.hub_cards.report import render_report
     from bignas_zoo.measure import photos
     from bignas_zoo.measure.photos_start import Parent
-    from bignas_zoo.models.preprocess import Preprocess
-    from bignas_zoo.recipes.engines.choosing import choose_engine, use_backend
     from bignas_zoo.recipes.runs.stopping import stop_requests
 
-    use_backend(choose_engine("auto"))
     photos.minutes_of(minutes)
+    photos.seed_of(seed)
     home = get_family(FAMILY)
     slice_ = home.find(PARENT)
-    contract = dataclasses.replace(Preprocess.from_json(slice_.preprocess), crop_size=photos.CROP, crop_fraction=1.0)
     with stop_requests() as stop, stop.at_once():
         say(f"reading images from {data}")
-        images = photos.read_photographs(Path(data), contract, seed)
+        images = photos.read_photographs(Path(data), base, seed)
         for sentence in photos.remarks(images):
             say(sentence)
         parent = Parent(
             cut(home, slice_).weights, slice_.license, slice_.source,
             verified_path(home, home.notice) if home.notice else None,
         )  # fmt: skip
-        command = ["bignas-zoo", "train", PHOTOS, "--data", images.folder, "--minutes", f"{minutes:g}"]
+        command = [
+            "bignas-zoo", "train", Path(recipe).stem, "--data", images.folder, "--minutes", f"{minutes:g}",
+            "--seed", f"{seed}",
+        ]  # fmt: skip
         folder = photos.train_photos_family(
-            photos.family_name(images.folder), images, parent, contract, Path(output), minutes=minutes, seed=seed,
+            base, photos.family_name(images.folder), images, parent, Path(output), minutes=minutes, seed=seed,
             license=license_of(license, slice_.license), command=shlex.join(command), say=say, report=report,
         )  # fmt: skip
         page = Path(output) / names.REPORT

@@ -131,7 +131,7 @@ def verify(
         checks.append(_same_contract(folder, checks[-1]))
         if images is None and test_data is None and option.precision in ("int8", "dynamic"):
             own = slice_folder.describe(folder)[0].calibration
-            images = photographs.folder(own) if own else None
+            images = photographs.place(own, folder) if own else None
         subject = open_subject(folder, open_sample(folder, images, test_data, say))
         checks += _compared(
             subject, option, file, say, recorded=bool(_entry(folder, file)) or file.name == names.TFLITE

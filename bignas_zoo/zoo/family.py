@@ -14,6 +14,7 @@ from bignas_zoo.errors import NotFoundError, UsageError, nearest
 from bignas_zoo.files import names, records
 from bignas_zoo.files.records import UNKNOWN, FileRecord
 from bignas_zoo.files.store import SEAL, check_seal, read_json, verify
+from bignas_zoo.zoo import photographs
 from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 
 SCHEMA = "bignas-zoo/family/2"
@@ -48,6 +49,7 @@ class Family:
         license: of its weights, as SPDX names it or in other words; "unknown" if nobody has told.
         source: where its weights come from, in words; may be empty.
         notice: the file with what its weights' licence asks to be passed on with them; None if it asks for none.
+        training_images: the file with some of the images that it was trained on; None if it has none.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Family:
     license: str = UNKNOWN
     source: str = ""
     notice: FileRecord | None = None
+    training_images: FileRecord | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -166,11 +169,19 @@ def load_family(folder: Path) -> Family:
             training=records.described(data["training"]),
             license=facts.license,
             source=facts.source,
-            notice=FileRecord.from_json(data["notice"]) if data.get("notice") is not None else None,
+            notice=_optional(data, "notice"),
+            training_images=_optional(data, "training_images"),
         )
+        if facts.calibration == photographs.TRAINING and family.training_images is None:
+            raise ValueError(f"calibration is {facts.calibration!r}, but training_images is missing")
         if data["schema"] != UNSEALED or SEAL in data:
             check_seal(data)
         return family
+
+
+def _optional(data: Mapping[str, Any], key: str) -> FileRecord | None:
+    """Read the record of a file that a family may lack."""
+    return FileRecord.from_json(data[key]) if data.get(key) is not None else None
 
 
 def _slice(
@@ -206,7 +217,8 @@ def check_family(folder: Path) -> Family:
     """
     family = load_family(folder)
     files = [file for slice_ in family.slices for file in family.weight_files(slice_)]
-    for record in dict.fromkeys([*filter(None, [family.weights, family.notice]), *files]):
+    own = filter(None, [family.weights, family.notice, family.training_images])
+    for record in dict.fromkeys([*own, *files]):
         verify(family.path(record), record.sha256, size=record.bytes, fix="")
     return family
 

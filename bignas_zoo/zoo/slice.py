@@ -38,8 +38,8 @@ class Slice:
         preprocess: the input contract as JSON data (see `models.preprocess.Preprocess`): its family's, or its own.
         published: what its makers say of it: ``top1`` in percent, ``images`` it was measured on, ``source``; or None.
             Never of the same images as `top1`, and never to be listed in one column with it.
-        calibration: which of the package's images its int8 ranges come from where none are named, see
-            `zoo.photographs`; "" if none suit it.
+        calibration: which images its int8 ranges come from where none are named, one of `zoo.photographs.ALLOWED`; ""
+            if there are none.
         rank: its place among its family's by what they were chosen by, 1 the least accurate; None where
             `holdout_top1` alone decides.
         blocks: the network of a slice that is no child; None for a child.

@@ -15,6 +15,7 @@ from bignas_zoo.architecture.space import SearchSpace
 from bignas_zoo.errors import IntegrityError
 from bignas_zoo.files import names, records, store
 from bignas_zoo.files.records import class_names, is_inside, line, printable, reading
+from bignas_zoo.zoo import photographs
 from bignas_zoo.zoo.slice import Facts, Slice, read_slice
 
 SCHEMA = "bignas-zoo/slice/2"
@@ -42,8 +43,10 @@ def describe(folder: Path) -> tuple[Slice, Mapping[str, Any]]:
         facts = Facts.from_json(description, _family(description.get("family", "")))
         _check_printed(description)
         needed = {names.TFLITE, names.WEIGHTS, names.LABELS}
-        if not needed <= listed.keys() <= needed | {names.CARD, names.NOTICE}:
+        if not needed <= listed.keys() <= needed | {names.CARD, names.NOTICE, names.TRAINING_IMAGES}:
             raise ValueError(f"files are {sorted(listed)}")
+        if facts.calibration == photographs.TRAINING and names.TRAINING_IMAGES not in listed:
+            raise ValueError(f"calibration is {facts.calibration!r}, but files lacks {names.TRAINING_IMAGES}")
         size = listed[names.TFLITE][1]
         entry = {**UNMEASURED, **description, "bytes": size, "spec": description.get("child"), "arena_bytes": None}
         entry["statistics"] = entry["weights"] = {"file": names.WEIGHTS, **description["files"][names.WEIGHTS]}

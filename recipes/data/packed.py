@@ -12,8 +12,10 @@ from pathlib import Path
 import click
 
 from bignas_zoo.files.outputs import write_output
+from bignas_zoo.recipes.data.class_folders import read_splits
 from bignas_zoo.recipes.data.dataset import training_images
 from bignas_zoo.recipes.data.packing import QUALITY, SUFFIX, pack
+from bignas_zoo.recipes.methods.matched import MatchedSandwich
 from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 from bignas_zoo.recipes.scripting import error_exits
 
@@ -28,7 +30,11 @@ def main(recipe: str, data: str, output: Path, quality: int) -> None:
     if output.suffix != SUFFIX:
         raise click.BadParameter(f"must end in {SUFFIX}, got '{output.name}'.", param_hint="--output")
     with error_exits():
-        images = training_images(read_recipe(find_recipe(recipe)), data)
+        settings = read_recipe(find_recipe(recipe))
+        if settings.method.name == MatchedSandwich.name and not settings.start_from:  # of any classes
+            images = read_splits(Path(data), settings.crop_size)["train"]
+        else:
+            images = training_images(settings, data)
         packed = pack(images, quality)
         write_output(output, packed, SUFFIX)
         click.echo(f"{output}: {len(images):,} images, {len(packed):,} bytes")

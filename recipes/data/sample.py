@@ -15,6 +15,7 @@ from bignas_zoo.models.preprocess import SUFFIXES, Preprocess
 from bignas_zoo.recipes.data import LabelledImages, cifar10, image_folder, is_cifar10, unlabelled_images
 from bignas_zoo.recipes.data.class_folders import stratified
 from bignas_zoo.recipes.data.evenly import evenly
+from bignas_zoo.recipes.data.packing import is_packed, read_packed
 from bignas_zoo.runtime.extras import need_keras
 
 #: More than this changes int8 ranges little; the paper calibrates batch norms on as many.
@@ -65,8 +66,9 @@ def read_sample(
 
     Args:
         images: a folder of images; or of CIFAR-10's files; or with one sub-folder of images a class, or with such
-            in ``train`` and ``test`` (or ``val``); or TFRecord files. Where their classes are known and
-            `test_data` is not given, accuracy is measured on their test part, or on a half that is kept apart.
+            in ``train`` and ``test`` (or ``val``); or a packed file, whose labels do not count; or TFRecord files.
+            Where their classes are known and `test_data` is not given, accuracy is measured on their test part, or on a
+            half that is kept apart.
         test_data: labelled images of any of these kinds, to measure accuracy on.
         preprocess: gives the crop.
         class_names: the model's classes, in label order.
@@ -103,7 +105,7 @@ def _check_place(place: str | Path | None) -> None:
         return
     if not str(place).strip():
         raise UsageError("images: the name of the place is empty. Name a folder of images.")
-    if _is_tfrecords(place):
+    if not is_packed(place) and _is_tfrecords(place):
         if os.path.isfile(place) and Path(place).suffix.lower() in OTHER_FILES:
             raise UsageError(f"{place}: is one file, and none of TFRecords. Name a folder of images.")
         need_keras(f"reading {place} (TFRecord files)")
@@ -130,6 +132,11 @@ def _training(
 ) -> tuple[np.ndarray, str, LabelledImages | None]:
     """Read `count` images for ranges, and at most `tests` others, labelled, if there are such."""
     side, fraction = contract.crop_size, contract.crop_fraction
+    if is_packed(place):
+        packed = read_packed(Path(place))
+        if packed.pixels.shape[1] != side:
+            raise UsageError(f"{place}: images of {packed.pixels.shape[1]} pixels, the model's crop is {side}.")
+        return _take(packed, count).pixels, packed.source, None
     if _is_tfrecords(place):
         from bignas_zoo.recipes.data.tfrecords import tfrecord_images
 
