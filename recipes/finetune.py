@@ -33,6 +33,7 @@ from bignas_zoo.files.say import Say, silent
 from bignas_zoo.models.backend import keras
 from bignas_zoo.models.calibration import calibrate
 from bignas_zoo.models.child import build_child, get_weights, set_weights
+from bignas_zoo.models.linear_probe import fit_classifier
 from bignas_zoo.models.moments import MIN_IMAGES
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.models.tensorflow import tf
@@ -47,9 +48,8 @@ Tensor = Any
 #: Training images that batch norms are calibrated on, at most.
 CALIBRATION_IMAGES = 1_000
 CHUNK = 250
-#: Epochs of fitting a classifier to features, at most; the smallest part of a photograph that is trained on; and what
-#: gradients are clipped to, where statistics stay.
-PROBE_EPOCHS, LEAST_AREA, CLIP = 40, 0.35, 5.0
+#: The smallest part of a photograph that is trained on, and what gradients are clipped to, where statistics stay.
+LEAST_AREA, CLIP = 0.35, 5.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def with_new_classifier(child: keras.Model, spec: ChildSpec, new: ChildSpec) -> 
     Args:
         child: calibrated, of `spec`.
         spec: its spec.
-        new: the same choices in a space that differs in its classes alone.
+        new: the same choices in a space that differs in its classes alone; its resolution may be another.
     """
     weights = get_weights(child, spec)
     for name in ("kernel", "bias"):
@@ -151,17 +151,17 @@ def finetune_child(
         kind = _Classifier if settings.freeze else _Network
         return _train(child, kind(child, preprocess, train, holdout), train, holdout, settings, say, report)
     say("fitting the classifier to features computed once")
-    probe = dataclasses.replace(settings, freeze=True, epochs=PROBE_EPOCHS, patience=PROBE_EPOCHS, learning_rate=None)
     first = _Classifier(child, preprocess, train, holdout)
-    fitted = _train(child, first, train, holdout, probe, lambda text: None, report)
-    say(f"fitted: held-out top-1 {fitted.after:.2f} %; training all weights")
+    before, _ = _score(first.held_out(), holdout)
+    after = first.fit(holdout)
+    say(f"fitted: held-out top-1 {after:.2f} %; training all weights")
     kept = child.get_weights()
     trained = _train(child, _Original(child, preprocess, train, holdout), train, holdout, settings, say, report)
-    if trained.after < fitted.after:
+    if trained.after < after:
         say("no epoch was better than the fitted classifier, which is kept")
         child.set_weights(kept)
-        trained = dataclasses.replace(trained, after=fitted.after, best_epoch=0)
-    return dataclasses.replace(trained, before=fitted.before)
+        trained = dataclasses.replace(trained, after=after, best_epoch=0)
+    return dataclasses.replace(trained, before=before)
 
 
 def _train(
@@ -328,6 +328,15 @@ class _Classifier:
 
         self.features = np.stack([features(train.pixels), features(train.pixels[:, :, ::-1])])
         self.holdout = features(holdout.pixels)
+
+    def fit(self, holdout: LabelledImages) -> float:
+        """Fit the classifier at once; return its held-out accuracy in percent."""
+        both = self.features.reshape(-1, self.features.shape[-1])
+        labels, classes = np.tile(self.labels, 2), len(holdout.class_names)
+        fitted = fit_classifier(both, labels, classes, self.holdout, holdout.labels)
+        self.layer.kernel.assign(fitted.kernel)
+        self.layer.bias.assign(fitted.bias)
+        return fitted.top1
 
     def batch(self, index: np.ndarray, key: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Take the features of each image or of its mirror image."""

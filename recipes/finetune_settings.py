@@ -15,7 +15,9 @@ from bignas_zoo.errors import UsageError
 LEARNING_RATE = 2e-3
 LEARNING_RATE_FROZEN = 5e-2
 #: With the parent's own statistics, from a classifier that is fitted already.
-LEARNING_RATE_ORIGINAL = 5e-4
+LEARNING_RATE_ORIGINAL = 3e-4
+#: Passes over the images, at most, and images a step, with the parent's own statistics.
+EPOCHS_ORIGINAL, BATCH_ORIGINAL = 8, 32
 #: What batch norms take their statistics from in training and afterwards: the batch and then all training images, or
 #: what the parent has.
 STATISTICS = ("batch", "original")
@@ -63,6 +65,19 @@ class FinetuneSettings:
             raise UsageError(f"{_option('holdout')}: must be between 0 and 1, got {self.holdout!r}.")
         if self.learning_rate is not None and not (_number(self.learning_rate) and self.learning_rate > 0):
             raise UsageError(f"{_option('learning_rate')}: must be above zero, got {self.learning_rate!r}.")
+
+    @staticmethod
+    def of(*, statistics: str | None, freeze: bool, **given: Any) -> FinetuneSettings:
+        """Return settings with the mode's defaults in place of every None.
+
+        Args:
+            statistics, freeze: they make the mode.
+            given: the other fields; `epochs` and `batch_size` may be None.
+        """
+        whole = statistics == "original" and not freeze
+        modes = {"epochs": EPOCHS_ORIGINAL, "batch_size": BATCH_ORIGINAL} if whole else {}
+        known = {name: value for name, value in given.items() if value is not None}
+        return FinetuneSettings(**{**modes, **known}, statistics=statistics, freeze=freeze)
 
     @property
     def peak(self) -> float:

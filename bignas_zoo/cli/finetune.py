@@ -11,6 +11,8 @@ from bignas_zoo.cli.common import SliceName, family_option, json_option, license
 from bignas_zoo.cli.progress import training_progress
 from bignas_zoo.files import names
 from bignas_zoo.recipes.finetune_settings import (
+    BATCH_ORIGINAL,
+    EPOCHS_ORIGINAL,
     LEARNING_RATE,
     LEARNING_RATE_FROZEN,
     LEARNING_RATE_ORIGINAL,
@@ -35,14 +37,25 @@ DEFAULTS = FinetuneSettings()
 @family_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make [default: the new slice's name].")
 @click.option("--force", is_flag=True, help="Replace the output folder if it is there already.")
-@click.option("--epochs", type=int, default=DEFAULTS.epochs, show_default=True, help="At most so many epochs.")
+@click.option(
+    "--resolution", type=int, help="Input size of the new slice, in pixels, at most SLICE's crop [default: SLICE's]."
+)
+@click.option(
+    "--epochs",
+    type=int,
+    help=f"At most so many epochs [default: {DEFAULTS.epochs}, with --statistics original {EPOCHS_ORIGINAL}].",
+)
 @click.option(
     "--freeze/--no-freeze",
     default=DEFAULTS.freeze,
     show_default=True,
     help="Train the classifier alone: seconds, not minutes; enough for images like those the slice was trained on.",
 )
-@click.option("--batch-size", type=int, default=DEFAULTS.batch_size, show_default=True, help="Images a step, at most.")
+@click.option(
+    "--batch-size",
+    type=int,
+    help=f"Images a step, at most [default: {DEFAULTS.batch_size}, with --statistics original {BATCH_ORIGINAL}].",
+)
 @click.option(
     "--learning-rate",
     type=float,
@@ -80,9 +93,10 @@ def finetune_command(
     family: str | None,
     output: Path | None,
     force: bool,
-    epochs: int,
+    resolution: int | None,
+    epochs: int | None,
     freeze: bool,
-    batch_size: int,
+    batch_size: int | None,
     learning_rate: float | None,
     patience: int,
     holdout: float,
@@ -106,6 +120,7 @@ def finetune_command(
             family=family,
             output=output,
             force=force,
+            resolution=resolution,
             epochs=epochs,
             freeze=freeze,
             batch_size=batch_size,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from bignas_zoo.recipes.finetune import Outcome
 
 DEFAULTS = FinetuneSettings()
+#: Smaller inputs leave the last stages a single position.
+LEAST_RESOLUTION = 16
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,10 @@ def finetune(
     family: str | Path | None = None,
     output: str | Path | None = None,
     force: bool = False,
-    epochs: int = DEFAULTS.epochs,
+    resolution: int | None = None,
+    epochs: int | None = None,
     freeze: bool = DEFAULTS.freeze,
-    batch_size: int = DEFAULTS.batch_size,
+    batch_size: int | None = None,
     learning_rate: float | None = DEFAULTS.learning_rate,
     patience: int = DEFAULTS.patience,
     holdout: float = DEFAULTS.holdout,
@@ -143,10 +146,12 @@ def finetune(
         family: where to look for the name.
         output: the slice folder to make; default: the new slice's name in the current folder.
         force: replace an output folder that is already there.
-        epochs: passes over the training images, at most.
+        resolution: input size in pixels of the new slice, at most the parent's crop; None takes the parent's. Cost
+            falls with its square.
+        epochs: passes over the training images, at most; None takes the mode's default.
         freeze: train the classifier alone, all else stays as it is: much faster, and enough for images like those
             the slice was trained on; less accurate on others.
-        batch_size: images a step, at most.
+        batch_size: images a step, at most; None takes the mode's default.
         learning_rate: its peak; None takes the mode's default.
         patience: stop after so many epochs without a higher held-out accuracy.
         holdout: part of each class held out where the folder has no ``val``.
@@ -170,13 +175,19 @@ def finetune(
         QualityError: the exported file does not compute what the network does.
     """
     need_keras("finetune")
-    settings = FinetuneSettings(epochs, freeze, batch_size, learning_rate, patience, holdout, seed, statistics)
+    given = {
+        "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "patience": patience,
+        "holdout": holdout, "seed": seed,
+    }  # fmt: skip
+    FinetuneSettings.of(statistics=statistics, freeze=freeze, **given)  # what is wrong with them is said first
     folder = Path(os.path.abspath(data))
     parent = _parent(open_slice(name, family))
     parent = dataclasses.replace(parent, license=license_of(license, parent.license))
-    if settings.statistics is None:
-        settings = dataclasses.replace(settings, statistics=parent.statistics)
-    new_name = _slice_name(parent.name, folder.name)
+    settings = FinetuneSettings.of(statistics=statistics or parent.statistics, freeze=freeze, **given)
+    if settings.statistics == "original":  # one's own objects fill their photographs, ImageNet's stand in the middle
+        parent = dataclasses.replace(parent, preprocess={**parent.preprocess, "crop_fraction": 1.0})
+    spec = _at_resolution(parent, resolution)
+    new_name = _slice_name(parent.name if spec == parent.spec else f"{parent.name}-at-{resolution}", folder.name)
     target = Path(output) if output is not None else Path(new_name)
     store.check_free(target, force=force)  # before the long work, not after it
 
@@ -189,7 +200,7 @@ def finetune(
     preprocess = Preprocess.from_json(parent.preprocess)
     images = read_images(folder, preprocess, settings)
     check_enough(settings, images.train)
-    spec = _spec(parent.spec, len(images.classes))
+    spec = _spec(spec, len(images.classes))
     with store.new_folder(target, force=force) as temporary:  # a place that cannot be written shows now
         say(
             f"fine-tuning {parent.name} on {len(images.classes)} classes: {len(images.train):,} images to train on, "
@@ -201,7 +212,7 @@ def finetune(
         home = Family(parent.family, "", spec.space, images.classes, parent.preprocess, (), **_folder(parent.notice))
         record = {
             "supernet_sha256": parent.supernet_sha256,
-            "finetuned": _record(parent, images, settings, outcome),
+            "finetuned": _record(parent, images, settings, outcome, resolution),
         }
         say("exporting it to TFLite")
         slice_files.write(temporary, home, slice_, child, record)
@@ -256,6 +267,23 @@ def _slice_name(parent: str, folder: str) -> str:
     """Name the new slice after its parent and its data, in the characters names may have."""
     plain = re.sub(r"[^a-z0-9.]+", "-", folder.lower()).strip("-.")
     return f"{parent}-{plain or 'finetuned'}"[:96].rstrip("-.")
+
+
+def _at_resolution(parent: Parent, resolution: int | None) -> ChildSpec:
+    """Return a parent's spec at another resolution.
+
+    Raises:
+        UsageError: it is too small, or larger than images are cut for the parent.
+    """
+    most = int(parent.preprocess["crop_size"])
+    if resolution is None:
+        return parent.spec
+    if type(resolution) is not int or not LEAST_RESOLUTION <= resolution <= most:
+        raise UsageError(
+            f"--resolution: must be a whole number from {LEAST_RESOLUTION} to {most}, the crop of '{parent.name}', "
+            f"got {resolution!r:.40}. For more take a slice of a larger one."
+        )
+    return dataclasses.replace(parent.spec, resolution=resolution)
 
 
 def _spec(spec: ChildSpec, classes: int) -> ChildSpec:
@@ -321,7 +349,9 @@ def _measured(
 CHOSEN_ON_THESE = ", which also chose the epoch, so it is an optimistic figure"
 
 
-def _record(parent: Parent, images: Images, settings: FinetuneSettings, outcome: Outcome) -> dict[str, Any]:
+def _record(
+    parent: Parent, images: Images, settings: FinetuneSettings, outcome: Outcome, resolution: int | None
+) -> dict[str, Any]:
     """Return the provenance of a fine-tuned slice, as docs/FORMAT.md describes it."""
     return {
         "parent": {"name": parent.name, "family": parent.family, "weights": dict(parent.weights)},
@@ -335,11 +365,11 @@ def _record(parent: Parent, images: Images, settings: FinetuneSettings, outcome:
         "holdout_images": len(images.holdout),
         "chosen_on_these": images.test is None,
         "machine": machine(),
-        "command": _command(parent, images, settings),
+        "command": _command(parent, images, settings, resolution),
     }
 
 
-def _command(parent: Parent, images: Images, settings: FinetuneSettings) -> str:
+def _command(parent: Parent, images: Images, settings: FinetuneSettings, resolution: int | None) -> str:
     """Return the command that makes this slice, with the folder's name only."""
     values = settings.to_json()
     options = [
@@ -350,6 +380,7 @@ def _command(parent: Parent, images: Images, settings: FinetuneSettings) -> str:
         [
             f"bignas-zoo finetune {parent.name} --data {shlex.quote(images.folder)}",
             *options,
+            *([f"--resolution {resolution}"] if resolution is not None else []),
             "--freeze" if settings.freeze else "--no-freeze",
         ]
     )
