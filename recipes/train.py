@@ -43,6 +43,8 @@ from bignas_zoo.recipes.runs.stopping import StopRequest, stop_requests
 from bignas_zoo.recipes.schedule import learning_rate
 
 Evaluate = Callable[[dict[str, np.ndarray]], dict[str, float]]
+#: From steps done to how many the run is to have in all: as many as the recipe says, or fewer.
+Shorten = Callable[[int], int]
 LOG_EVERY = 20
 
 
@@ -97,7 +99,7 @@ class _Record:
 
     Attributes:
         log: the run's.
-        evaluate, report, say: see `train`.
+        evaluate, report, say, shorten: see `train`.
         began: seconds of the monotonic clock.
     """
 
@@ -105,6 +107,7 @@ class _Record:
     evaluate: Evaluate
     report: Callable[[Progress], None]
     say: Say
+    shorten: Shorten | None
     began: float
 
 
@@ -115,6 +118,7 @@ def train(
     evaluate: Evaluate,
     report: Callable[[Progress], None] = lambda progress: None,
     say: Say = silent,
+    shorten: Shorten | None = None,
 ) -> dict[str, np.ndarray]:
     """Train a supernet, or finish an interrupted run.
 
@@ -126,6 +130,8 @@ def train(
             among them decides which checkpoint is the best.
         report: told after each step.
         say: told where it trains, and what is out of the ordinary, such as a damaged checkpoint.
+        shorten: asked after each step of how many steps the run is to be; where these are fewer than the recipe's, the
+            recipe in the run's folder and the schedule change from there on.
 
     Returns:
         The trained weights.
@@ -149,7 +155,7 @@ def train(
         log = RunLog(workdir, position.step, say)
         with closing(log), stop_requests() as stop:
             host = _Host(recipe, method_of(recipe), workdir, engine, open_batches(images, recipe, engine), stop)
-            _lead(host, _Record(log, evaluate, report, say, time.monotonic()), position)
+            _lead(host, _Record(log, evaluate, report, say, shorten, time.monotonic()), position)
         return engine.weights()
 
 
@@ -205,6 +211,22 @@ def _lead(host: _Host, record: _Record, position: _Position) -> None:
         speed, last = host.recipe.batch_size / max(now - last, 1e-9), now
         _tell(host, record, position.step, figures, speed, control.phase, rate)
         position = _keep(host, record, position, asked=asked)
+        shorter = _shortened(host, record, position)
+        if shorter is not host:
+            host = shorter
+            given = host.given(position.step, position.state)
+
+
+def _shortened(host: _Host, record: _Record, position: _Position) -> _Host:
+    """Take the run's new number of steps, if there is one, with a checkpoint that knows of it."""
+    recipe, step = host.recipe, position.step
+    steps = max(record.shorten(step), step + 1) if record.shorten and step < recipe.steps else recipe.steps
+    if steps >= recipe.steps:
+        return host
+    host = replace(host, recipe=replace(recipe, steps=steps))
+    write_json(host.workdir / names.RECIPE, host.recipe.to_json())
+    _save(host, position)
+    return host
 
 
 def _take_step(

@@ -15,7 +15,7 @@ from bignas_zoo.architecture import cost
 from bignas_zoo.architecture.spaces import get_space
 from bignas_zoo.cli.main import main
 from bignas_zoo.errors import UsageError
-from bignas_zoo.measure import photos, photos_start
+from bignas_zoo.measure import photos, photos_images, photos_start
 from bignas_zoo.measure.photos_start import children_of, space_of
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages
@@ -66,18 +66,21 @@ def images(labels: list[int], seed: int = 0, classes: int = 2) -> LabelledImages
 
 
 def test_remarks_say_what_is_odd() -> None:
-    plain = photos.Photographs("x", images([0, 1] * 6), images([0, 1], 1), images([0, 1], 2))
-    assert photos.remarks(plain) == ["12 images of 2 classes to train on, 2 held out, 2 to test on"]
-    untested = photos.Photographs("x", images([0, 1] * 6), images([0, 1], 1), None)
-    assert "no test images: accuracies are those of the held-out ones" in photos.remarks(untested)[0]
-    uneven = photos.Photographs("x", images([0] * 40 + [1] * 3), images([0, 1], 1), None)
-    assert photos.remarks(uneven)[1] == "Warning: uneven classes: 40 images of a, 3 of b"
+    plain = photos_images.Photographs("x", images([0, 1] * 6), images([0, 1], 1), images([0, 1], 2))
+    assert photos_images.remarks(plain) == [
+        "12 images of 2 classes to train on, 2 held out, 2 to test on",
+        "Warning: fewer than 10 images to train on: a (6), b (6); expect little of them",
+    ]
+    untested = photos_images.Photographs("x", images([0, 1] * 6), images([0, 1], 1), None)
+    assert "no test images: accuracies are those of the held-out ones" in photos_images.remarks(untested)[0]
+    uneven = photos_images.Photographs("x", images([0] * 40 + [1] * 3), images([0, 1], 1), None)
+    assert photos_images.remarks(uneven)[2] == "Warning: uneven classes: 40 images of a, 3 of b"
     train = images([0, 1] * 6)
     train.pixels[3] = train.pixels[1]
     test = images([0, 0, 0], 2)
     test.pixels[0], test.pixels[1] = train.pixels[0], train.pixels[5]
-    odd = photos.remarks(photos.Photographs("x", train, images([0, 1], 1), test))
-    assert odd[1:] == [
+    odd = photos_images.remarks(photos_images.Photographs("x", train, images([0, 1], 1), test))
+    assert odd[2:] == [
         "Warning: 1 training images are copies of others",
         "Warning: no test images of b",
         "Warning: 2 of 3 test images are training images as well: accuracy on them says too much",
@@ -107,8 +110,8 @@ def fails(code: int, words: str, *arguments: str | Path) -> None:
 
 def test_folders_and_options_that_cannot_be(tmp_path: Path, folder: Path) -> None:
     run = ("-o", tmp_path / "run")
-    few = write_folder(tmp_path / "few", {"train": 9})
-    fails(2, "at least 10 a class are needed: blue (9), green (9)", "--data", few, *run)
+    few = write_folder(tmp_path / "few", {"train": 1})
+    fails(2, "class 'blue' has 1 image", "--data", few, *run)
     one = write_folder(tmp_path / "one", {"train": 12}, classes=("only",))
     fails(2, "at least two classes", "--data", one, *run)
     fails(7, "no such folder", "--data", tmp_path / "nowhere", *run)

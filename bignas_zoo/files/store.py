@@ -35,11 +35,12 @@ def _one_of(*allowed: str, pattern: str | None = None) -> re.Pattern[str]:
 FOLDERS = {
     names.SLICE: _one_of(
         *(names.SLICE, names.TFLITE, names.WEIGHTS, names.LABELS, names.CARD, names.NOTICE, names.MANIFEST),
-        names.EXPORTS,
+        *(names.EXPORTS, names.TRAINING_IMAGES),
         pattern=EXPORT_NAME.pattern,
     ),
     names.FAMILY: _one_of(
-        names.FAMILY, names.FRONT, names.METRICS, names.SUPERNET, names.STATISTICS, names.NETS, names.NOTICE
+        *(names.FAMILY, names.FRONT, names.METRICS, names.SUPERNET, names.STATISTICS, names.NETS, names.NOTICE),
+        names.TRAINING_IMAGES,
     ),
     names.SUMS: _one_of(names.SUMS, names.SIGNATURE, names.CONFIG, names.DIGESTS, names.FETCHED_SLICE),
     names.SAVED_MODEL: _one_of(names.SAVED_MODEL, "fingerprint.pb", "variables", "assets"),

@@ -88,7 +88,7 @@ def train_photos(
 
     use_backend(choose_engine(base.engine))
     from bignas_zoo.hub_cards.report import render_report
-    from bignas_zoo.measure import photos
+    from bignas_zoo.measure import photos, photos_images
     from bignas_zoo.measure.photos_start import Parent
     from bignas_zoo.recipes.runs.stopping import stop_requests
 
@@ -98,8 +98,8 @@ def train_photos(
     slice_ = home.find(PARENT)
     with stop_requests() as stop, stop.at_once():
         say(f"reading images from {data}")
-        images = photos.read_photographs(Path(data), base, seed)
-        for sentence in photos.remarks(images):
+        images = photos_images.read_photographs(Path(data), base, seed)
+        for sentence in photos_images.remarks(images):
             say(sentence)
         parent = Parent(
             cut(home, slice_).weights, slice_.license, slice_.source,
