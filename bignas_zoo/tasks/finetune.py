@@ -283,7 +283,11 @@ def _at_resolution(parent: Parent, resolution: int | None) -> ChildSpec:
             f"--resolution: must be a whole number from {LEAST_RESOLUTION} to {most}, the crop of '{parent.name}', "
             f"got {resolution!r:.40}. For more take a slice of a larger one."
         )
-    return dataclasses.replace(parent.spec, resolution=resolution)
+    space = parent.spec.space
+    if resolution not in (*space.resolutions, *space.unseen_resolutions):
+        unseen = tuple(sorted({*space.unseen_resolutions, resolution}))
+        space = dataclasses.replace(space, unseen_resolutions=unseen)
+    return dataclasses.replace(parent.spec, resolution=resolution, space=space)
 
 
 def _spec(spec: ChildSpec, classes: int) -> ChildSpec:
