@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +24,15 @@ from bignas_zoo.models.numpy_forward import numpy_forward
 from bignas_zoo.models.preprocess import resize
 from bignas_zoo.models.slicing import slice_weights, supernet_shapes
 from bignas_zoo.models.weights import write_weights
+from bignas_zoo.recipes import train as loop
 from bignas_zoo.recipes.data import TrainingBatches
+from bignas_zoo.recipes.engines.engine import StepInput
 from bignas_zoo.recipes.engines.tensorflow import TensorFlowEngine
 from bignas_zoo.recipes.methods import matched
 from bignas_zoo.recipes.methods.matched import MatchedSandwich
+from bignas_zoo.recipes.recipe import read_recipe
+from bignas_zoo.recipes.runs import checkpoint
+from bignas_zoo.recipes.schedule import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +152,29 @@ def test_both_engines_agree(start: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=2e-4)
     for name, array in theirs.items():
         assert np.abs(ours[name] - array).max() <= 2e-3 * max(np.abs(array).max(), 1e-3), name
+
+
+def test_a_run_may_grow_shorter_and_a_killed_one_knows_it(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(recipe_of(str(start)), steps=8, checkpoint_every=2, evaluate_every=8)
+    rates, step = [], TensorFlowEngine.step
+
+    def noted(engine: TensorFlowEngine, given: StepInput) -> Mapping[str, Any]:
+        rates.append(given.learning_rate)
+        return step(engine, given)
+
+    monkeypatch.setattr(TensorFlowEngine, "step", noted)
+    loop.train(recipe, images_of(), tmp_path, lambda weights: {}, shorten=lambda done: 8 if done < 3 else 5)
+    shorter = dataclasses.replace(recipe, steps=5)
+    assert rates == [learning_rate(recipe if i < 3 else shorter, i) for i in range(5)]
+    assert read_recipe(tmp_path / "recipe.json") == shorter
+    assert checkpoint.newest(tmp_path, shorter).step == 5  # type: ignore[union-attr]
+    # Killed after recipe.json was written and before the checkpoint that knows of it.
+    shutil.rmtree(tmp_path / "checkpoints/step-000005")
+    manifest = tmp_path / "checkpoints/step-000003/manifest.json"
+    assert manifest.is_file()
+    manifest.write_text(manifest.read_text().replace('"steps": 5', '"steps": 8'))
+    assert checkpoint.newest(tmp_path, shorter).step == 3  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match="different keys: steps"):
+        checkpoint.newest(tmp_path, dataclasses.replace(recipe, steps=9))
