@@ -172,9 +172,9 @@ def test_a_run_may_grow_shorter_and_a_killed_one_knows_it(
     assert checkpoint.newest(tmp_path, shorter).step == 5  # type: ignore[union-attr]
     # Killed after recipe.json was written and before the checkpoint that knows of it.
     shutil.rmtree(tmp_path / "checkpoints/step-000005")
-    manifest = tmp_path / "checkpoints/step-000003/manifest.json"
+    manifest = tmp_path / "checkpoints/step-000004/manifest.json"
     assert manifest.is_file()
     manifest.write_text(manifest.read_text().replace('"steps": 5', '"steps": 8'))
-    assert checkpoint.newest(tmp_path, shorter).step == 3  # type: ignore[union-attr]
+    assert checkpoint.newest(tmp_path, shorter).step == 4  # type: ignore[union-attr]
     with pytest.raises(RecipeError, match="different keys: steps"):
         checkpoint.newest(tmp_path, dataclasses.replace(recipe, steps=9))
