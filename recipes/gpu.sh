@@ -7,6 +7,8 @@
 #   recipes/gpu.sh restore FOLDER RUN                 here: a run folder for `bignas-zoo family RUN --data DATA`
 #   recipes/gpu.sh bench [OPTION...]                  there: images/s of the supernet's forms
 #
+# Of recipes of photographs (photos_gpu) the finished family comes home, in photos_gpu.tar; RUN/family is to be given to `get`.
+#
 # RECIPE is a shipped recipe's name or a YAML file within the repository. What travels is the repository with
 # .gpu/wheels and .gpu/data; .gpu/run-RECIPE has to stay on the GPU machine between calls of `train`, which
 # calls `collect` at its end. PYTHON names the Python to use: here one with bignas-zoo installed, there one of
@@ -90,7 +92,7 @@ pack() {
         rm "$file"
     fi
     rm -rf "$work/wheels"
-    for package in keras optree namex click PyYAML typing_extensions; do
+    for package in keras optree namex click platformdirs PyYAML typing_extensions; do
         version=$("$python" -c 'import importlib.metadata as m, sys; print(m.version(sys.argv[1]))' "$package")
         "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
             --python-version "${GPU_PYTHON:-3.12}" --dest "$work/wheels" "$package==$version"
@@ -109,6 +111,9 @@ train() {
     environment
     known "$recipe"
     data=$(data_of "$name")
+    case $name in # they choose their steps by the time; a minute is for what starts and ends
+    photos*) set -- --minutes "$(((limit > 120 ? limit - 60 : 60) / 60))" "$@" ;;
+    esac
     # SIGTERM lets the step in progress end and saves a checkpoint. The time spent up to here counts.
     timeout --foreground --preserve-status --signal=TERM --kill-after=25 "$((limit > SECONDS ? limit - SECONDS : 1))" \
         "$python" -m bignas_zoo.cli train "$recipe" --engine jax --data "$data" --output "$work/run-$name" "$@" &
@@ -139,6 +144,11 @@ collect() {
     environment
     known "$1"
     data=$(data_of "$name")
+    if [[ $name == photos* ]] && [ -f "$work/run-$name/family/family.json" ]; then # nothing is left to do at home
+        mkdir -p "$out"
+        tar -C "$work/run-$name" -cf "$out/$name.tar" family report.html report.json
+        return
+    fi
     XLA_PYTHON_CLIENT_PREALLOCATE=false "$python" -m bignas_zoo.recipes.runs.transfer collect "$work/run-$name" "$out" \
         --data "$data"
 }
