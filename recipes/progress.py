@@ -11,7 +11,7 @@ class Progress:
 
     Attributes:
         step, steps: steps done, and in all.
-        loss: of this step.
+        loss: of this step; None where nothing is trained.
         images_per_second: of this step.
         phase: what is being done, in a word or two.
         accuracy: on this batch, 0 to 1, where it is known.
@@ -19,7 +19,7 @@ class Progress:
 
     step: int
     steps: int
-    loss: float
+    loss: float | None
     images_per_second: float
     phase: str
     accuracy: float | None = None

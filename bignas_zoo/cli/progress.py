@@ -78,11 +78,11 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]} images/s"),
+        TextColumn("{task.fields[loss]}{task.fields[speed]} images/s"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=None, loss=float("nan"), speed=0)
+        task = bar.add_task("training", total=None, loss="", speed=0)
 
         def update(p: Any) -> None:
             bar.update(
@@ -90,7 +90,7 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
                 description=p.phase,
                 completed=p.step,
                 total=p.steps,
-                loss=p.loss,
+                loss="" if p.loss is None else f"loss {p.loss:.3f}  ",
                 speed=speed(p.images_per_second),
             )
 
@@ -106,9 +106,9 @@ def _lines() -> Callable[[Any], None]:
             return
         rate = (p.step - last[1]) / (now - last[0]) if last[1] else 0
         left = f", {max(0.0, p.steps - p.step) / rate / 60:.0f} min left" if rate else ""
+        loss = "" if p.loss is None else f"loss {p.loss:.3f}, "
         click.echo(
-            f"{p.phase}: step {p.step:,}/{p.steps:,}, loss {p.loss:.3f}, {speed(p.images_per_second)} images/s{left}",
-            err=True,
+            f"{p.phase}: step {p.step:,}/{p.steps:,}, {loss}{speed(p.images_per_second)} images/s{left}", err=True
         )
         last[:] = [now, p.step]
 

@@ -172,7 +172,7 @@ def _with_classifier(
         for part in batches(pixels, batch):
             parts.append(np.asarray(infer(_at(preprocess, part, space.biggest))))
             now, done = time.monotonic(), done + 1
-            report(Progress(done, count, 0.0, len(part) / max(now - last, 1e-9), "features"))
+            report(Progress(done, count, None, len(part) / max(now - last, 1e-9), "features"))
             last = now
         features.append(np.concatenate(parts))
     fitted = fit_classifier(
