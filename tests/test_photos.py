@@ -18,7 +18,8 @@ from bignas_zoo.errors import UsageError
 from bignas_zoo.measure import photos, photos_images, photos_start
 from bignas_zoo.measure.photos_start import children_of, space_of
 from bignas_zoo.models.preprocess import Preprocess
-from bignas_zoo.recipes.data import LabelledImages
+from bignas_zoo.recipes.data import LabelledImages, unlabelled_images
+from bignas_zoo.recipes.data.class_folders import class_names, read_splits
 from bignas_zoo.tasks.bundle import make
 from bignas_zoo.zoo.registry import get_family
 
@@ -115,6 +116,11 @@ def test_folders_and_options_that_cannot_be(tmp_path: Path, folder: Path) -> Non
     one = write_folder(tmp_path / "one", {"train": 12}, classes=("only",))
     fails(2, "at least two classes", "--data", one, *run)
     fails(7, "no such folder", "--data", tmp_path / "nowhere", *run)
+    (tmp_path / "file").write_text("x")
+    fails(7, "file: is a file; --output is a folder", "--data", folder, "-o", tmp_path / "file")
+    flat = write_folder(tmp_path / "flat", {".": 2})
+    for inside in (flat, flat / "run", flat / "red"):
+        fails(2, "lies in", "--data", flat, "-o", inside)
     (tmp_path / "few/train/red/0.jpg").write_bytes(b"no picture")
     fails(4, "0.jpg", "--data", few, *run)
     for minutes in ("0", "-1", "nan", "1e9"):
@@ -125,6 +131,17 @@ def test_folders_and_options_that_cannot_be(tmp_path: Path, folder: Path) -> Non
     other = CliRunner().invoke(main, ["train", "cifar10_cpu", "--data", str(folder), "--minutes", "3", *map(str, run)])
     assert other.exit_code == 2
     assert "--minutes and --seed go with" in other.stderr
+
+
+def test_what_systems_leave_beside_photographs_is_no_photograph(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "mine", {".": 2})
+    (folder / "red/._0.jpg").write_bytes(b"a Mac's note on 0.jpg")
+    for name in ("__MACOSX", "@eaDir", "$RECYCLE.BIN", ".trash"):
+        (folder / name).mkdir()
+        (folder / name / "0.jpg").write_bytes(b"no picture")
+    assert class_names(folder) == ("blue", "green", "red")
+    assert len(read_splits(folder, 16)["train"]) == 6
+    assert len(unlabelled_images(folder / "red", 16, 100)) == 2
 
 
 @pytest.mark.slow
@@ -153,7 +170,7 @@ def test_a_folder_becomes_a_family_in_time(folder: Path, tmp_path: Path, monkeyp
     assert bz.reproduce(got.path, family=run / "family").same
     exported = bz.export_slice(got.path, [bz.Export("onnx"), bz.Export(precision="int8")])
     assert exported[0].entry["parity"]["max_abs"] < 1e-3
-    assert exported[1].entry["ranges"]["source"].startswith("72 of the training images")
+    assert exported[1].entry["ranges"]["source"].startswith("images of my-colours-2's training")
     assert got.parity["inputs"] == "training images"
     checks = bz.verify(got.path).checks
     assert all(check.passed is not False for check in checks), checks

@@ -104,7 +104,7 @@ def _lines() -> Callable[[Any], None]:
         now = time.monotonic()
         if now - last[0] < LINE_EVERY_SECONDS and p.step != p.steps:
             return
-        rate = (p.step - last[1]) / (now - last[0]) if last[1] else 0
+        rate = (p.step - last[1]) / (now - last[0]) if 0 < last[1] < p.step else 0  # another part begins at 1 again
         left = f", {max(0.0, p.steps - p.step) / rate / 60:.0f} min left" if rate else ""
         loss = "" if p.loss is None else f"loss {p.loss:.3f}, "
         click.echo(

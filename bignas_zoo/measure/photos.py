@@ -185,7 +185,7 @@ def _finish(
     }
     folder = write_family(
         run, tuple(measured), output / names.FAMILY_FOLDER, say, training=training, notice=parent.notice,
-        training_images=_some_packed(images.train),
+        training_images=_some_packed(images.train, recipe.name),
     )  # fmt: skip
     best = load_family(folder).slices[-1]
     assert best.spec
@@ -228,12 +228,12 @@ def _measured(recipe: Recipe, weights: Mapping[str, np.ndarray], images: Photogr
     return measured
 
 
-def _some_packed(train: LabelledImages) -> bytes | None:
+def _some_packed(train: LabelledImages, family: str) -> bytes | None:
     """Pack some of the training images, for int8; None where there are too few for that."""
     if len(train) < LEAST_RANGES:
         return None
     some = train.take(evenly(len(train), min(len(train), MOST_RANGES)))
-    return pack(dataclasses.replace(some, source=f"{len(some):,} of the training images"), RANGES_QUALITY)
+    return pack(dataclasses.replace(some, source=f"images of {family}'s training"), RANGES_QUALITY)
 
 
 def _is_corner(child: matched.Trained) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bignas_zoo.errors import LocalIOError
+from bignas_zoo.errors import LocalIOError, UsageError
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.data.class_folders import read_splits, stratified
 from bignas_zoo.recipes.data.packing import SUFFIX, is_packed, read_packed
@@ -47,6 +47,8 @@ def read_photographs(folder: Path, recipe: Recipe, seed: int) -> Photographs:
         LocalIOError: no such folder, or nothing in it.
         IntegrityError: an image is damaged, or a sub-folder has no place.
     """
+    if recipe.holdout >= 1:
+        raise UsageError(f"recipe '{recipe.name}': holdout: for photographs a part below 1, got {recipe.holdout}.")
     parts = {"train": _packed(folder, recipe)} if is_packed(folder) else read_splits(folder, recipe.crop_size)
     train, held = parts["train"], parts.get("val")
     if held is None:

@@ -63,9 +63,14 @@ def planned(base: Recipe, name: str, images: Photographs, start: Path, deadline:
     ends = cost.macs(trained[-1].spec) + cost.macs(trained[0].spec)
     curve = EVALUATIONS * _forward_seconds(recipe, step_seconds) * len(images.holdout) * ends
     left = deadline - time.monotonic() - _end_seconds(recipe, images, step_seconds) - curve - compiling
-    steps = max(FEWEST_STEPS, min(most, int(left / step_seconds)))
-    if left < FEWEST_STEPS * step_seconds:
-        say(f"the time is short: only the fewest steps, {FEWEST_STEPS}, are made, and it will take longer")
+    fewest = min(FEWEST_STEPS, most)
+    steps = max(fewest, min(most, int(left / step_seconds)))
+    if left < fewest * step_seconds:
+        over = (fewest * step_seconds - left) / 60
+        say(
+            f"the time is short: only the fewest steps, {fewest}, are made, and it will take about {max(1, over):.0f} "
+            f"min longer (compiling, and measuring {len(trained)} children)"
+        )
     epochs = steps * recipe.batch_size / len(images.train)
     enough = "; more are not worth it" if steps == most else ""
     say(

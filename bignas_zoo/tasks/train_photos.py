@@ -90,10 +90,12 @@ def train_photos(
     from bignas_zoo.hub_cards.report import render_report
     from bignas_zoo.measure import photos, photos_images
     from bignas_zoo.measure.photos_start import Parent
+    from bignas_zoo.recipes.runs.folder import check_output, hold
     from bignas_zoo.recipes.runs.stopping import stop_requests
 
     photos.minutes_of(minutes)
     photos.seed_of(seed)
+    check_output(Path(output), data)
     home = get_family(FAMILY)
     slice_ = home.find(PARENT)
     with stop_requests() as stop, stop.at_once():
@@ -101,13 +103,15 @@ def train_photos(
         images = photos_images.read_photographs(Path(data), base, seed)
         for sentence in photos_images.remarks(images):
             say(sentence)
+        with hold(Path(output), say):  # a place that cannot be written shows now, not after the features
+            pass
         parent = Parent(
             cut(home, slice_).weights, slice_.license, slice_.source,
             verified_path(home, home.notice) if home.notice else None,
         )  # fmt: skip
         command = [
             "bignas-zoo", "train", Path(recipe).stem, "--data", images.folder, "--minutes", f"{minutes:g}",
-            "--seed", f"{seed}",
+            "--seed", f"{seed}", "--output", Path(output).name,
         ]  # fmt: skip
         folder = photos.train_photos_family(
             base, photos.family_name(images.folder), images, parent, Path(output), minutes=minutes, seed=seed,

@@ -9,7 +9,7 @@ import numpy as np
 
 from bignas_zoo.errors import IntegrityError, LocalIOError, UsageError
 from bignas_zoo.files import records
-from bignas_zoo.recipes.data.images import LabelledImages, image_folder
+from bignas_zoo.recipes.data.images import LabelledImages, image_folder, subfolders
 from bignas_zoo.recipes.randomness import philox
 
 SPLITS = ("train", "val", "test")
@@ -53,7 +53,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
         IntegrityError: a sub-folder has no place.
     """
     root = _root(folder)
-    names = _folders(root)
+    names = subfolders(root)
     if len(names) < 2:
         what = f"one class, '{names[0]}'" if names else "no sub-folders"
         raise UsageError(f"{root}: {what}; a classifier needs at least two classes. {EXPECTED}")
@@ -89,18 +89,14 @@ def _root(folder: Path) -> Path:
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. {EXPECTED}")
     train = folder / "train"
-    if not train.is_dir() or not _folders(train):
+    if not train.is_dir() or not subfolders(train):
         return folder
-    unknown = [name for name in _folders(folder) if name not in SPLITS]
+    unknown = [name for name in subfolders(folder) if name not in SPLITS]
     if unknown:
         raise IntegrityError(
             f"{folder}: sub-folder '{unknown[0]}' beside 'train' is none of {', '.join(SPLITS)}. {EXPECTED}"
         )
     return train
-
-
-def _folders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _check_counts(root: Path, train: LabelledImages, least: int) -> None:

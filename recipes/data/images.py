@@ -27,6 +27,8 @@ CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 CIFAR10_SIDE = 32
+#: Folders that systems make beside one's own: archives of a Mac, thumbnails of a NAS, Windows' bin.
+OTHERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 #: How many damaged images an error names.
 NAMED = 5
 
@@ -166,15 +168,15 @@ def image_folder(
     """
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. Name a folder with one sub-folder of images a class.")
-    subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = class_names or tuple(subfolders)
-    unknown = [name for name in subfolders if name not in names]
+    below = subfolders(folder)
+    names = class_names or tuple(below)
+    unknown = [name for name in below if name not in names]
     if unknown:
         raise IntegrityError(
             f"{folder}: sub-folder '{unknown[0]}' is none of the classes: {', '.join(names[:10])}"
             f"{', …' if len(names) > 10 else ''}."
         )
-    present = [(label, name) for label, name in enumerate(names) if name in subfolders]
+    present = [(label, name) for label, name in enumerate(names) if name in below]
     files = [(path, label) for label, name in present for path in image_files(folder / name)]
     if limit is not None and len(files) > limit:
         files = [files[i] for i in evenly(len(files), limit)]
@@ -208,9 +210,20 @@ def _read_all(files: list[Path], crop_size: int, crop_fraction: float) -> np.nda
     return pixels
 
 
+def subfolders(folder: Path) -> list[str]:
+    """Return the names of a folder's folders, sorted, but for hidden ones and those that systems make (`OTHERS`)."""
+    folders = [p.name for p in folder.iterdir() if p.is_dir()]
+    return sorted(name for name in folders if not name.startswith(".") and name not in OTHERS)
+
+
 def image_files(folder: Path) -> list[Path]:
     """Return the image files of a folder, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in folder.iterdir() if _is_image(p))
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a file is an image by its name, and no other's note on one: Macs keep such as ``._NAME.jpg``."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def unlabelled_images(folder: Path, crop_size: int, limit: int, crop_fraction: float = 1.0) -> np.ndarray:
@@ -225,7 +238,7 @@ def unlabelled_images(folder: Path, crop_size: int, limit: int, crop_fraction: f
     """
     if not folder.is_dir():
         raise LocalIOError(f"{folder}: no such folder. Name a folder of images.")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.rglob("*") if _is_image(p))
     if not files:
         raise LocalIOError(f"{folder}: no images found (looked for {', '.join(SUFFIXES)}).")
     return _read_all([files[i] for i in evenly(len(files), limit)], crop_size, crop_fraction)
