@@ -20,6 +20,7 @@ from bignas_zoo.measure.photos_start import children_of, space_of
 from bignas_zoo.models.preprocess import Preprocess
 from bignas_zoo.recipes.data import LabelledImages, unlabelled_images
 from bignas_zoo.recipes.data.class_folders import class_names, read_splits
+from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 from bignas_zoo.tasks.bundle import make
 from bignas_zoo.zoo.registry import get_family
 
@@ -77,12 +78,13 @@ def test_remarks_say_what_is_odd() -> None:
     uneven = photos_images.Photographs("x", images([0] * 40 + [1] * 3), images([0, 1], 1), None)
     assert photos_images.remarks(uneven)[2] == "Warning: uneven classes: 40 images of a, 3 of b"
     train = images([0, 1] * 6)
-    train.pixels[3] = train.pixels[1]
+    train.pixels[3], train.pixels[4] = train.pixels[1], train.pixels[7]
     test = images([0, 0, 0], 2)
     test.pixels[0], test.pixels[1] = train.pixels[0], train.pixels[5]
     odd = photos_images.remarks(photos_images.Photographs("x", train, images([0, 1], 1), test))
     assert odd[2:] == [
-        "Warning: 1 training images are copies of others",
+        "Warning: 2 training images are copies of others",
+        "Warning: 1 images stand in more than one class, such as a and b",
         "Warning: no test images of b",
         "Warning: 2 of 3 test images are training images as well: accuracy on them says too much",
     ]
@@ -139,6 +141,10 @@ def test_what_systems_leave_beside_photographs_is_no_photograph(tmp_path: Path) 
     for name in ("__MACOSX", "@eaDir", "$RECYCLE.BIN", ".trash"):
         (folder / name).mkdir()
         (folder / name / "0.jpg").write_bytes(b"no picture")
+    for name in ("a.heic", "b.heic", ".DS_Store", "notes"):
+        (folder / "red" / name).write_bytes(b"x")
+    said = photos_images.remarks(photos_images.read_photographs(folder, read_recipe(find_recipe("photos")), 0))
+    assert "Warning: 3 files are not read, which are no png, jpg, jpeg, webp, bmp: .heic (2), notes (1)" in said
     assert class_names(folder) == ("blue", "green", "red")
     assert len(read_splits(folder, 16)["train"]) == 6
     assert len(unlabelled_images(folder / "red", 16, 100)) == 2

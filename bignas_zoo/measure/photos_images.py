@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bignas_zoo.errors import LocalIOError, UsageError
+from bignas_zoo.models.preprocess import SUFFIXES
 from bignas_zoo.recipes.data import LabelledImages
 from bignas_zoo.recipes.data.class_folders import read_splits, stratified
+from bignas_zoo.recipes.data.images import OTHERS
 from bignas_zoo.recipes.data.packing import SUFFIX, is_packed, read_packed
 from bignas_zoo.recipes.recipe import Recipe
 
@@ -26,12 +31,14 @@ class Photographs:
         train: to train on.
         holdout: to choose slices on.
         test: to report on; None where the folder has no such split.
+        left_out: files beside the images by the ending of their names: how many are not read.
     """
 
     folder: str
     train: LabelledImages
     holdout: LabelledImages
     test: LabelledImages | None
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def read_photographs(folder: Path, recipe: Recipe, seed: int) -> Photographs:
@@ -53,7 +60,17 @@ def read_photographs(folder: Path, recipe: Recipe, seed: int) -> Photographs:
     train, held = parts["train"], parts.get("val")
     if held is None:
         train, held = stratified(train, recipe.holdout, seed, folder.name)
-    return Photographs(folder.resolve().name.removesuffix(SUFFIX), train, held, parts.get("test"))
+    name = folder.resolve().name.removesuffix(SUFFIX)
+    return Photographs(name, train, held, parts.get("test"), _left_out(folder))
+
+
+def _left_out(folder: Path) -> dict[str, int]:
+    """Count the files that are no images by their names, hidden ones apart."""
+    if not folder.is_dir():
+        return {}
+    below = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    files = [path for path in below if not any(part.startswith(".") or part in OTHERS for part in path.parts)]
+    return dict(Counter(path.suffix.lower() or path.name for path in files if path.suffix.lower() not in SUFFIXES))
 
 
 def _packed(file: Path, recipe: Recipe) -> LabelledImages:
@@ -84,16 +101,24 @@ def remarks(images: Photographs) -> list[str]:
     least, most = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
     if counts[most] > UNEVEN * counts[least]:
         said.append(f"Warning: uneven classes: {counts[most]:,} images of {most}, {counts[least]:,} of {least}")
-    seen: set[bytes] = set()
-    copies = sum(_is_copy(image, seen) for image in images.train.pixels)
-    if copies:
+    if images.left_out:
+        listed = ", ".join(f"{suffix} ({count:,})" for suffix, count in list(images.left_out.items())[:5])
+        read = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+        said.append(f"Warning: {sum(images.left_out.values()):,} files are not read, which are no {read}: {listed}")
+    labels: dict[bytes, set[int]] = {}
+    for image, label in zip(images.train.pixels, images.train.labels, strict=True):
+        labels.setdefault(_digest(image), set()).add(int(label))
+    if copies := len(images.train) - len(labels):
         said.append(f"Warning: {copies:,} training images are copies of others")
+    if contradictory := [classes for classes in labels.values() if len(classes) > 1]:
+        some = " and ".join(images.train.class_names[i] for i in sorted(contradictory[0])[:2])
+        said.append(f"Warning: {len(contradictory):,} images stand in more than one class, such as {some}")
     for name, split in splits_of(images).items():
         missing = [label for label, count in counts_of(split).items() if not count]
         if missing:
             said.append(f"Warning: no {name} images of {', '.join(missing[:5])}")
         if name != "train":
-            both = sum(image.tobytes() in seen for image in split.pixels)
+            both = sum(_digest(image) in labels for image in split.pixels)
             if both:
                 said.append(
                     f"Warning: {both:,} of {len(split):,} {name} images are training images as well: accuracy on them "
@@ -102,12 +127,9 @@ def remarks(images: Photographs) -> list[str]:
     return said
 
 
-def _is_copy(image: np.ndarray, seen: set[bytes]) -> bool:
-    """Return whether an image has been seen before, and remember it."""
-    content = image.tobytes()
-    known = content in seen
-    seen.add(content)
-    return known
+def _digest(image: np.ndarray) -> bytes:
+    """Return what equal images have in common."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def splits_of(images: Photographs) -> dict[str, LabelledImages]:
