@@ -15,7 +15,7 @@ from bignas_zoo.files.outputs import write_output
 from bignas_zoo.recipes.data.class_folders import read_splits
 from bignas_zoo.recipes.data.dataset import training_images
 from bignas_zoo.recipes.data.packing import QUALITY, SUFFIX, pack
-from bignas_zoo.recipes.methods.matched import MatchedSandwich
+from bignas_zoo.recipes.methods import method_of
 from bignas_zoo.recipes.recipe import find_recipe, read_recipe
 from bignas_zoo.recipes.scripting import error_exits
 
@@ -31,7 +31,7 @@ def main(recipe: str, data: str, output: Path, quality: int) -> None:
         raise click.BadParameter(f"must end in {SUFFIX}, got '{output.name}'.", param_hint="--output")
     with error_exits():
         settings = read_recipe(find_recipe(recipe))
-        if settings.method.name == MatchedSandwich.name and not settings.start_from:  # of any classes
+        if method_of(settings).needs_start and not settings.start_from:  # of any classes
             images = read_splits(Path(data), settings.crop_size)["train"]
         else:
             images = training_images(settings, data)

@@ -203,4 +203,6 @@ def _settings(recipe: RecipeView) -> MatchedSandwich:
     return recipe.method
 
 
-METHOD = Method(MatchedSandwich, no_state, control, loss, keep_state, trains)
+METHOD = Method(
+    MatchedSandwich, no_state, control, loss, keep_state, trains, needs_start=True, may_shorten=True
+)  # fmt: skip

@@ -133,6 +133,9 @@ class Method:
             them one after the other, so that one part's activations are in memory at a time.
         update: recipe, step, state, the step's control and its figures -> the state after the step.
         trains: recipe, name of a weight -> whether the engine moves it.
+        needs_start: whether it trains the slices of a starting family; whoever makes that family fills in a recipe
+            without one.
+        may_shorten: whether a run may go on with fewer steps than it began with.
     """
 
     settings: type[Settings]
@@ -141,6 +144,8 @@ class Method:
     loss: Callable[[RecipeView, str], Sequence[Part]]
     update: Callable[[RecipeView, int, State, Control, Mapping[str, float]], State]
     trains: Callable[[RecipeView, str], bool] = lambda recipe, name: True
+    needs_start: bool = False
+    may_shorten: bool = False
 
 
 def no_state(recipe: RecipeView) -> State:

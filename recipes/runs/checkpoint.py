@@ -25,7 +25,7 @@ from bignas_zoo.files.provenance import versions
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.models.weights import read_weights, write_weights
 from bignas_zoo.recipes.engines.engine import OPTIMIZER
-from bignas_zoo.recipes.methods.matched import MatchedSandwich
+from bignas_zoo.recipes.methods import method_of
 from bignas_zoo.recipes.recipe import UNNAMED, Recipe
 
 SCHEMA = "bignas-zoo/checkpoint/1"
@@ -209,8 +209,8 @@ def _check_recipe(workdir: Path, recipe: Recipe, stored: Mapping[str, Any]) -> N
     section = "" if recipe.method.name == UNNAMED.name else "method."
     defaults |= {f"{section}{f.name}": f.default for f in dataclasses.fields(recipe.method)}
     keys = (current.keys() | before.keys()) - FREE
-    if recipe.method.name == MatchedSandwich.name and current["steps"] < before["steps"]:
-        keys -= {"steps"}  # such runs are shortened where time grows short, see `recipes.train`
+    if method_of(recipe).may_shorten and current["steps"] < before["steps"]:
+        keys -= {"steps"}
     changed = sorted(k for k in keys if current.get(k) != before.get(k, defaults.get(k)))
     if changed:
         counted = " (classes are counted in --data with --classes-from-folders)" if "classes" in changed else ""
