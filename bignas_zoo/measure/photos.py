@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def train_photos_family(
     parent: Parent,
     output: Path,
     *,
-    minutes: float,
+    deadline: float,
     seed: int,
     license: str,
     command: str,
@@ -62,7 +61,7 @@ def train_photos_family(
         images: of one's own, of the recipe's crop.
         parent: EfficientNet-Lite0.
         output: the run's folder.
-        minutes: to take in all, of the wall clock.
+        deadline: when to be done, by the monotonic clock in seconds.
         seed: of every draw.
         license: of the new weights.
         command: that does the same again.
@@ -72,7 +71,6 @@ def train_photos_family(
     Returns:
         The family's folder.
     """
-    deadline = time.monotonic() + minutes * 60
     preprocess = Preprocess(base.crop_size, base.mean, base.std)
     start = output / names.START
     if not _is_start(start, images.train.class_names):

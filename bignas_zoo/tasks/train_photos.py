@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def train_photos(
         PreemptedError: stopped by SIGTERM; run again to go on.
     """
     need_keras("train photos")
+    deadline = time.monotonic() + 60 * minutes  # reading the images counts
     license_of(license)
     base = photos_recipe(recipe, engine)
     if base is None:
@@ -114,7 +116,7 @@ def train_photos(
             "--seed", f"{seed}", "--output", Path(output).name,
         ]  # fmt: skip
         folder = photos.train_photos_family(
-            base, photos.family_name(images.folder), images, parent, Path(output), minutes=minutes, seed=seed,
+            base, photos.family_name(images.folder), images, parent, Path(output), deadline=deadline, seed=seed,
             license=license_of(license, slice_.license), command=shlex.join(command), say=say, report=report,
         )  # fmt: skip
         page = Path(output) / names.REPORT
