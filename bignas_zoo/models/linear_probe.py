@@ -7,7 +7,6 @@ gradients of a classifier that knows nothing undo what the features know (arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +43,6 @@ def fit_classifier(
     classes: int,
     held_features: np.ndarray,
     held_labels: np.ndarray,
-    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Fit a classifier.
 
@@ -53,7 +51,6 @@ def fit_classifier(
         labels: ``[n]`` whole numbers below `classes`.
         classes: how many there are.
         held_features, held_labels: of other images; penalties are lowered until cross entropy on them rises.
-        report: told penalties done and in all.
 
     Returns:
         The classifier.
@@ -64,7 +61,7 @@ def fit_classifier(
     targets[np.arange(len(labels)), labels] += 1 - LABEL_SMOOTHING
     weights = np.zeros((inputs.shape[1] + 1) * classes)
     best: tuple[float, Fitted] | None = None
-    for i, penalty in enumerate(PENALTIES):
+    for penalty in PENALTIES:
         weights = _minimum(weights, inputs, targets, penalty)
         kernel, bias = _split(weights.astype(np.float32), classes)
         log_scores = _log_softmax(held @ kernel + bias)
@@ -72,7 +69,6 @@ def fit_classifier(
         if best is None or entropy < best[0]:
             top1 = 100.0 * float(np.mean(log_scores.argmax(-1) == held_labels))
             best = entropy, Fitted(kernel / np.float32(scale), bias, penalty, top1)
-        report(i + 1, len(PENALTIES))
         if entropy > best[0]:  # it does not fall again
             break
     assert best
