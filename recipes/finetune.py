@@ -156,7 +156,7 @@ def finetune_child(
     first = _Classifier(child, preprocess, train, holdout)
     before, _ = _score(first.held_out(), holdout)
     after = first.fit(holdout)
-    say(f"fitted: held-out top-1 {after:.2f} %; training all weights")
+    say(f"fitted: held-out top-1 {after:.2f} %; training all but stem and first stages")
     kept = child.get_weights()
     trained = _train(child, _Original(child, preprocess, train, holdout), train, holdout, settings, say, report)
     if trained.after < after:
