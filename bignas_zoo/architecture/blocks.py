@@ -5,7 +5,7 @@ Weight names, the order of operations and their shapes are decided here and nowh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bignas_zoo.architecture.forms import LATER, SqueezeExcite
 
@@ -28,6 +28,8 @@ class Op:
         padding: "same" or "symmetric", see `SearchSpace`.
         batch_norm: whether a batch norm follows (weights ``NAME.bn.gamma`` and so on).
         bias: whether it has a bias of its own.
+        transforms: of a supernet's depthwise kernel: the smaller sizes that each have a matrix (weights ``NAME.to5`` and
+            so on), which the centre of the next larger kernel is multiplied by; descending.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Op:
     padding: str = "same"
     batch_norm: bool = False
     bias: bool = False
+    transforms: tuple[int, ...] = ()
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
@@ -99,6 +102,7 @@ class Block:
         padding: "same" or "symmetric", see `SearchSpace`.
         pooling: how the shortcut is halved if the stride is 2, see `forms.Shortcut`.
         bias: whether the dense layer of a pooled head has a bias.
+        transforms: of a supernet's block, see `Op`.
     """
 
     kind: str
@@ -119,6 +123,7 @@ class Block:
     padding: str = field(default="same", metadata=LATER)
     pooling: str = field(default="average", metadata=LATER)
     bias: bool = field(default=False, metadata=LATER)
+    transforms: tuple[int, ...] = field(default=(), metadata=LATER)
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -145,7 +150,8 @@ def _mbconv(block: Block) -> list[Op]:
     ops = []
     if block.expands:
         ops.append(_conv(block, "expand", "cin", "mid", block.size_in))
-    ops.append(_conv(block, "depthwise", "mid", "mid", block.size_out, block.kernel, block.stride, kind="depthwise"))
+    depthwise = _conv(block, "depthwise", "mid", "mid", block.size_out, block.kernel, block.stride, kind="depthwise")
+    ops.append(replace(depthwise, transforms=block.transforms))
     if block.squeeze_excite:
         ops.append(_dense(block, "squeeze", "mid", "hidden", bias=True))
         ops.append(_dense(block, "excite", "hidden", "mid", bias=True))

@@ -16,6 +16,8 @@ ACTIVATIONS = ("swish", "hard_swish", "relu", "relu6")
 GATES = ("sigmoid", "hard_sigmoid")
 PADDINGS = ("same", "symmetric")
 POOLINGS = ("average", "average_padded", "subsample")
+KERNEL_SHARING = ("centre", "transformed")
+BN_VARIANCES = ("population", "sample")
 #: Above any difference of widths: a floor division by it leaves only the sign.
 ABOVE = 1 << 30
 

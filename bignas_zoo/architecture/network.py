@@ -64,6 +64,11 @@ class BlockList:
         """What a model of it is called."""
         return self.name
 
+    @property
+    def bn_variance(self) -> str:
+        """Which variance calibration keeps, see `SearchSpace`."""
+        return "population"
+
     def to_json(self) -> dict[str, Any]:
         """Return the network as JSON-ready data; `BlockList.from_json` reverses it."""
         return {**asdict(self), "blocks": [block_to_json(block) for block in self.blocks]}
@@ -128,6 +133,8 @@ def _check_form(block: Block, where: str) -> None:
     one_of(f"{where}: expands", block.expands, expands.get(block.kind, (False,)))
     if block.squeeze_excite and block.kind != "mbconv":
         raise SpaceError(f"{where}: a block of kind '{block.kind}' has no squeeze-excite.")
+    if block.transforms:
+        raise SpaceError(f"{where}: transforms: only blocks of a supernet have them.")
     if not block.expands and block.mid != block.cin:
         raise SpaceError(f"{where}: mid: without an expansion it must be cin ({block.cin}), got {block.mid}.")
 

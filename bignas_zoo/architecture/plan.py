@@ -33,10 +33,10 @@ def plan(network: Network) -> tuple[Block, ...]:
 
 
 def plan_supernet(space: SearchSpace) -> tuple[Block, ...]:
-    """Walk a supernet: the biggest child, with each shortcut's convolution that any child has.
+    """Walk a supernet: the biggest child, with all weights that any child needs.
 
-    Where the rule of shortcuts goes by whether the width changes, the biggest child may lack one that smaller children
-    need.
+    Where the rule of shortcuts goes by whether the width changes, the biggest child may lack a convolution that smaller
+    children need. Where kernels are transformed, it lacks the matrices.
 
     Args:
         space: the search space.
@@ -44,7 +44,16 @@ def plan_supernet(space: SearchSpace) -> tuple[Block, ...]:
     Returns:
         Blocks whose operations hold all weights of the supernet.
     """
-    return tuple(_with_every_shortcut(block, space) if block.of_stage else block for block in plan(space.biggest))
+    return tuple(
+        _with_transforms(_with_every_shortcut(block, space), space) if block.of_stage else block
+        for block in plan(space.biggest)
+    )
+
+
+def _with_transforms(block: Block, space: SearchSpace) -> Block:
+    if space.kernel_sharing == "centre":
+        return block
+    return replace(block, transforms=space.stages[block.stage].kernels[-2::-1])
 
 
 def _with_every_shortcut(block: Block, space: SearchSpace) -> Block:

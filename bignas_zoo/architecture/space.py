@@ -18,7 +18,17 @@ from typing import Any
 
 from bignas_zoo.architecture.checks import MOST_STAGES, ascending, at_least, multiples, one_of, option
 from bignas_zoo.architecture.choices import LAYERED, Choice, Place, check_choices, choices_of, values_of
-from bignas_zoo.architecture.forms import ACTIVATIONS, LATER, PADDINGS, Head, Shortcut, SqueezeExcite, to_json
+from bignas_zoo.architecture.forms import (
+    ACTIVATIONS,
+    BN_VARIANCES,
+    KERNEL_SHARING,
+    LATER,
+    PADDINGS,
+    Head,
+    Shortcut,
+    SqueezeExcite,
+    to_json,
+)
 from bignas_zoo.architecture.stage import StageSpace, StageSpec
 from bignas_zoo.errors import SpaceError
 
@@ -44,6 +54,10 @@ class SearchSpace:
         padding: "same" (TensorFlow's: even maps are padded less in front where the stride is 2) or "symmetric"
             (PyTorch's: half a kernel on each side).
         head: its form; without one, `head_widths` is ``(0,)``.
+        kernel_sharing: what a smaller depthwise kernel is of a shared one: "centre", its centre; or "transformed", its
+            centre times a matrix of the layer's own, size after size (Once-for-all's: 7 to 5 to 3 pixels).
+        bn_variance: which variance a calibrated batch norm keeps: "population", or "sample" (times n / (n - 1) for n
+            pixels in all, as PyTorch's batch norm does).
     """
 
     name: str
@@ -60,6 +74,8 @@ class SearchSpace:
     shortcut: Shortcut = field(default=USUAL_SHORTCUT, metadata=LATER)
     padding: str = field(default="same", metadata=LATER)
     head: Head = field(default=USUAL_HEAD, metadata=LATER)
+    kernel_sharing: str = field(default="centre", metadata=LATER)
+    bn_variance: str = field(default="population", metadata=LATER)
 
     def __post_init__(self) -> None:
         for what in ("resolutions", "stem_widths"):
@@ -75,6 +91,8 @@ class SearchSpace:
         one_of("stem_stride", self.stem_stride, (1, 2))
         one_of("activation", self.activation, ACTIVATIONS)
         one_of("padding", self.padding, PADDINGS)
+        one_of("kernel_sharing", self.kernel_sharing, KERNEL_SHARING)
+        one_of("bn_variance", self.bn_variance, BN_VARIANCES)
         at_least("classes", self.classes, 2)
         if not isinstance(self.bn_epsilon, float) or not 0 < self.bn_epsilon < 1:
             raise SpaceError(f"bn_epsilon: must be a number between 0 and 1, got {self.bn_epsilon!r}.")
@@ -267,6 +285,11 @@ class ChildSpec:
     def bn_epsilon(self) -> float:
         """What every batch norm adds to its variance."""
         return self.space.bn_epsilon
+
+    @property
+    def bn_variance(self) -> str:
+        """Which variance calibration keeps, see `SearchSpace`."""
+        return self.space.bn_variance
 
     def __post_init__(self) -> None:
         space = self.space

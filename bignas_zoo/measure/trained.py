@@ -66,5 +66,5 @@ class Trained:
             return child
         set_weights(child, spec, slice_weights(self.rounded, spec), calibrated=False)
         inputs = (self.preprocess.inputs(b, spec.resolution) for b in batches(self.calibration, BATCH))
-        calibrate(child, (np.asarray(x) for x in inputs))
+        calibrate(child, (np.asarray(x) for x in inputs), variance=spec.bn_variance)
         return child

@@ -26,13 +26,14 @@ from bignas_zoo.models.moments import MIN_IMAGES, Moments, too_few
 Tensor = Any
 
 
-def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
+def calibrate(child: keras.Model, batches: Iterable[np.ndarray], *, variance: str = "population") -> None:
     """Set the statistics of every batch norm of a child from images.
 
     Args:
         child: made by `build_child`, with its trained weights; changed in place.
         batches: network inputs ``[n, resolution, resolution, 3]`` float32, normalised; training
             images, never those an accuracy is reported on. At least 64 images in all.
+        variance: which one batch norms keep, "population" or "sample", see `SearchSpace.bn_variance`.
 
     Raises:
         UsageError: too few images, or of a wrong shape; or a layer takes what lies before its block.
@@ -50,13 +51,19 @@ def calibrate(child: keras.Model, batches: Iterable[np.ndarray]) -> None:
             count += len(batch)
     if count < MIN_IMAGES:
         raise too_few(count)
+    pixels: dict[Any, int] = {}
     for block in _blocks(child):
         for layer in block:
             if isinstance(layer, keras.layers.BatchNormalization):
-                mean, variance = population_moments(_run(block, c, layer.input) for c in chunks)
+                mean, spread = population_moments(_run(block, c, layer.input) for c in chunks)
                 layer.moving_mean.assign(mean)
-                layer.moving_variance.assign(variance)
+                layer.moving_variance.assign(spread)
+                pixels[layer.name] = count * int(np.prod(layer.input.shape[1:-1]))
         chunks = [_run(block, c, block[-1].output) for c in chunks]
+    if variance == "sample":
+        for name, n in pixels.items():
+            layer = child.get_layer(name)
+            layer.moving_variance.assign(layer.moving_variance * (n / (n - 1)))
 
 
 def population_moments(chunks: Iterable[Tensor]) -> tuple[np.ndarray, np.ndarray]:

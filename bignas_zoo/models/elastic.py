@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -239,6 +239,37 @@ def add_bias(x: Tensor, bias: Tensor) -> Tensor:
 
         return tf.nn.bias_add(x, bias)
     return x + bias
+
+
+def transformed(kernel: Tensor, matrices: Mapping[int, Tensor], size: Choice) -> Tensor:
+    """Return a shared depthwise kernel as its child's size has it, where sizes are transformed into each other.
+
+    Args:
+        kernel: ``[k, k, channels, 1]``, k the largest size.
+        matrices: each smaller size, descending, to the matrix ``[size^2, size^2]`` that makes it of the centre of the next
+            larger one.
+        size: kernel size of the child.
+
+    Returns:
+        ``[size, size, channels, 1]``; if `size` is traced ``[k, k, channels, 1]``, zero around the child's.
+
+    Reference: Once-for-All (arXiv 1908.09791), section 3.3.
+    """
+    full, count = kernel.shape[0], kernel.shape[2]
+    sizes = {full: kernel}
+    for k, matrix in matrices.items():
+        if is_static(size) and k < size:
+            break
+        centre = ops.reshape(kernel[1:-1, 1:-1], (k * k, count))
+        kernel = ops.reshape(ops.matmul(ops.cast(matrix, kernel.dtype), centre), (k, k, count, 1))
+        sizes[k] = kernel
+    if is_static(size):
+        return sizes[int(size)]
+    result = sizes.pop(full)
+    for k, smaller in sizes.items():
+        rim = (full - k) // 2
+        result = ops.where(ops.equal(size, k), ops.pad(smaller, [[rim, rim], [rim, rim], [0, 0], [0, 0]]), result)
+    return result
 
 
 def depthwise(

@@ -20,7 +20,7 @@ from bignas_zoo.models.numpy_forward import numpy_operations
 
 
 def calibrate_arrays(
-    network: Network, weights: Mapping[str, np.ndarray], batches: Iterable[np.ndarray]
+    network: Network, weights: Mapping[str, np.ndarray], batches: Iterable[np.ndarray], *, least: int = MIN_IMAGES
 ) -> dict[str, np.ndarray]:
     """Return a network's weights with the statistics of every batch norm from images.
 
@@ -29,6 +29,7 @@ def calibrate_arrays(
         weights: by the names of its plan; statistics among them do not count.
         batches: network inputs ``[n, resolution, resolution, 3]`` float32, normalised; training images, never those an
             accuracy is reported on. At least 64 in all.
+        least: how many there must be.
 
     Returns:
         The weights and the new statistics, float32.
@@ -44,16 +45,49 @@ def calibrate_arrays(
                 f"calibration: images of shape {chunk.shape[1:]}, but the network takes {(side, side, 3)}."
             )
     count = sum(map(len, chunks))
-    if count < MIN_IMAGES:
+    if count < max(1, least):
         raise too_few(count)
     known = {name: array for name, array in weights.items() if not name.endswith((".bn.mean", ".bn.variance"))}
+    counts: dict[str, int] = {}
     for block in plan(network):
-        chunks = _calibrate_block(known, network.bn_epsilon, block, chunks)
+        chunks = _calibrate_block(known, counts, network.bn_epsilon, block, chunks)
+    if network.bn_variance == "sample":
+        for name, pixels in counts.items():
+            known[f"{name}.bn.variance"] = known[f"{name}.bn.variance"] * np.float32(pixels / (pixels - 1))
     return known
 
 
+def calibrate_by_batch(
+    network: Network, weights: Mapping[str, np.ndarray], batches: Iterable[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Do the same as Once-for-all and AlphaNet do: average the statistics of batches that are each by themselves.
+
+    Each batch is normalised by its own moments, and their moments are averaged, weighted by the number of images. What
+    this gives depends on the split into batches; it is here to reproduce what those projects publish.
+
+    Args:
+        network, weights, batches: see `calibrate_arrays`; of any number of images.
+
+    Returns:
+        The weights and the new statistics, float32.
+
+    Raises:
+        UsageError: no images, or of a wrong shape.
+    """
+    total, sums = 0, {}
+    for batch in batches:
+        own = calibrate_arrays(network, weights, [batch], least=1)
+        statistics = {name: value for name, value in own.items() if name.endswith((".bn.mean", ".bn.variance"))}
+        for name, value in statistics.items():
+            sums[name] = sums.get(name, 0.0) + value.astype(np.float64) * len(batch)
+        total += len(batch)
+    if not total:
+        raise too_few(0)
+    return {**weights, **{name: (value / total).astype(np.float32) for name, value in sums.items()}}
+
+
 def _calibrate_block(
-    known: dict[str, np.ndarray], epsilon: float, block: Block, chunks: list[np.ndarray]
+    known: dict[str, np.ndarray], counts: dict[str, int], epsilon: float, block: Block, chunks: list[np.ndarray]
 ) -> list[np.ndarray]:
     """Add the statistics of a block's batch norms, one after the other, and return what the block makes of images."""
 
@@ -73,6 +107,7 @@ def _calibrate_block(
         if not name:
             return outputs
         known[f"{name}.bn.mean"], known[f"{name}.bn.variance"] = moments.result()
+        counts[name] = moments.total
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Cut a child's weights out of the supernet's: pure numpy, no framework.
 
-Lower channels, lower layers, and the centre of each depthwise kernel.
+Lower channels, lower layers, and the centre of each depthwise kernel, transformed where the space says so.
 
 Reference: BigNAS (arXiv 2003.11142) section 3: children share the leading part of every weight.
 """
@@ -42,8 +42,29 @@ def slice_operations(weights: Mapping[str, np.ndarray], operations: Iterable[Op]
         for name, shape in trainable_shapes(op).items():
             if name not in weights:
                 raise IntegrityError(f"supernet weights: '{name}' is missing.")
-            child[name] = _leading(weights[name], shape, centre=op.kind != "dense", name=name)
+            if op.kind == "depthwise" and name.endswith(".kernel"):
+                kernel = _leading(weights[name], (*weights[name].shape[:2], *shape[2:]), name=name)
+                child[name] = _smaller(weights, op.name, kernel, op.kernel)
+            else:
+                child[name] = _leading(weights[name], shape, name=name)
     return child
+
+
+def _smaller(weights: Mapping[str, np.ndarray], name: str, kernel: np.ndarray, size: int) -> np.ndarray:
+    """Make a depthwise kernel ``[k, k, channels, 1]`` smaller: its centre, times the matrices that there are.
+
+    Reference: Once-for-All (arXiv 1908.09791), section 3.3: each matrix makes of the centre of a kernel the next size.
+    """
+    full, channels = kernel.shape[0], kernel.shape[2]
+    if kernel.shape != (full, full, channels, 1) or full < size:
+        raise IntegrityError(f"supernet weights: '{name}.kernel' is {kernel.shape}, too small for {size} px.")
+    for k in range(full - 2, size - 2, -2):
+        kernel = np.ascontiguousarray(kernel[1:-1, 1:-1])
+        if (matrix := weights.get(f"{name}.to{k}")) is not None:
+            if matrix.shape != (k * k, k * k):
+                raise IntegrityError(f"supernet weights: '{name}.to{k}' is {matrix.shape}, not {(k * k, k * k)}.")
+            kernel = (matrix.astype(np.float32) @ kernel.reshape(k * k, channels)).reshape(k, k, channels, 1)
+    return kernel
 
 
 def trainable_shapes(op: Op) -> dict[str, tuple[int, ...]]:
@@ -54,6 +75,8 @@ def trainable_shapes(op: Op) -> dict[str, tuple[int, ...]]:
         shapes[f"{op.name}.bn.beta"] = (op.cout,)
     if op.bias:
         shapes[f"{op.name}.bias"] = (op.cout,)
+    for size in op.transforms:
+        shapes[f"{op.name}.to{size}"] = (size**2, size**2)
     return shapes
 
 
@@ -84,13 +107,8 @@ def shapes_of(operations: Iterable[Op], *, statistics: bool) -> dict[str, tuple[
     return shapes
 
 
-def _leading(array: np.ndarray, shape: tuple[int, ...], *, centre: bool, name: str) -> np.ndarray:
-    """Cut `shape` out of `array`: the centre of the two spatial axes, the front of all others."""
+def _leading(array: np.ndarray, shape: tuple[int, ...], *, name: str) -> np.ndarray:
+    """Cut `shape` out of `array`: the front of each axis."""
     if array.ndim != len(shape) or any(have < need for have, need in zip(array.shape, shape, strict=True)):
         raise IntegrityError(f"supernet weights: '{name}' is {array.shape}, too small for {shape}.")
-    spatial = 2 if centre and len(shape) == 4 else 0
-    index = []
-    for axis, (have, need) in enumerate(zip(array.shape, shape, strict=True)):
-        start = (have - need) // 2 if axis < spatial else 0
-        index.append(slice(start, start + need))
-    return np.array(array[tuple(index)], np.float32)
+    return np.array(array[tuple(slice(0, need) for need in shape)], np.float32)

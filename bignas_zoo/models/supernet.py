@@ -55,6 +55,8 @@ def initial_weights(space: SearchSpace, seed: int, *, last_gamma: float = 0.0) -
                 weights[name] = np.zeros(shape, np.float32)
                 if name.endswith("kernel"):
                     weights[name] = _kernel(op, name, shape, seed)
+                elif name.rpartition(".")[2].startswith("to"):  # a transformed kernel begins as a centre
+                    weights[name] = np.eye(*shape, dtype=np.float32)
                 elif name.endswith("gamma"):
                     weights[name] = np.full(shape, last_gamma if op.ends_branch else 1.0, np.float32)
     return weights
@@ -115,13 +117,20 @@ class _Elastic(Operations):
         if op.role == "expand" and self.how.batch_norm == "lean":
             return self._lean_expand(x, op, activation)
         if op.kind == "depthwise":
-            y = elastic.depthwise(x, kernel, cin, self.kernel, op.stride, self.how, self.pack, op.padding)
+            y = elastic.depthwise(x, self._sized(op), cin, self.kernel, op.stride, self.how, self.pack, op.padding)
         elif op.batch_norm:
             y = elastic.conv(x, kernel, cin, cout, op.stride, self.pack, op.padding)
         else:  # nothing else masks its output
             kernel = elastic.channels(kernel, cout)
             y = elastic.conv(x, kernel, cin, kernel.shape[-1], op.stride, self.pack, op.padding)
         return self._norm(y, op, activation, gate) if op.batch_norm else y
+
+    def _sized(self, op: Op) -> Tensor:
+        """Return a shared depthwise kernel, made what the size in use is of it where that is not its centre."""
+        kernel = self.weights[f"{op.name}.kernel"]
+        if not op.transforms:
+            return kernel
+        return elastic.transformed(kernel, {k: self.weights[f"{op.name}.to{k}"] for k in op.transforms}, self.kernel)
 
     def _norm(self, x: Tensor, op: Op, activation: str | None, gate: Gate | None) -> Tensor:
         """Normalise; then activate and scale by a gate."""
@@ -142,7 +151,8 @@ class _Elastic(Operations):
 
         def convolved(factor: Tensor | None) -> Tensor:
             if op.kind == "depthwise":
-                whole = kernel if factor is None else elastic.rows(kernel, cin) * factor[:, None]
+                shared = self._sized(op)
+                whole = shared if factor is None else elastic.rows(shared, cin) * factor[:, None]
                 return elastic.depthwise(x, whole, cin, self.kernel, op.stride, self.how, self.pack, op.padding)
             part = elastic.conv_kernel(kernel, cin, cout)
             part = part if factor is None else part * factor

@@ -50,7 +50,7 @@ def slice_and_calibrate(
 
     child = build_child(spec)
     set_weights(child, spec, weights, calibrated=False)
-    calibrate(child, batches)
+    calibrate(child, batches, variance=spec.bn_variance)
     return child
 
 

@@ -48,6 +48,7 @@ ATTENTIVENAS = SearchSpace(
     shortcut=Shortcut("project_changed", "average_padded"),
     padding="symmetric",
     head=Head("pooled", expansion=6),
+    bn_variance="sample",
 )
 
 

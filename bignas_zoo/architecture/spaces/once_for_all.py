@@ -1,8 +1,8 @@
 """Once-for-all's MobileNetV3 spaces, at width multipliers 1.0 and 1.2.
 
 Reference: Once-for-All (Cai et al. 2020, arXiv 1908.09791), section 4.1; github.com/mit-han-lab/once-for-all (MIT).
-Widths are fixed; each layer has a kernel and an expansion of its own. The kernels of children are centres of the
-shared ones here; what the published weights transform them by belongs to their import.
+Widths are fixed; each layer has a kernel and an expansion of its own. Smaller kernels are the centres of larger ones,
+times a matrix of the layer's own (section 3.3).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def _space(name: str, multiplier: str, stem: int, widths: tuple[int, ...], head:
         shortcut=Shortcut("identity_unchanged"),
         padding="symmetric",
         head=Head("pooled", expansion=6),
+        kernel_sharing="transformed",
     )
 
 
