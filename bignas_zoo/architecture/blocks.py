@@ -28,8 +28,8 @@ class Op:
         padding: "same" or "symmetric", see `SearchSpace`.
         batch_norm: whether a batch norm follows (weights ``NAME.bn.gamma`` and so on).
         bias: whether it has a bias of its own.
-        transforms: of a supernet's depthwise kernel: the smaller sizes that each have a matrix (weights ``NAME.to5`` and
-            so on), which the centre of the next larger kernel is multiplied by; descending.
+        transforms: of a supernet's depthwise kernel: the smaller sizes that each have a matrix (weights ``NAME.to5``
+            and so on), which the centre of the next larger kernel is multiplied by; descending.
     """
 
     kind: str
