@@ -122,9 +122,9 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a cache and a folder of device tables of its own."""
+    """Give each test a cache, a folder of device tables and a list of imported families of its own."""
     base = tmp_path_factory.getbasetemp()  # its `mktemp` would look through thousands of names for the next number
-    for name in ("CACHE", "DEVICES"):
+    for name in ("CACHE", "DEVICES", "DATA"):
         monkeypatch.setenv(f"BIGNAS_ZOO_{name}", tempfile.mkdtemp(dir=base, prefix=f"own-{name.lower()}-"))
 
 

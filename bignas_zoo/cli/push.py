@@ -32,6 +32,12 @@ MARKS = {"new": "+", "changed": "~", "same": "=", "removed": "-"}
 @click.option(
     "--sign", metavar="KEY", type=click.Path(path_type=Path), help="Sign the manifest with this private key (Ed25519)."
 )
+@click.option(
+    "--accept-licence",
+    "--accept-license",
+    metavar="NAME",
+    help="Publish weights under this licence although it forbids commercial use.",
+)
 @click.option("-y", "--yes", is_flag=True, help="Push without asking.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
@@ -42,6 +48,7 @@ def push_command(
     revision: str,
     family: str | None,
     sign: Path | None,
+    accept_licence: str | None,
     yes: bool,
     dry_run: bool,
     as_json: bool,
@@ -71,13 +78,15 @@ def push_command(
     if name is not None:
         results = [
             pushing.push(
-                name, repo, private=private, revision=revision, family=family, sign=sign, agree=agree, say=remark
+                name, repo, private=private, revision=revision, family=family, sign=sign,
+                accept_licence=accept_licence, agree=agree, say=remark,
             )
         ]  # fmt: skip
     else:
         assert family is not None
         results = pushing.push_family(
-            family, repo, private=private, revision=revision, sign=sign, agree=agree, say=remark
+            family, repo, private=private, revision=revision, sign=sign, accept_licence=accept_licence, agree=agree,
+            say=remark,
         )  # fmt: skip
     if as_json:
         print_json("push", {"pushes": [r.to_json() for r in results]})

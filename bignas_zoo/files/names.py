@@ -27,5 +27,7 @@ SUMS, SIGNATURE, CONFIG = "SHA256SUMS", "SHA256SUMS.sig", "config.json"
 #: The cache: its folders; the list of a made entry's files; the digests and the slice folder of a fetched one.
 SLICES, HUB, SEARCHES, LOCKS, REFS = "slices", "hub", "searches", "locks", "refs"
 MANIFEST, DIGESTS, FETCHED_SLICE = "manifest.json", "entry.json", "slice"
+#: The list of imported families, in the folder of a user's data; and what their files are fetched to, in the cache.
+IMPORTED, IMPORTS = "imported.json", "imports"
 #: A SavedModel.
 SAVED_MODEL = "saved_model.pb"

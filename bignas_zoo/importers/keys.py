@@ -1,7 +1,7 @@
 """What PyTorch projects call the weights of a network, and how they lay them out: from their names to the plan's.
 
-Kernels are ``[out, in, height, width]`` there, depthwise ones ``[channels, 1, height, width]``, dense ones ``[out, in]``
-(or a convolution of one pixel).
+Kernels are ``[out, in, height, width]`` there, depthwise ones ``[channels, 1, height, width]``, dense ones
+``[out, in]`` (or a convolution of one pixel).
 """
 
 from __future__ import annotations
@@ -67,14 +67,18 @@ def read_network(
                     used.add(key)
                     continue
                 if key not in file.tensors:
-                    raise IntegrityError(f"{file.path}: has no tensor '{key}' ({name}): it is the file of another network.")
+                    raise IntegrityError(
+                        f"{file.path}: has no tensor '{key}' ({name}): it is the file of another network."
+                    )
                 weights[name] = _laid_out(file.read(key, shape), op, name)
                 used.add(key)
-    left = [key for key in file.tensors if key not in used and not key.endswith("num_batches_tracked") and not spare(key)]
+    left = [
+        key for key in file.tensors if key not in used and not key.endswith("num_batches_tracked") and not spare(key)
+    ]
     if left:
+        more = f" and {len(left) - 1} more" if left[1:] else ""
         raise IntegrityError(
-            f"{file.path}: holds '{left[0]}'{f' and {len(left) - 1} more' if left[1:] else ''}, which this network does not "
-            "have: it is the file of another one."
+            f"{file.path}: holds '{left[0]}'{more}, which this network does not have: it is the file of another one."
         )
     for name, array in weights.items():
         if name.endswith(".variance") and (array < 0).any():
@@ -192,7 +196,9 @@ def timm_keys(block: Block, op: Op, last_stage: int) -> Keys:
     if op.role in ("squeeze", "excite"):
         return Keys(prefix + {"squeeze": "se.conv_reduce", "excite": "se.conv_expand"}[op.role])
     if block.expands:
-        layer, norm = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}[op.role]
+        layer, norm = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}[
+            op.role
+        ]
     else:
         layer, norm = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}[op.role]
     return Keys(prefix + layer, prefix + norm)
@@ -201,4 +207,3 @@ def timm_keys(block: Block, op: Op, last_stage: int) -> Keys:
 def spare_of_supernet(name: str) -> bool:
     """Return whether a tensor of a supernet's file is none of its weights: unused shortcuts, statistics of sizes."""
     return name.endswith(".shortcut.conv.weight") or ".bn_tracking." in name or ".bn.running_" in name
-

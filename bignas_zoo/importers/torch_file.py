@@ -189,7 +189,8 @@ def _first_byte(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> int:
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\3\4":
         raise OutlineError("a member does not begin where the directory says")
-    start = info.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+    name, extra = struct.unpack("<HH", header[26:30])
+    start: int = info.header_offset + 30 + name + extra
     if start + info.file_size > size:
         raise OutlineError(f"it ends within its member '{info.filename[:80]}'")
     return start

@@ -246,8 +246,8 @@ def transformed(kernel: Tensor, matrices: Mapping[int, Tensor], size: Choice) ->
 
     Args:
         kernel: ``[k, k, channels, 1]``, k the largest size.
-        matrices: each smaller size, descending, to the matrix ``[size^2, size^2]`` that makes it of the centre of the next
-            larger one.
+        matrices: each smaller size, descending, to the matrix ``[size^2, size^2]`` that makes it of the centre of the
+            next larger one.
         size: kernel size of the child.
 
     Returns:

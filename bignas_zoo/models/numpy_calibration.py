@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,11 @@ from bignas_zoo.architecture.plan import plan
 from bignas_zoo.errors import UsageError
 from bignas_zoo.models.moments import MIN_IMAGES, Moments, too_few
 from bignas_zoo.models.numpy_forward import numpy_operations
+
+#: Images are computed so many pixels at once, which stay in a processor's cache for the most part.
+PIXELS_AT_ONCE = 2 * 224**2
+#: What a block's convolutions give is kept for its next batch norm if all of it takes no more bytes than this.
+MOST_KEPT, FLOAT32_BYTES = 1 << 30, 4
 
 
 def calibrate_arrays(
@@ -38,15 +44,17 @@ def calibrate_arrays(
         UsageError: too few images, or of a wrong shape.
     """
     side = network.resolution
-    chunks = [np.asarray(batch, np.float32) for batch in batches if len(batch)]
-    for chunk in chunks:
+    whole = [np.asarray(batch, np.float32) for batch in batches if len(batch)]
+    for chunk in whole:
         if chunk.shape[1:] != (side, side, 3):
             raise UsageError(
                 f"calibration: images of shape {chunk.shape[1:]}, but the network takes {(side, side, 3)}."
             )
-    count = sum(map(len, chunks))
+    count = sum(map(len, whole))
     if count < max(1, least):
         raise too_few(count)
+    step = max(1, PIXELS_AT_ONCE // side**2)
+    chunks = [part[i : i + step] for part in whole for i in range(0, len(part), step)]
     known = {name: array for name, array in weights.items() if not name.endswith((".bn.mean", ".bn.variance"))}
     counts: dict[str, int] = {}
     for block in plan(network):
@@ -74,7 +82,7 @@ def calibrate_by_batch(
     Raises:
         UsageError: no images, or of a wrong shape.
     """
-    total, sums = 0, {}
+    total, sums = 0, dict[str, Any]()
     for batch in batches:
         own = calibrate_arrays(network, weights, [batch], least=1)
         statistics = {name: value for name, value in own.items() if name.endswith((".bn.mean", ".bn.variance"))}
@@ -95,10 +103,12 @@ def _calibrate_block(
         if f"{op.name}.bn.mean" not in known:
             raise _NoStatisticsError(op.name, x)
 
-    run = numpy_operations(known, epsilon, stop_at_unknown)
+    pixels = sum(op.cout * op.size**2 for op in block.ops)
+    keeps = FLOAT32_BYTES * pixels * sum(map(len, chunks)) <= MOST_KEPT
+    runs = [numpy_operations(known, epsilon, stop_at_unknown, {} if keeps else None) for _ in chunks]
     while True:
         moments, name, outputs = Moments(), "", []
-        for chunk in chunks:
+        for run, chunk in zip(runs, chunks, strict=True):
             try:
                 outputs.append(run_block(run, chunk, block))
             except _NoStatisticsError as reached:

@@ -40,7 +40,10 @@ def numpy_forward(network: Network, weights: Mapping[str, np.ndarray], images: n
 
 
 def numpy_operations(
-    weights: Mapping[str, np.ndarray], epsilon: float, seen: Callable[[Op, Array], None] = lambda op, x: None
+    weights: Mapping[str, np.ndarray],
+    epsilon: float,
+    seen: Callable[[Op, Array], None] = lambda op, x: None,
+    memo: dict[str, Array] | None = None,
 ) -> Operations:
     """Return what blocks are run with on arrays.
 
@@ -48,8 +51,9 @@ def numpy_operations(
         weights: see `numpy_forward`.
         epsilon: of batch norms.
         seen: called with the operation and what a batch norm is given, before it reads its statistics.
+        memo: keeps what each convolution gave, by its name, for images that are run again; None keeps nothing.
     """
-    return _Numpy(weights, epsilon, seen)
+    return _Numpy(weights, epsilon, seen, memo)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -72,17 +76,25 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class _Numpy(Operations):
-    """The operations on arrays; `seen`: see `numpy_operations`."""
+    """The operations on arrays; `seen` and `memo`: see `numpy_operations`."""
 
     weights: Mapping[str, np.ndarray]
     epsilon: float
     seen: Callable[[Op, Array], None]
+    memo: dict[str, Array] | None
 
     def conv(self, x: Array, op: Op, activation: str | None = None, gate: Gate | None = None) -> Array:
-        y = _convolve(x, self._of(op, "kernel", x), op)
+        y = self._convolved(x, op)
         y = self._normalise(y, op) if op.batch_norm else y
         y = ACTIVATIONS[activation](y) if activation else y
         return self._scale(y, gate) if gate else y
+
+    def _convolved(self, x: Array, op: Op) -> Array:
+        if self.memo is None:
+            return _convolve(x, self._of(op, "kernel", x), op)
+        if op.name not in self.memo:
+            self.memo[op.name] = _convolve(x, self._of(op, "kernel", x), op)
+        return self.memo[op.name]
 
     def _of(self, op: Op, key: str, like: Array) -> Array:
         return self.weights[f"{op.name}.{key}"].astype(like.dtype)

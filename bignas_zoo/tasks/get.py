@@ -19,6 +19,7 @@ from bignas_zoo.files.formats import EXPORT_NAME
 from bignas_zoo.files.say import Say, silent
 from bignas_zoo.tasks import slice_files
 from bignas_zoo.tasks.opening import Opened, SliceFolder, is_address, open_named
+from bignas_zoo.tasks.public_nets import remark
 from bignas_zoo.tasks.slice_cache import SliceFiles, finished
 from bignas_zoo.tasks.slices import Slice
 from bignas_zoo.zoo import registry, selection, slice_folder
@@ -134,7 +135,10 @@ def get(
     underuse = selection.underuse(slice_, limits, predictor) if limits and name is None else None
     other = _other_precision(latency or (), needs_images=not opened.slice.calibration)
     micro = _for_microcontroller(opened.slice) if limits and limits.of_microcontroller else None
-    hint = " ".join(filter(None, (underuse, other, micro))) or None
+    public = None
+    if limits and name is None and family is None and isinstance(opened.home, Family):
+        public = remark(opened.slice, opened.home, limits, predictor)
+    hint = " ".join(filter(None, (underuse, public, other, micro))) or None
     return GetResult(
         slice_, target.absolute(), records, description["parity"], hint, files.cached, opened.home.class_names, latency
     )

@@ -16,8 +16,9 @@ from bignas_zoo.hub.client import Hub
 from bignas_zoo.hub.pushing import Bundle, Plan, PushResult, carry_out, plan, signed
 from bignas_zoo.hub.signing import read_signer
 from bignas_zoo.tasks.bundle import make, source
-from bignas_zoo.zoo import registry
+from bignas_zoo.zoo import registry, slice_folder
 from bignas_zoo.zoo.family import no_weights
+from bignas_zoo.zoo.license import check_publishing
 
 Agree = Callable[[Sequence[Plan]], bool]
 
@@ -31,6 +32,7 @@ def push(
     family: str | Path | None = None,
     token: str | None = None,
     sign: str | Path | None = None,
+    accept_licence: str | None = None,
     agree: Agree = lambda plans: True,
     say: Say = silent,
 ) -> PushResult:
@@ -44,6 +46,7 @@ def push(
         family: where to look for the name.
         token: with write access; by default HF_TOKEN, or that of ``hf auth login``.
         sign: file of an Ed25519 private key to sign the manifest with, see `hub.signing`.
+        accept_licence: the licence of the weights, where it forbids commercial use and the repository is public.
         agree: shown the plan before anything is sent; False stops there.
         say: told what is going on, a sentence at a time.
 
@@ -51,13 +54,14 @@ def push(
         The plan, and the commit.
 
     Raises:
-        UsageError: a name is none, or a public repository is there and `private` is asked for.
+        UsageError: a name is none, or a public repository is there and `private` is asked for; or a non-commercial
+            licence is not accepted.
         NotFoundError: no such slice.
         IntegrityError: a file of the slice is damaged.
         AuthError: no token, or it may not write there.
         NetworkError: the Hub cannot be reached or failed, or somebody else pushed meanwhile.
     """
-    return push_all([(name, check_repo(repo))], private, revision, family, token, sign, agree, say)[0]
+    return push_all([(name, check_repo(repo))], private, revision, family, token, sign, accept_licence, agree, say)[0]
 
 
 def push_family(
@@ -68,6 +72,7 @@ def push_family(
     revision: str = MAIN,
     token: str | None = None,
     sign: str | Path | None = None,
+    accept_licence: str | None = None,
     agree: Agree = lambda plans: True,
     say: Say = silent,
 ) -> list[PushResult]:
@@ -76,7 +81,7 @@ def push_family(
     Args:
         family: name, or a folder made by `train`.
         owner: a user or organisation.
-        private, revision, token, sign, agree, say: see `push`; `agree` is shown all plans at once.
+        private, revision, token, sign, accept_licence, agree, say: see `push`; `agree` is shown all plans at once.
 
     Returns:
         A result a slice, ordered by MACs. After a failure the same call completes what is missing.
@@ -90,12 +95,12 @@ def push_family(
         raise NotFoundError(no_weights(home))
     check_owner(owner)
     targets: list[tuple[str | Path, str]] = [(s.name, check_repo(f"{owner}/{s.name}")) for s in home.slices]
-    return push_all(targets, private, revision, family, token, sign, agree, say)
+    return push_all(targets, private, revision, family, token, sign, accept_licence, agree, say)
 
 
 def push_all(
     targets: Sequence[tuple[str | Path, str]], private: bool, revision: str, family: str | Path | None,
-    token: str | None, sign: str | Path | None, agree: Agree, say: Say,
+    token: str | None, sign: str | Path | None, accept_licence: str | None, agree: Agree, say: Say,
 ) -> list[PushResult]:  # fmt: skip
     """Push slices, each to a repository, once all of them are planned and agreed to."""
     branch = check_revision(revision)
@@ -107,20 +112,25 @@ def push_all(
     with store.scratch_folder() as place:
         prepared = []
         for number, (name, repo) in enumerate(targets):
-            bundle = _bundle(name, repo, family, place / str(number), say)
+            bundle, license = _bundle(name, repo, family, place / str(number), say)
             bundle = bundle if signer is None else signed(bundle, repo, signer)
-            prepared.append((bundle, plan(hub, bundle, repo, branch, private)))
+            planned = plan(hub, bundle, repo, branch, private)
+            check_publishing(str(name), license, accept_licence, private=planned.private)
+            prepared.append((bundle, planned))
         plans = [planned for _, planned in prepared]
         if not all(p.is_empty for p in plans) and not agree(plans):
             return [PushResult(p, None, False, None) for p in plans]
         return [carry_out(hub, bundle, planned, say) for bundle, planned in prepared]
 
 
-def _bundle(name: str | Path, repo: str, family: str | Path | None, place: Path, say: Say) -> Bundle:
-    """Make the files of a repository under a folder; the slice folder's own are copied, since it may not outlive it."""
+def _bundle(name: str | Path, repo: str, family: str | Path | None, place: Path, say: Say) -> tuple[Bundle, str]:
+    """Make the files of a repository under a folder, and return them with the weights' licence.
+
+    The slice folder's own are copied, since it may not outlive the push.
+    """
     place.mkdir()
     with source(name, family, say) as folder:
-        bundle = make(folder, repo, place, say)
+        bundle, license = make(folder, repo, place, say), slice_folder.describe(folder)[0].license
         files = {}
         for path, file in bundle.files.items():
             files[path] = file
@@ -130,4 +140,4 @@ def _bundle(name: str | Path, repo: str, family: str | Path | None, place: Path,
                 store.copy(file, files[path])
     for file_name, reason in bundle.left_out.items():
         say(f"{file_name}: stays here; {reason}")
-    return Bundle(bundle.slice, files, bundle.left_out)
+    return Bundle(bundle.slice, files, bundle.left_out), license

@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from bignas_zoo.errors import UsageError
 from bignas_zoo.files.records import UNKNOWN, license_name
+
+NONCOMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
+
+
+def check_publishing(name: str, license: str, accepted: str | None, *, private: bool) -> None:
+    """Refuse to publish weights that others may not use for money, unless whoever publishes them has seen that.
+
+    Args:
+        name: of the slice, for the message.
+        license: of its weights.
+        accepted: the licence that the user names as accepted.
+        private: whether others will not see them.
+
+    Raises:
+        UsageError: the licence is non-commercial, the place public, and the licence is not named.
+    """
+    if private or not NONCOMMERCIAL.search(license) or (accepted or "").lower() == license.lower():
+        return
+    raise UsageError(
+        f"push {name}: its weights are under {license}, which forbids commercial use and asks for attribution; its card "
+        f"says so. --accept-licence {license} publishes them all the same, --private keeps them to yourself."
+    )
 
 
 def license_of(told: str | None, inherited: str = UNKNOWN) -> str:

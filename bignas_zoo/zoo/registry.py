@@ -5,6 +5,7 @@ The shipped families lie in ``bignas_zoo/data/families``. The paper's four model
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bignas_zoo.architecture.spaces.bignas import BIGNAS, PAPER_MODELS, PAPER_TOP1
-from bignas_zoo.errors import NotFoundError, nearest
+from bignas_zoo.errors import BigNASError, NotFoundError, nearest
 from bignas_zoo.files import names
+from bignas_zoo.zoo import imported
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, PAPER_FAMILY, Family, load_family
 from bignas_zoo.zoo.slice import Slice
 
@@ -41,9 +43,21 @@ def paper_family() -> Family:
 
 
 def families() -> tuple[Family, ...]:
-    """Return the shipped families and the paper's, by name, the one that is meant by default first."""
-    shipped = [load_family(folder) for folder in _shipped()]
-    return tuple(sorted([*shipped, paper_family()], key=lambda f: (f.name != DEFAULT_FAMILY, f.name)))
+    """Return the shipped families, the paper's and imported ones, by name, the one that is meant by default first."""
+    known = [*(load_family(folder) for folder in _shipped()), paper_family(), *_imported()]
+    return tuple(sorted(known, key=lambda f: (f.name != DEFAULT_FAMILY, f.name)))
+
+
+def _imported() -> Iterator[Family]:
+    """Give the imported families that can be read; one called like a shipped family is not looked for by its name."""
+    for name, folder in imported.folders().items():
+        if name not in _shipped_names():
+            with contextlib.suppress(BigNASError):
+                yield load_family(folder)
+
+
+def _shipped_names() -> set[str]:
+    return {PAPER_FAMILY, *(folder.name for folder in _shipped())}
 
 
 def _shipped() -> list[Path]:
@@ -52,7 +66,7 @@ def _shipped() -> list[Path]:
 
 
 def families_of_task(family: Family) -> tuple[Family, ...]:
-    """Return the shipped families that tell the same classes apart as a family does, and have weights; it comes first.
+    """Return the families that tell the same classes apart as a family does, and have weights; it comes first.
 
     A family with other classes answers another question, whatever its accuracy.
     """
@@ -64,13 +78,14 @@ def get_family(name: str | Path) -> Family:
     """Return a family by name, or from a folder that `train` made.
 
     Args:
-        name: a shipped family's name, or the path of a folder that holds family.json, or of a training's run.
+        name: a shipped family's name, the path of a folder that holds family.json, or of a training's run; or the name
+            of an imported family.
 
     Raises:
         NotFoundError: neither a family nor such a folder.
         IntegrityError: the folder's family.json is damaged.
     """
-    known = {PAPER_FAMILY, *(folder.name for folder in _shipped())}
+    known = _shipped_names()
     if str(name) == PAPER_FAMILY:
         return paper_family()
     if str(name) in known:
@@ -78,6 +93,10 @@ def get_family(name: str | Path) -> Family:
     for folder in (Path(name), Path(name) / names.FAMILY_FOLDER):  # of a run, or the run itself
         if os.path.isfile(folder / names.FAMILY):  # unlike Path.is_file: also False where a name is too long
             return load_family(folder)
+    elsewhere = imported.folders()
+    if str(name) in elsewhere:
+        return load_family(elsewhere[str(name)])
+    known |= elsewhere.keys()
     raise NotFoundError(f"family '{name}': not known, and no folder with a {names.FAMILY}. {nearest(str(name), known)}")
 
 

@@ -151,7 +151,22 @@ def pick_of(
         raise refusals[0]
     if not budget.upper:
         return min(picks, key=lambda pair: pair[0].macs)
-    return max(picks, key=lambda pair: (pair[0].holdout_top1 or 0.0, -pair[0].macs))
+    return max(picks, key=lambda pair: (expected_top1(*pair), -pair[0].macs))
+
+
+def expected_top1(slice_: Slice, family: Family) -> float:
+    """Return the accuracy by which slices of several families of one task are compared, in percent.
+
+    It is its makers' figure, where they say one. A slice without one in a family whose makers say some of others (the
+    same net at another input size) counts as the least of those that are ranked above it, so that no other family is
+    put aside for what nobody has shown. Where no makers say any, it is the accuracy on held-out images.
+    """
+    if slice_.published is not None:
+        return float(slice_.published["top1"])
+    known = [(other.rank or 0, float(other.published["top1"])) for other in family.slices if other.published]
+    if known:
+        return min((top1 for rank, top1 in known if rank >= (slice_.rank or 0)), default=max(t for _, t in known))
+    return slice_.holdout_top1 or 0.0
 
 
 def check_fits(slice_: Slice, budget: Budget, predictor: LatencyPredictor | None = None) -> None:
