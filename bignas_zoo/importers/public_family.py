@@ -134,6 +134,7 @@ def make_family(
         UsageError: too few images to calibrate on.
         LocalIOError: a file cannot be read, or the folder exists or cannot be written.
     """
+    open_tensors(path)  # what is no file of weights is refused at once, before all of it is read for its digest
     published = source.digest is not None and source.digest.of(path)
     if source.digest is not None and not published:
         say(f"{path}: is not the file that is published as {source.name}, so no accuracy is said of it")

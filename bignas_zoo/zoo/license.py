@@ -25,8 +25,8 @@ def check_publishing(name: str, license: str, accepted: str | None, *, private: 
     if private or not NONCOMMERCIAL.search(license) or (accepted or "").lower() == license.lower():
         return
     raise UsageError(
-        f"push {name}: its weights are under {license}, which forbids commercial use and asks for attribution; its card "
-        f"says so. --accept-licence {license} publishes them all the same, --private keeps them to yourself."
+        f"push {name}: its weights are under {license}, which forbids commercial use and asks for attribution; its "
+        f"card says so. --accept-licence {license} publishes them all the same, --private keeps them to yourself."
     )
 
 
