@@ -147,8 +147,10 @@ def test_the_more_accurate_by_its_makers_is_chosen(
 def test_a_budget_names_what_could_be_imported(tmp_path: Path) -> None:
     got = bz.get(budget="400MFLOPs", output=tmp_path / "slice")
     # The most accurate of at most 400 MMACs in the list: AlphaNet's A3, 356.52 MMACs, 79.4 %.
-    assert "'alphanet-a3' (356.52 MMACs, 79.4 % by its makers" in str(got.hint)
+    assert "'alphanet-a3' (356.52 MMACs, 79.4 % by its makers, licence of its weights: CC-BY-NC-4.0)" in str(got.hint)
     assert "bignas-zoo import alphanet FILE" in str(got.hint)
+    # And under a licence that lets one sell it: 385.81 MMACs, 78.68 %.
+    assert "'tf-efficientnet-b0.ns-jft-in1k' (385.81 MMACs, 78.7 %" in str(got.hint)
 
 
 def test_the_list_as_a_table_and_as_json() -> None:

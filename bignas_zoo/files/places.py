@@ -1,4 +1,4 @@
-"""Where new folders may be made: not under one's own feet, and not where nothing can be written."""
+"""Where new folders may be made: not under one's own feet, and not where nothing can be written; where data lie."""
 
 from __future__ import annotations
 
@@ -46,3 +46,20 @@ def _check_writable(path: Path) -> None:
         read_only = hasattr(os, "statvfs") and os.statvfs(above).f_flag & os.ST_RDONLY
         why = os.strerror(errno.EROFS if read_only else errno.EACCES)
     raise LocalIOError(f"{path}: cannot be created ({why}). Choose another place with --output.")
+
+
+def data_root() -> Path:
+    """Return the folder of a user's data: ``BIGNAS_ZOO_DATA``, else ``bignas-zoo`` in the platform's folder for them.
+
+    Raises:
+        LocalIOError: there is no such folder, as the user has no home.
+    """
+    override = os.environ.get("BIGNAS_ZOO_DATA")
+    if override:
+        return Path(override).expanduser()
+    from platformdirs import user_data_path
+
+    try:
+        return user_data_path("bignas-zoo", appauthor=False)
+    except RuntimeError as error:
+        raise LocalIOError("no home folder is known. Set BIGNAS_ZOO_DATA to a folder.") from error

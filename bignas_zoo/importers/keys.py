@@ -150,8 +150,7 @@ _OFA_ENDS = {
 def ofa_name(name: str) -> str:
     """Return the one form of the names that a weight has in releases of Once-for-all, AttentiveNAS and AlphaNet.
 
-    Supernets double the last part (``conv.conv.weight``), and older releases call a block's convolutions
-    ``mobile_inverted_conv``.
+    Supernets double the part before the last, and older releases call a block's convolutions "mobile_inverted_conv".
     """
     name = name.removeprefix("last_conv.").replace(".mobile_inverted_conv.", ".conv.")
     for twice in ("bn", "conv", "linear"):

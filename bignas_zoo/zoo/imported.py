@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from bignas_zoo.errors import BigNASError, LocalIOError
-from bignas_zoo.files import names, store
+from bignas_zoo.files import names, places, store
 
 SCHEMA = "bignas-zoo/imported/1"
 
@@ -22,15 +22,7 @@ def list_file() -> Path:
     Raises:
         LocalIOError: there is no such folder, as the user has no home.
     """
-    folder = os.environ.get("BIGNAS_ZOO_DATA")
-    if folder:
-        return Path(folder).expanduser() / names.IMPORTED
-    from platformdirs import user_data_path
-
-    try:
-        return user_data_path("bignas-zoo", appauthor=False) / names.IMPORTED
-    except RuntimeError as error:
-        raise LocalIOError("no home folder is known. Set BIGNAS_ZOO_DATA to a folder.") from error
+    return places.data_root() / names.IMPORTED
 
 
 def folders() -> dict[str, Path]:
