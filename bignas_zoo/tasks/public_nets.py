@@ -39,7 +39,7 @@ def remark(slice_: Slice, home: Family, limits: Budget, predictor: LatencyPredic
 def better_public(slice_: Slice, home: Family, limits: Budget, predictor: LatencyPredictor) -> str | None:
     """Return a sentence on the most accurate nets, by their makers' figures, within a budget and not imported.
 
-    It names the best of all; if its weights may not be used for money, or nobody has said, the best that may be as well.
+    It names the best of all; if its weights may not be used for money, or nobody has said, the best that may as well.
     """
     if limits.of_microcontroller or not limits.upper:
         return None
