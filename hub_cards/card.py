@@ -84,6 +84,7 @@ def render_card(
         plots=plots,
         classes=network.classes,
         calibrated_on=_calibrated_on(description),
+        imported=_imported(description),
         tuned=dict(description["provenance"]).get("finetuned"),
         is_child="blocks" not in description and not _own_weights(description),
         own_weights="blocks" in description or _own_weights(description),
@@ -103,6 +104,21 @@ def _calibrated_on(description: Mapping[str, Any]) -> str | None:
     if not isinstance(images, dict) or type(images.get("images")) is not int:
         return None
     return f"{images['images']:,} {images.get('source', 'images')}"
+
+
+def _imported(description: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what is known of the file that a slice's weights were imported from; None of this project's own."""
+    training = description.get("training")
+    if not isinstance(training, dict) or not isinstance(training.get("imported"), dict):
+        return None
+    record, images = training["imported"], training.get("calibrated_on")
+    on = images if isinstance(images, dict) and type(images.get("images")) is int else None
+    return {
+        "source": str(record.get("source", "")),
+        "sha256": str(record.get("file_sha256", ""))[:64],
+        "published": record.get("is_published_file"),
+        "calibrated_on": _calibrated_on(description) or (on and f"{on['images']:,} {on.get('source', 'images')}"),
+    }
 
 
 def _training(description: Mapping[str, Any]) -> Mapping[str, Any]:

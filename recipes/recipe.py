@@ -177,12 +177,19 @@ class Recipe:
         data: dict[str, Any] = {}
         for key, value in dataclasses.asdict(self).items():
             if key == "method":
+                value = _without_later(self.method, value)
                 data |= value if self.method.name == UNNAMED.name else {key: {"name": self.method.name, **value}}
             elif key in LATER and value == FIELDS[key].default:
                 continue
             else:
                 data[key] = list(value) if isinstance(value, tuple) else value
         return data
+
+
+def _without_later(method: Settings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out fields that an earlier version's method did not have, where they are the default."""
+    later, usual = getattr(method, "later", ()), {f.name: f.default for f in dataclasses.fields(method)}
+    return {key: value for key, value in values.items() if not (key in later and value == usual[key])}
 
 
 @functools.lru_cache(maxsize=64)

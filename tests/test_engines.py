@@ -23,6 +23,8 @@ KNOBS: dict[str, object] = {
     "regularise": "all", "smallest_child": False, "random_children": 1, "distillation_temperature": 2.0,
     "crop_area": 0.5, "optimizer": "sgd", "loss_reduction": "mean", "biggest_only_steps": 2,
 }  # fmt: skip
+#: AlphaNet's loss and AttentiveNAS's sampling.
+ALPHANET: dict[str, object] = {"divergence": "alpha", "candidates": 2, "random_children": 1, "biggest_only_steps": 0}
 Job = tuple[str, dict[str, object]]
 #: A mode and fields of the recipe, by name; those of one library are run in one process, which takes seconds to load.
 TENSORFLOW: dict[str, Job] = {
@@ -31,11 +33,13 @@ TENSORFLOW: dict[str, Job] = {
     "shifted": ("tensorflow", {"depthwise": "shifted"}),
     "where-one_pass-4": ("tensorflow", {"branch": "where", "batch_norm": "one_pass", "pack": 4}),
     "knobs": ("tensorflow", KNOBS),
+    "alphanet": ("tensorflow", ALPHANET),
 }
 JAX: dict[str, Job] = {
     "jax": ("jax", {}),
     "jax-step-cond": ("jax", {"program": "step", "branch": "cond"}),
     "jax-knobs": ("jax", KNOBS),
+    "jax-alphanet": ("jax", ALPHANET),
     "jaxtpu": ("jaxtpu", {}),
 }
 State = dict[str, np.ndarray]
@@ -140,3 +144,10 @@ def test_jax_takes_the_same_steps_by_one_program_with_conditionals(of_jax: dict[
 @pytest.mark.slow
 def test_every_knob_on_both_engines(of_tensorflow: dict[str, State], of_jax: dict[str, State]) -> None:
     assert worst(of_jax["jax-knobs"], of_tensorflow["knobs"]) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_alphanets_and_attentivenas_rules_on_both_engines(
+    of_tensorflow: dict[str, State], of_jax: dict[str, State]
+) -> None:
+    assert worst(of_jax["jax-alphanet"], of_tensorflow["alphanet"]) < TOLERANCE

@@ -348,3 +348,12 @@ def test_what_names_mean() -> None:
     for written in ("timm/mobilenetv3_small_050.lamb_in1k", "mobilenetv3_small_050", SMALL, SMALL.upper()):
         assert find_source(written).name == SMALL
     assert all(isinstance(s, Source) and s.where and s.license for s in sources().values())
+
+
+def test_the_card_says_where_the_weights_come_from(small_family: Path, small_file: Path, tmp_path: Path) -> None:
+    bz.get(family=small_family, budget="30MFLOPs", output=tmp_path / "slice")
+    card = (tmp_path / "slice" / "README.md").read_text()
+    assert "## Where the weights come from" in card
+    assert hashlib.sha256(small_file.read_bytes()).hexdigest() in card
+    assert "not the one that its makers published" in card
+    assert "Licence: Apache-2.0" in card

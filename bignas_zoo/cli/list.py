@@ -68,7 +68,7 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
                 str(s.network.resolution),
                 *([] if device is None else [bar(e) if e else "-"]),
                 accuracy(s),
-                s.top1_source if s.has_weights else "(the paper's figure; no weights)",
+                _measured_on(s),
             )
             for s, e in zip(slices, predicted, strict=True)
         ],
@@ -78,6 +78,15 @@ def list_command(family: str | None, device: str | None, hub: str | None, plot: 
         several = f" The same, with other blocks, of {without - 1} more." if without > 1 else ""
         say(f"No prediction (-) for {problem}{several}")
     click.echo(f"\n{RAM_NOTE}\n{MACS_NOTE}")
+
+
+def _measured_on(slice_: Slice) -> str:
+    """Return which images an accuracy is of; without one, what the makers of the weights say."""
+    if not slice_.has_weights:
+        return "(the paper's figure; no weights)"
+    if slice_.top1 is None and slice_.published:
+        return f"(not measured here; its makers say {slice_.published['top1']:.1f} %)"
+    return slice_.top1_source
 
 
 def _predictable(slices: Sequence[Slice], predicted: Sequence[object]) -> str:

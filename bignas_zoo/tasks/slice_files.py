@@ -133,7 +133,7 @@ def content(
         "parity": dict(parity),
         "latency": None,
         "provenance": dict(provenance or _weights(family, slice_)),
-        "training": {} if slice_.weights else dict(family.training),
+        "training": {k: v for k, v in family.training.items() if k == "imported" or not slice_.weights},
         "front": [{"name": s.name, "macs": s.macs, "top1": s.top1} for s in family.slices],
         # Keras had no part in what is cut from a family.
         "versions": versions() if (provenance or {}).get("finetuned") else versions(OF_PLAN),

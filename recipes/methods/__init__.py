@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bignas_zoo.recipes.methods import matched, sandwich
+from bignas_zoo.recipes.methods import matched, progressive, sandwich
 from bignas_zoo.recipes.methods.method import Method, RecipeView
 
 #: Every method by the name that recipes call it.
-METHODS: dict[str, Method] = {method.settings.name: method for method in (sandwich.METHOD, matched.METHOD)}
+_ALL = (sandwich.METHOD, matched.METHOD, progressive.METHOD)
+METHODS: dict[str, Method] = {method.settings.name: method for method in _ALL}
 
 
 def method_of(recipe: RecipeView) -> Method:

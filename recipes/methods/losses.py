@@ -10,6 +10,8 @@ import numpy as np
 from bignas_zoo.models.backend import ops
 
 Tensor = Any
+#: An alpha as close to 0 or 1 counts as that: the formulas of others divide by the difference.
+NEAR = 1e-3
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -78,3 +80,51 @@ def l2_of(weights: Mapping[str, Tensor], extents: Tensor) -> Tensor:
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the part of a batch that is classified right."""
     return ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), labels), "float32"))
+
+
+def log_labels(logits: Tensor) -> Tensor:
+    """Return a teacher's log-probabilities, with the gradient stopped: what `alpha_divergence` learns from."""
+    return ops.stop_gradient(ops.log_softmax(logits, axis=-1))
+
+
+def alpha_divergence(logits: Tensor, teacher: Tensor, alphas: tuple[float, float], clip: float) -> Tensor:
+    """Return AlphaNet's adaptive alpha-divergence of a student from its teacher, averaged over the batch.
+
+    Of each image the larger of two divergences counts: with a small alpha a student is held not to be sure where its
+    teacher is not, with a large one not to miss what its teacher sees. The value is the divergence itself. Its gradient
+    is that of ``-sum(q rho log q)`` with ``q rho`` held fast, AlphaNet's estimate, which the clipped ratio
+    keeps bounded. Ratios are differences of logarithms, so that no probability of zero makes them infinite.
+
+    Args:
+        logits: the student's, ``[batch, classes]`` float32.
+        teacher: log-probabilities, ``[batch, classes]``, see `log_labels`.
+        alphas: the smaller and the larger alpha.
+        clip: the most that ``(p / q) ** alpha`` counts; the Kullback-Leibler divergence, alpha 1, is not clipped.
+
+    Returns:
+        A scalar.
+
+    Reference: AlphaNet (Wang et al. 2021, arXiv 2102.07954), section 3.2, equations 7 to 9.
+    """
+    student = ops.log_softmax(logits, axis=-1)
+    fixed = ops.stop_gradient(student)
+    (low, low_weights), (high, high_weights) = (_divergence(fixed, teacher, alpha, clip) for alpha in alphas)
+    first = ops.expand_dims(low > high, -1)
+    weights = ops.where(first, low_weights, high_weights)
+    surrogate = -ops.sum(ops.stop_gradient(weights) * student, axis=-1)
+    value = ops.where(low > high, low, high)
+    return ops.mean(ops.stop_gradient(value - surrogate) + surrogate)
+
+
+def _divergence(student: Tensor, teacher: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
+    """Return one divergence ``[batch]``, and what ``-log q`` is weighted by in its gradient, ``[batch, classes]``."""
+    q, log_ratio = ops.exp(student), teacher - student
+    if abs(alpha - 1) < NEAR:
+        p = ops.exp(teacher)
+        return ops.sum(p * log_ratio, axis=-1), p
+    if abs(alpha) < NEAR:
+        clipped = ops.minimum(log_ratio, np.log(clip).astype(np.float32))
+        return -ops.sum(q * clipped, axis=-1), q * (clipped - 1)
+    power = ops.exp(ops.minimum(alpha * log_ratio, np.log(clip).astype(np.float32)))
+    factor = 1 / (alpha * (alpha - 1))
+    return ops.sum(q * (power - 1), axis=-1) * factor, q * (power / alpha + factor)

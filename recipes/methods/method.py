@@ -52,6 +52,10 @@ class RecipeView(Protocol):
         """The space that is trained."""
 
     @property
+    def steps(self) -> int:
+        """How many there are."""
+
+    @property
     def seed(self) -> int:
         """Of every random draw."""
 

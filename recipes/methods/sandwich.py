@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from bignas_zoo.architecture import sampling
+from bignas_zoo.architecture import cost, sampling
 from bignas_zoo.architecture.space import ChildSpec
 from bignas_zoo.recipes import randomness
 from bignas_zoo.recipes.methods.method import (
@@ -29,13 +29,15 @@ from bignas_zoo.recipes.methods.method import (
     keep_state,
     no_state,
 )
-from bignas_zoo.recipes.rules import Rule, above, among, whole
+from bignas_zoo.recipes.rules import Rule, above, among, whole, within
 
 if TYPE_CHECKING:
     from bignas_zoo.models.active import ActiveChild
     from bignas_zoo.models.elastic import Execution
 
 Tensor = Any
+#: Draws for each candidate: how closely their MACs agree.
+POOL = 4
 #: Phases: the biggest child alone; all children.
 BIGGEST, SANDWICH = "biggest", "sandwich"
 
@@ -56,15 +58,31 @@ class Sandwich:
             multiplied by its square (Hinton et al. 2015).
         regularise: whom dropout and weight decay act on, "biggest" (paper) or "all" children.
         loss_reduction: "sum" (paper) or "mean" over the children of a step.
+        divergence: of children from the biggest one's soft labels: "cross_entropy" (paper) or "alpha", AlphaNet's
+            adaptive divergence (arXiv 2102.07954).
+        alpha_min, alpha_max, alpha_clip: of the latter, see `losses.alpha_divergence`.
+        candidates: random children drawn for each one that is trained (1: none to choose from), of about the same MACs:
+            the nearest to those of one uniform draw among four times as many.
+        candidate: which of them is trained: "best", of the lowest cross entropy on the step's images, or "worst"
+            (AttentiveNAS's BestUp and WorstUp, arXiv 2011.09011, sections 3.1 and 3.2).
     """
 
     name: ClassVar[str] = "sandwich"
+    later: ClassVar[tuple[str, ...]] = (
+        "divergence", "alpha_min", "alpha_max", "alpha_clip", "candidates", "candidate",
+    )  # fmt: skip
     rules: ClassVar[Mapping[str, Rule]] = {
         "loss_reduction": among("sum", "mean"),
         "regularise": among("biggest", "all"),
         "distillation_temperature": above(0),
         "random_children": whole(0, 64),
         "biggest_only_steps": above(0, inclusive=True),
+        "divergence": among("cross_entropy", "alpha"),
+        "alpha_min": within(-10, 10),
+        "alpha_max": within(-10, 10),
+        "alpha_clip": within(1, 1e6),
+        "candidates": whole(1, 64),
+        "candidate": among("best", "worst"),
     }
 
     biggest_only_steps: int = 0
@@ -74,10 +92,26 @@ class Sandwich:
     distillation_temperature: float = 1.0
     regularise: str = "biggest"
     loss_reduction: str = "sum"
+    divergence: str = "cross_entropy"
+    alpha_min: float = -1.0
+    alpha_max: float = 1.0
+    alpha_clip: float = 5.0
+    candidates: int = 1
+    candidate: str = "best"
 
     def problem(self, steps: int) -> str:
         """Return what is wrong between the fields and the number of steps, or ""."""
-        return f"biggest_only_steps: more than steps ({steps})." if self.biggest_only_steps > steps else ""
+        if self.biggest_only_steps > steps:
+            return f"biggest_only_steps: more than steps ({steps})."
+        if self.alpha_min > self.alpha_max:
+            return f"alpha_min: above alpha_max ({self.alpha_max})."
+        if self.divergence == "alpha" and not (self.distillation and self.distillation_temperature == 1):
+            return (
+                "divergence: 'alpha' is of soft labels at temperature 1: it needs distillation, without a temperature."
+            )
+        if self.candidates > 1 and self.regularise == "all":
+            return "candidates: which one is trained is known on the device alone, so regularise must be 'biggest'."
+        return ""
 
     @property
     def random_count(self) -> int:
@@ -114,7 +148,8 @@ def control(recipe: RecipeView, step: int, state: State) -> Control:
     """Return what a step trains.
 
     Returns:
-        Its steering: ``choices``: ``[random children, length]`` int32 choice vectors; ``keys``:
+        Its steering: ``choices``: ``[random children, length]`` int32 choice vectors (``[random children,
+        candidates, length]`` where there are several to choose from); ``keys``:
         ``[children]`` uint32, of each child's dropout; with ``regularise: all`` also ``extents``:
         ``[children, kernels, 3]`` int32, see `_extents`.
     """
@@ -123,13 +158,28 @@ def control(recipe: RecipeView, step: int, state: State) -> Control:
     settings, specs = _settings(recipe), children(recipe, step)
     drawn = specs[1 : 1 + settings.random_count]
     length = ActiveChild.of(recipe.search_space.biggest).vector().size
+    several = settings.candidates > 1
+    vectors = [
+        [ActiveChild.of(c).vector() for c in (_candidates(recipe, step, i, spec) if several else [spec])]
+        for i, spec in enumerate(drawn)
+    ]
+    shape = (-1, settings.candidates, length) if several else (-1, length)
     steering = {
-        "choices": np.array([ActiveChild.of(c).vector() for c in drawn], np.int32).reshape(-1, length),
+        "choices": np.array(vectors, np.int32).reshape(shape),
         "keys": np.array([randomness.key_of(recipe.seed, step, i) for i in range(len(specs))], np.uint32),
     }
     if settings.regularise == "all":
         steering["extents"] = np.array([_extents(spec) for spec in specs], np.int32)
     return Control(settings.phase(step), steering)
+
+
+def _candidates(recipe: RecipeView, step: int, index: int, drawn: ChildSpec) -> list[ChildSpec]:
+    """Return the children that a place of a step is given to choose from: of about the MACs of the drawn one."""
+    settings = _settings(recipe)
+    keys = [(recipe.seed, step, index, "candidate", n) for n in range(POOL * settings.candidates)]
+    pool = [sampling.uniform_child(recipe.search_space, key, drawn.resolution) for key in keys]
+    target = cost.macs(drawn)
+    return sorted(pool, key=lambda spec: abs(cost.macs(spec) - target))[: settings.candidates]
 
 
 def loss(recipe: RecipeView, phase: str) -> tuple[Part, ...]:
@@ -161,7 +211,8 @@ def child_loss(
         weights: the supernet's.
         examples: the batch.
         steering: see `control`.
-        targets: ``[batch, classes]`` of all children but the biggest; of that one None, it has the labels.
+        targets: ``[batch, classes]`` of all children but the biggest (log-probabilities, with alpha-divergence); of
+            that one None, it has the labels.
         how: how the supernet is computed.
 
     Returns:
@@ -173,7 +224,13 @@ def child_loss(
     settings, space = _settings(recipe), recipe.search_space
     if index == 0:
         targets = losses.smooth_labels(examples.labels, space.classes, recipe.label_smoothing)
+    if settings.candidates > 1 and 0 < index <= settings.random_count:
+        steering = {**steering, "choices": _chosen(recipe, index, weights, examples, steering, how)}
     logits = _logits(recipe, index, weights, examples, steering, how)
+    if index and settings.divergence == "alpha":
+        alphas = settings.alpha_min, settings.alpha_max
+        divergence = losses.alpha_divergence(logits, targets, alphas, settings.alpha_clip)
+        return Term(settings.share(phase) * divergence, {"smallest": divergence}, targets)
     heat = settings.distillation_temperature if index and settings.distillation else 1.0
     entropy = losses.cross_entropy(logits / heat, targets) * heat**2
     term = settings.share(phase) * entropy
@@ -184,9 +241,34 @@ def child_loss(
         term = term + recipe.weight_decay * losses.l2(weights)
     if index:
         return Term(term, {"smallest": entropy}, targets)
-    if settings.distillation:
+    if settings.divergence == "alpha":
+        targets = losses.log_labels(logits)
+    elif settings.distillation:
         targets = losses.soft_labels(logits, settings.distillation_temperature)
     return Term(term, {"biggest": entropy, "accuracy": losses.accuracy(logits, examples.labels)}, targets)
+
+
+def _chosen(
+    recipe: RecipeView,
+    index: int,
+    weights: Mapping[str, Tensor],
+    examples: Examples,
+    steering: Mapping[str, Tensor],
+    how: Execution,
+) -> Tensor:
+    """Return the step's vectors with that candidate in a place that the step's own images choose."""
+    from bignas_zoo.models.backend import ops
+    from bignas_zoo.recipes.methods import losses
+
+    settings, space = _settings(recipe), recipe.search_space
+    fixed = {name: ops.stop_gradient(value) for name, value in weights.items()}
+    labels = losses.smooth_labels(examples.labels, space.classes, recipe.label_smoothing)
+    entropies = []
+    for number in range(settings.candidates):
+        one = {**steering, "choices": steering["choices"][:, number]}
+        entropies.append(losses.cross_entropy(_logits(recipe, index, fixed, examples, one, how), labels))
+    place = ops.argmin(ops.stack(entropies)) if settings.candidate == "best" else ops.argmax(ops.stack(entropies))
+    return ops.take(steering["choices"], place, axis=1)
 
 
 def _logits(
