@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from unittest import mock
 
 import numpy as np
+import quick_jax
 
 STEPS, BATCH = 5, 16
 
@@ -27,8 +28,7 @@ def prepare(mode: str) -> None:
     sys.modules["matplotlib"] = None  # Keras would load it if it is there
     if not mode.startswith("jax"):
         sys.modules["jax"] = None  # and TensorFlow this
-    if mode == "jax2":
-        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    quick_jax.set_flags(*(["--xla_force_host_platform_device_count=2"] if mode == "jax2" else []))
     if mode.startswith("jaxworker"):
         address = f"localhost:{os.environ['PARITY_PORT']}"
         os.environ.update(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=mode[-1])

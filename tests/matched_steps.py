@@ -9,6 +9,7 @@ import os
 import sys
 
 import numpy as np
+import quick_jax
 
 STEPS, BATCH, SIDE = 4, 16, 24
 
@@ -59,6 +60,7 @@ def steps(recipe, engine_of):
 def main(engine: str, start: str, out: str) -> None:
     os.environ["KERAS_BACKEND"] = engine
     os.environ["JAX_PLATFORMS"] = "cpu"
+    quick_jax.set_flags()
     if engine == "jax":
         from bignas_zoo.recipes.engines.jax import JaxEngine as Engine
     else:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_jax
 from conftest import ROOT
 from PIL import Image
 from trainer import RECIPE
@@ -161,7 +162,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def script(place: Path, side: str, *arguments: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ, "PYTHON": sys.executable, "BIGNAS_GPU": str(place / "gpu"), "OUT": str(place / "out"),
-        "PYTHONPATH": str(place / side), "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(place / side), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_jax.FLAGS,
     }  # fmt: skip
     return subprocess.Popen(
         [str(ROOT / "recipes" / "gpu.sh"), *arguments], env=environment, stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ from pathlib import Path
 import equality
 import numpy as np
 import pytest
+import quick_jax
 from conftest import LAYERWISE, STAGEWISE_KERNELS, TINY
 
 from bignas_zoo.architecture.sampling import uniform_child
@@ -94,8 +95,7 @@ def test_jax_gives_the_same_as_tensorflow(tmp_path: Path) -> None:
     pytest.importorskip("jax", reason="JAX is not installed: pip install 'bignas-zoo[test]'")
     out = tmp_path / "jax.npz"
     here = Path(__file__).parent
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # two thirds of the time
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": quick}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": quick_jax.FLAGS}
     done = subprocess.run(
         [sys.executable, "equality.py", "3", str(out)],
         cwd=here, env=environment, capture_output=True, text=True, timeout=1800, check=False,
