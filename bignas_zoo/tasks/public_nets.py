@@ -51,8 +51,8 @@ def better_public(slice_: Slice, home: Family, limits: Budget, predictor: Latenc
         free = (pair for pair in ranked if _is_free(pair[0]))
         better += itertools.islice(free, 1)
     texts = [
-        f"'{source.slice_name(net)}' ({amount('macs', net.macs)}, {net.top1:.1f} % by its makers, licence of its weights: "
-        f"{source.license}): bignas-zoo import {source.name}{'' if source.url else ' FILE'}"
+        f"'{source.slice_name(net)}' ({amount('macs', net.macs)}, {net.top1:.1f} % by its makers, licence of its "
+        f"weights: {source.license}): bignas-zoo import {source.name}{'' if source.url else ' FILE'}"
         for source, net in better
     ]
     return f"More accurate within {limits} would be {'; or '.join(texts)}"
