@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 
 import bignas_zoo as bz
 from bignas_zoo.budget import Budget
+from bignas_zoo.files import store
 from bignas_zoo.tasks.search import SearchResult, outcome_of
 
 BUDGETS = ("--budget", "0.5MMACs", "--budget", "60Kparams")
@@ -227,3 +229,19 @@ def test_nonsense_gets_an_error_and_an_exit_code(
     assert says in " ".join(done.stderr.split())
     assert "internal error" not in done.stderr
     assert not list(tmp_path.glob("*/family"))
+
+
+@pytest.mark.slow
+def test_an_imported_family_is_searched_without_a_recipe(tiny_family: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "imported"
+    shutil.copytree(tiny_family, folder)
+    description = {k: v for k, v in store.read_json(folder / "family.json").items() if k != "digest"}
+    description["training"] = {"imported": {"source": "tiny", "file_sha256": "0" * 64, "is_published_file": None}}
+    store.write_json(folder / "family.json", store.sealed(description))
+    output = tmp_path / "search"
+    code, _, err = searched(folder, data, output, "--method", "evolution")
+    assert code == 0, err
+    found = bz.get_family(output / "family")
+    assert found.space == bz.get_family(tiny_family).space
+    assert all(slice_.top1 is not None for slice_ in found.slices)
+    assert len(lines(output)) >= 8

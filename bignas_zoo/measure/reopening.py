@@ -7,19 +7,28 @@ reported is on test images, which choose nothing. The paper chooses on training 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from bignas_zoo.errors import NotFoundError, UsageError
+from bignas_zoo.architecture.space import SearchSpace
+from bignas_zoo.errors import NotFoundError, RecipeError, UsageError
 from bignas_zoo.files import names
 from bignas_zoo.files.say import Say
 from bignas_zoo.measure.trained import Trained
-from bignas_zoo.recipes.data.dataset import open_dataset
-from bignas_zoo.recipes.recipe import parse_recipe
+from bignas_zoo.models.moments import MIN_IMAGES
+from bignas_zoo.models.preprocess import Preprocess
+from bignas_zoo.recipes.data.dataset import Dataset, open_dataset
+from bignas_zoo.recipes.recipe import Recipe, parse_recipe
 from bignas_zoo.zoo.family import Family, no_weights
+
+#: Of images for an imported family: how many are held out to choose children on, as many as there are enough for.
+HELD_OUT = (5_000, 1_000, 200, 40, 10)
+SYNSET = re.compile(r"n\d{8}")
 
 
 def reopen(
@@ -41,14 +50,17 @@ def reopen(
     if family.folder is None:
         raise NotFoundError(no_weights(family))
     training = family.training
-    recipe = parse_recipe(json.dumps(training.get("recipe")), f"recipe of family '{family.name}'")
     space, _ = family.supernet("search")
-    if recipe.search_space != space:
-        raise UsageError(
-            f"family '{family.name}': its space '{space.name}' is not the one its recipe has in this version."
-        )
-    dataset = open_dataset(recipe, data, test_data)
-    if dataset.images.class_names != family.class_names:
+    if "imported" in training:
+        recipe, dataset = _of_imported(family, space, data, test_data)
+    else:
+        recipe = parse_recipe(json.dumps(training.get("recipe")), f"recipe of family '{family.name}'")
+        if recipe.search_space != space:
+            raise UsageError(
+                f"family '{family.name}': its space '{space.name}' is not the one its recipe has in this version."
+            )
+        dataset = open_dataset(recipe, data, test_data)
+    if dataset.images.class_names != family.class_names and not _are_synsets(dataset.images.class_names):
         raise UsageError(
             f"{data}: its classes are not those of family '{family.name}': {', '.join(family.class_names)[:120]}."
         )
@@ -74,3 +86,37 @@ def reopen(
         family.license,
         family.source,
     )
+
+
+def _of_imported(
+    family: Family, space: SearchSpace, data: str | Path, test_data: str | Path | None
+) -> tuple[Recipe, Dataset]:
+    """Return a recipe for weights that others trained, which says what images are to them, and the images.
+
+    Images are read whole, without the border that the family's own contract leaves out; what a search makes says so.
+    """
+    contract = Preprocess.from_json(family.preprocess)
+    for held_out in HELD_OUT:
+        recipe = Recipe(
+            name=family.name.replace(".", "-"),
+            space=space.name,
+            crop_size=contract.crop_size,
+            mean=contract.mean,
+            std=contract.std,
+            steps=1,
+            holdout=held_out,
+            calibration_images=max(MIN_IMAGES, min(2_000, held_out)),
+        )
+        with contextlib.suppress(RecipeError):  # too few images for that
+            dataset = open_dataset(recipe, data, test_data)
+            if len(dataset.images) >= MIN_IMAGES:
+                return recipe, dataset
+    least = MIN_IMAGES + HELD_OUT[-1]
+    raise UsageError(
+        f"{data}: too few images to search '{family.name}' on: at least {least} to choose by, and a test split."
+    )
+
+
+def _are_synsets(classes: tuple[str, ...]) -> bool:
+    """Return whether classes are called as folders of ImageNet are, whose order is that of the labels."""
+    return len(classes) == 1000 and all(SYNSET.fullmatch(name) for name in classes)
