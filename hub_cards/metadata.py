@@ -32,7 +32,8 @@ def metadata(description: Mapping[str, Any], exports: Iterable[Mapping[str, Any]
     dataset = known_dataset(description)
     license, license_name = hub_license(description.get("license") or UNKNOWN)
     formats = {"tflite", *(entry["format"] for entry in exports)}
-    tags = [TAG, "bignas", "once-for-all", "litert", *sorted(formats & {"tflite", "onnx"})]
+    methods = [] if "imported" in (description.get("training") or {}) else ["bignas", "once-for-all"]
+    tags = [TAG, *methods, "litert", *sorted(formats & {"tflite", "onnx"})]
     data = ModelCardData(
         license=license,
         license_name=license_name,

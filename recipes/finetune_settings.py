@@ -17,7 +17,7 @@ LEARNING_RATE_FROZEN = 5e-2
 #: With the parent's own statistics, from a classifier that is fitted already.
 LEARNING_RATE_ORIGINAL = 3e-4
 #: Passes over the images, at most, and images a step, with the parent's own statistics.
-EPOCHS_ORIGINAL, BATCH_ORIGINAL = 5, 32
+EPOCHS_ORIGINAL, BATCH_ORIGINAL = 6, 32
 #: What batch norms take their statistics from in training and afterwards: the batch and then all training images, or
 #: what the parent has.
 STATISTICS = ("batch", "original")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -134,14 +135,14 @@ def vouched(family: Path, place: Path, top1: float) -> Path:
     return place
 
 
-@pytest.mark.parametrize(("top1", "chosen"), [(99.0, SMALL), (40.0, "efficientnet-lite0-128")])
+@pytest.mark.parametrize(("top1", "chosen"), [(99.0, f"{SMALL}-224"), (40.0, "efficientnet-lite0-128")])
 def test_the_more_accurate_by_its_makers_is_chosen(
     small_family: Path, tmp_path: Path, top1: float, chosen: str
 ) -> None:
     imported.remember(SMALL, vouched(small_family, tmp_path / "family", top1))
     got = bz.get(budget="130MFLOPs", output=tmp_path / "slice")
     assert got.slice.name == chosen
-    assert ("its makers' figure" in str(got.hint)) == (chosen == SMALL)
+    assert ("its makers' figure" in str(got.hint)) == chosen.startswith(SMALL)
 
 
 def test_a_budget_names_what_could_be_imported(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_a_budget_names_what_could_be_imported(tmp_path: Path) -> None:
     assert "'alphanet-a3' (356.52 MMACs, 79.4 % by its makers, licence of its weights: CC-BY-NC-4.0)" in str(got.hint)
     assert "bignas-zoo import alphanet FILE" in str(got.hint)
     # And under a licence that lets one sell it: 385.81 MMACs, 78.68 %.
-    assert "'tf-efficientnet-b0.ns-jft-in1k' (385.81 MMACs, 78.7 %" in str(got.hint)
+    assert "'tf-efficientnet-b0.ns-jft-in1k-224' (385.81 MMACs, 78.7 %" in str(got.hint)
 
 
 def test_the_list_as_a_table_and_as_json() -> None:
@@ -178,7 +179,8 @@ def test_the_list_as_a_table_and_as_json() -> None:
         ([SMALL, "a", "b"], 2, "one file"),
         ([SMALL, "missing.pth"], 7, "cannot be read"),
         ([SMALL, "--images", "x", "y"], 2, "supernet"),
-        (["--list", SMALL], 2, "stands alone"),
+        (["--list", SMALL, "x.pth"], 2, "--list takes"),
+        (["--list", "nothing-like-it"], 3, "no source has"),
     ],
 )
 def test_wrong_requests(
@@ -357,3 +359,47 @@ def test_the_card_says_where_the_weights_come_from(small_family: Path, small_fil
     assert hashlib.sha256(small_file.read_bytes()).hexdigest() in card
     assert "not the one that its makers published" in card
     assert "Licence: Apache-2.0" in card
+
+
+def test_a_family_that_was_moved_is_named_where_it_was(small_family: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_family, tmp_path / "here")
+    assert imported.remember(SMALL, tmp_path / "here") is None
+    (tmp_path / "here").rename(tmp_path / "there")
+    for command in (["list", "--family", SMALL], ["get", f"{SMALL}-224", "-o", str(tmp_path / "out")]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 3
+        assert f"was imported to {tmp_path / 'here'}" in " ".join(result.output.split())
+    assert imported.remember(SMALL, tmp_path / "there") is None
+    shutil.copytree(tmp_path / "there", tmp_path / "other")
+    assert "means this family from now on" in str(imported.remember(SMALL, tmp_path / "other"))
+
+
+def test_a_damaged_list_is_kept(small_family: Path) -> None:
+    path = imported.list_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"sch')
+    assert imported.folders() == {}
+    assert "is not remembered" in str(imported.remember(SMALL, small_family))
+    assert path.read_text() == '{"sch'
+
+
+def test_other_classes_are_counted(tmp_path: Path) -> None:
+    state = state_of("mobilenetv3_small_050")
+    few = {
+        **state,
+        "classifier.weight": state["classifier.weight"][:10],
+        "classifier.bias": state["classifier.bias"][:10],
+    }
+    (tmp_path / "f").write_bytes(save(few))
+    with pytest.raises(IntegrityError, match="is of 10 classes; only the 1,000 of ImageNet"):
+        bz.import_weights(SMALL, [tmp_path / "f"], output=tmp_path / "out")
+
+
+def test_makers_without_a_digest_are_named(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(save(state_of("mobilenetv3_large_100")))
+    said: list[str] = []
+    name = "mobilenetv3_large_100.ra4_e3600_r224_in1k"
+    family = bz.import_weights(name, [tmp_path / "f"], output=tmp_path / "family", say=said.append)
+    assert any("publish no digest" in line for line in said)
+    assert [s.published and s.published["top1"] for s in family.slices] == [76.31, 77.182]
+    assert [s.name[-4:] for s in family.slices] == ["-224", "-256"]

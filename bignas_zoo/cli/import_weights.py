@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from bignas_zoo.cli.common import json_option, millions, print_json, print_table, say
-from bignas_zoo.errors import UsageError
+from bignas_zoo.cli.common import json_option, print_json, print_table, say
+from bignas_zoo.errors import NotFoundError, UsageError
 from bignas_zoo.files.say import silent
 
 
@@ -31,7 +31,9 @@ class SourceName(click.ParamType):  # type: ignore[type-arg]
 @click.command("import")
 @click.argument("source", metavar="[SOURCE]", type=SourceName(), required=False)
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--list", "as_list", is_flag=True, help="Print what can be imported, and stop.")
+@click.option(
+    "--list", "as_list", is_flag=True, help="Print what can be imported (SOURCE: a part of its name), and stop."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make [default: the source's name].")
 @click.option("--force", is_flag=True, help="Replace a family that is there already.")
 @click.option(
@@ -62,9 +64,9 @@ def import_command(
     that they published. `get --budget` chooses among imported families as well.
     """
     if as_list:
-        if source or files or output or images:
-            raise UsageError("import: --list stands alone.")
-        _print_list(as_json)
+        if files or output or images:
+            raise UsageError("import: --list takes a part of a name at most.")
+        _print_list(source or "", as_json)
         return
     if source is None:
         raise UsageError("import: name a source; `bignas-zoo import --list` shows all.")
@@ -84,7 +86,8 @@ def import_command(
         slices = [slice_.to_json() for slice_ in family.slices]
         print_json("import", {"family": family.name, "path": str(family.folder), "slices": slices})
     else:
-        click.echo(f"{family.folder}: family {family.name}, {len(family.slices)} slices, licence {family.license}")
+        count = f"{len(family.slices)} slice{'s' * (len(family.slices) > 1)}"
+        click.echo(f"{family.folder}: family {family.name}, {count}, licence {family.license}")
         click.echo(f"See them: bignas-zoo list --family {family.folder}")
 
 
@@ -92,8 +95,13 @@ def _asked(question: str) -> bool:
     return click.confirm(f"{question}\nAccept this licence and fetch the file?", default=False, err=True)
 
 
-def _print_list(as_json: bool) -> None:
+def _print_list(part: str, as_json: bool) -> None:
     from bignas_zoo.importers.sources import Source, sources
+
+    wanted = part.lower().replace("_", "-")
+    listed = [source for name, source in sources().items() if wanted in name]
+    if not listed:
+        raise NotFoundError(f"import --list: no source has '{part}' in its name.")
 
     def span(values: Sequence[float], digits: int, scale: float = 1.0) -> str:
         numbers = sorted({f"{value / scale:.{digits}f}" for value in (min(values), max(values))}, key=float)
@@ -122,10 +130,10 @@ def _print_list(as_json: bool) -> None:
         }
 
     if as_json:
-        print_json("import-list", {"sources": [row(source) for source in sources().values()]})
+        print_json("import-list", {"sources": [row(source) for source in listed]})
         return
     lines = []
-    for source in sources().values():
+    for source in listed:
         top1 = [net.top1 for net in source.nets if net.top1 is not None]
         lines.append(
             (
@@ -134,13 +142,14 @@ def _print_list(as_json: bool) -> None:
                 span([net.macs for net in source.nets], 0, 1e6) if source.nets else "-",
                 span(top1, 1) if top1 else "-",
                 source.license,
-                millions(source.bytes),
                 source.digest.grade.partition(" (")[0] if source.digest else "-",
                 source.where,
             )
         )
-    print_table(("source", "kind", ">MMACs", ">top-1 %", "licence", ">MB", "digest", "where the file is"), lines)
+    print_table(("source", "kind", ">MMACs", ">top-1 %", "licence", "digest", "where the file is"), lines)
     click.echo(
         "\nTop-1 is its makers' figure on ImageNet's 50,000 validation images, not measured here. A digest is what the "
         "fetched file is compared with; where there is none (-), fetch it yourself and name it."
     )
+    for remark in dict.fromkeys(source.remark for source in listed if source.remark):
+        click.echo(f"{remark} ({', '.join(source.name for source in listed if source.remark == remark)})")

@@ -74,8 +74,14 @@ def show_command(name: str, family: str | None, device: str | None, as_json: boo
 def _print_facts(slice_: Slice, estimate: Estimate | None) -> None:
     """Print what is known of a slice as a whole."""
     click.echo(f"{slice_.name}: {millions(slice_.macs)} MMACs, {millions(slice_.parameters)} M parameters, ", nl=False)
-    click.echo(f"{slice_.network.resolution} px, top-1 {accuracy(slice_)} %")
-    click.echo(f"measured on: {slice_.top1_source}")
+    click.echo(
+        f"{slice_.network.resolution} px, "
+        + (f"top-1 {accuracy(slice_)} %" if slice_.top1 is not None else "top-1 not measured here")
+    )
+    if slice_.top1_source:
+        click.echo(f"measured on: {slice_.top1_source}")
+    if slice_.top1 is None and slice_.published:
+        click.echo(f"its makers say {slice_.published['top1']:.1f} %: {slice_.published['source']}")
     click.echo(f"licence: {slice_.license}{f'; source: {slice_.source}' if slice_.source else ''}")
     if not slice_.has_weights:
         click.echo("weights: none published; train the space to have them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def _translated(error: Exception, url: str, part: Path) -> BigNASError:
     """Return what a failure means."""
     import httpx2
 
-    again = "Run the same command again: what is there already is kept."
+    again = "Run the same command again: what is there already is kept. Or fetch it yourself, and name the file."
     for cause in client.causes(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if status == 404:
@@ -99,8 +100,14 @@ def _one_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def _bar() -> Iterator[None]:
     """Show the client's progress bar to a terminal, and nothing to a file."""
-    if sys.stderr.isatty():
-        yield
-    else:
+    if not sys.stderr.isatty():
         with client.quiet():
             yield
+        return
+    logger = logging.getLogger("huggingface_hub")  # which tells of each retry at length
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -70,6 +70,8 @@ def read_network(
                     raise IntegrityError(
                         f"{file.path}: has no tensor '{key}' ({name}): it is the file of another network."
                     )
+                if op.role == "classifier":
+                    _check_classes(file, key, op.cout)
                 weights[name] = _laid_out(file.read(key, shape), op, name)
                 used.add(key)
     left = [
@@ -84,6 +86,16 @@ def read_network(
         if name.endswith(".variance") and (array < 0).any():
             raise IntegrityError(f"{file.path}: '{name}' holds variances below zero.")
     return weights
+
+
+def _check_classes(file: TensorFile, key: str, classes: int) -> None:
+    """Refuse a network of other classes by their number, not by a shape."""
+    count = file.tensors[key].shape[:1]
+    if count and count != (classes,):
+        raise IntegrityError(
+            f"{file.path}: is of {count[0]:,} classes; only the {classes:,} of ImageNet can be imported. "
+            "`bignas-zoo finetune` makes a network of your own classes from an imported one."
+        )
 
 
 def _tensors(op: Op, keys: Keys, file: TensorFile) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -128,7 +140,7 @@ def renamed(file: TensorFile, rename: Callable[[str], str]) -> TensorFile:
         if new in tensors:
             raise IntegrityError(f"{file.path}: two of its tensors mean '{new}'.")
         tensors[new] = entry
-    return TensorFile(file.path, tensors)  # type: ignore[arg-type]
+    return TensorFile(file.path, tensors, file.part)  # type: ignore[arg-type]
 
 
 #: Of an MBConv's operation, where Once-for-all's code and what came of it keeps them.

@@ -245,7 +245,8 @@ class _Machine:
             module in ("torch", "torch.storage") and name in DTYPES
         )
         if not known:
-            raise OutlineError(f"its pickle names {str(module)[:60]}.{str(name)[:60]}, which no weights need")
+            whole = ": a whole network was saved; save its state_dict()" if str(module).startswith("torch.nn") else ""
+            raise OutlineError(f"its pickle names {str(module)[:60]}.{str(name)[:60]}, which no weights need{whole}")
         self.stack.append(_Name(module, name))
 
     def op_binpersid(self, _: Any) -> None:

@@ -21,6 +21,7 @@ from bignas_zoo.importers import keys
 from bignas_zoo.importers.efficientnet_lite import imagenet_classes
 from bignas_zoo.importers.sources import IMAGES, Published, Source
 from bignas_zoo.importers.torch_file import open_tensors
+from bignas_zoo.models.moments import MIN_IMAGES, too_few
 from bignas_zoo.models.numpy_calibration import calibrate_arrays
 from bignas_zoo.models.preprocess import Preprocess, resize_arrays
 from bignas_zoo.models.slicing import slice_weights
@@ -134,10 +135,18 @@ def make_family(
         UsageError: too few images to calibrate on.
         LocalIOError: a file cannot be read, or the folder exists or cannot be written.
     """
-    open_tensors(path)  # what is no file of weights is refused at once, before all of it is read for its digest
+    file = open_tensors(path)  # what is no file of weights is refused at once, before all of it is read for its digest
+    file.check()
+    if file.part:
+        say(f"{path}: its '{file.part}' is read")
     published = source.digest is not None and source.digest.of(path)
     if source.digest is not None and not published:
         say(f"{path}: is not the file that is published as {source.name}, so no accuracy is said of it")
+    if source.digest is None and any(net.top1 is not None for net in source.nets):
+        say(
+            f"{source.name}: its makers publish no digest, so nobody can tell whether this is their file; "
+            "their figures stand"
+        )
     vouched = published or source.digest is None
     with store.new_folder(folder, force=force, marker=names.FAMILY) as new:
         make = _supernet if source.is_supernet else _nets
@@ -185,18 +194,21 @@ def _supernet(making: _Making) -> dict[str, Any]:
     """Write a supernet's weights and the statistics of its slices; return its part of the description."""
     source, path, new, images, say = making.source, making.path, making.new, making.images, making.say
     space = get_space(source.net)
+    contract = Preprocess(CROP, _three(source.mean), _three(source.std), FRACTION)
+    pixels = images.read(CROP, FRACTION)
+    if len(pixels) < MIN_IMAGES:
+        raise too_few(len(pixels))
     say(f"{source.name}: reading {path}")
     weights = read_weights_of(source, path, space)
     write_weights(new / names.SUPERNET, weights)
-    contract = Preprocess(CROP, _three(source.mean), _three(source.std), FRACTION)
-    pixels = images.read(CROP, FRACTION)
     (new / names.STATISTICS).mkdir()
     slices = []
     ranked = sorted(source.nets, key=lambda net: (net.top1 or 0.0, net.macs))
     for number, net in enumerate(ranked, start=1):
         network = source.network(net)
         name = source.slice_name(net)
-        say(f"{name}: calibrating its batch norms on {len(pixels)} {images.source}")
+        on = f"{len(pixels)} {images.source}"
+        say(f"{name}: calibrating its batch norms on {on} ({number} of {len(ranked)}; some 20 seconds for 128 images)")
         file = f"{names.STATISTICS}/{name}.safetensors"
         calibrated = _calibrated(network, weights, contract, pixels)
         write_weights(new / file, {key: value for key, value in calibrated.items() if _measured(key)})

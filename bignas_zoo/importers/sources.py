@@ -70,7 +70,7 @@ class Published:
     """A network of a source.
 
     Attributes:
-        name: after its source's name, e.g. ``a0`` or ``224``; "" if the source is this net alone.
+        name: after its source's name, e.g. ``a0``, or ``224`` for the input size of a net.
         resolution: input size in pixels.
         resize: pixels of an image's shorter side before the crop of that size.
         top1: its makers' accuracy in percent on ImageNet's 50,000 validation images; None if they say none.
@@ -132,11 +132,11 @@ class Source:
             return models.get(f"{self.name}-{published.name}") or models[published.name]
         from bignas_zoo.architecture.spaces.once_for_all_nets import NETS
 
-        return NETS[published.name or self.net]
+        return NETS[published.name if self.is_supernet else self.net]
 
     def slice_name(self, published: Published) -> str:
         """Return what a slice of one of its nets is called."""
-        return "-".join(filter(None, (self.name, published.name)))
+        return f"{self.name}-{published.name}"
 
 
 @functools.cache
@@ -244,7 +244,7 @@ def _ofa_net(row: Mapping[str, Any]) -> Source:
 
     algorithm, value = row["digest"].split(":")
     resolution = NETS[row["name"]].resolution
-    net = Published("", resolution, math.ceil(resolution / OFA_CROP), row["top1"], row["macs"])
+    net = Published(str(resolution), resolution, math.ceil(resolution / OFA_CROP), row["top1"], row["macs"])
     return Source(
         f"ofa-{row['name']}", "once-for-all", False, row["name"], UNKNOWN, OFA_ORIGIN,
         "github.com/han-cai/files, ofa/ofa_specialized", f"{OFA_FILES}/ofa_specialized/{row['file']}/init",
@@ -254,9 +254,8 @@ def _ofa_net(row: Mapping[str, Any]) -> Source:
 
 def _timm(row: Mapping[str, Any]) -> Source:
     algorithm, value = row["digest"].split(":") if row["digest"] else ("", "")
-    several = len(row["sizes"]) > 1
     nets = tuple(
-        Published(str(size) if several else "", size, resize, top1, macs)
+        Published(str(size), size, resize, top1, macs)
         for (size, resize, top1), macs in zip(row["sizes"], row["macs"], strict=True)
     )
     remarks = []

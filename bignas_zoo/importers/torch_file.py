@@ -28,6 +28,19 @@ MOST_BYTES, MOST_PICKLE, MOST_DIRECTORY, MOST_TENSORS = 2 << 30, 16 << 20, 4 << 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 SIZES = {name: 2 if kind == "bfloat16" else np.dtype(kind).itemsize for name, kind in DTYPES.items()}
 OF_SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4"}
+#: Dicts of a checkpoint that hold weights: their running average goes first, which is what its makers measure.
+PARTS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model")
+#: What training on several devices, compiling and averaging put before each name.
+WRAPPERS = ("module.", "_orig_mod.")
+#: How other files begin that people take for weights.
+OTHERS = {
+    b"": "it is empty",
+    b"<": "it is a web page or another text, not the file: open the address in a browser and save what it offers",
+    b"version https://git-lfs": "it is a pointer of git-lfs, not the file: `git lfs pull` fetches it",
+    b"\x1f\x8b": "it is packed by gzip: unpack it first",
+    b"BZh": "it is packed by bzip2: unpack it first",
+    b"\xfd7zXZ": "it is packed by xz: unpack it first",
+}
 FIX = "Fetch it again, or name the file that its makers published."
 
 
@@ -55,10 +68,28 @@ class TensorFile:
     Attributes:
         path: the file.
         tensors: name to description.
+        part: which of a checkpoint's dicts they are in, e.g. ``state_dict_ema``; "" if they are all there is.
     """
 
     path: Path
     tensors: Mapping[str, TensorEntry]
+    part: str = ""
+
+    def check(self) -> None:
+        """Compare what is in a zip with its checksums.
+
+        Raises:
+            IntegrityError: a byte was changed.
+        """
+        if not zipfile.is_zipfile(self.path):
+            return
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            raise IntegrityError(f"{self.path}: is damaged ({error}). {FIX}") from error
+        if damaged:
+            raise IntegrityError(f"{self.path}: is damaged: '{damaged[:80]}' in it does not have its checksum. {FIX}")
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Read one tensor.
@@ -102,8 +133,8 @@ class TensorFile:
 def open_tensors(path: Path) -> TensorFile:
     """Read the outline of a file of weights: a torch file, zip or legacy, or a safetensors file.
 
-    The names of a torch file are those of its dict ``state_dict``, if it has one, without the ``module.`` that training
-    on several devices puts before them.
+    The names of a torch file are those of the first of the dicts `PARTS` that it has, without what wrappers put before
+    all of them (`WRAPPERS`).
 
     Raises:
         LocalIOError: it cannot be read.
@@ -116,15 +147,18 @@ def open_tensors(path: Path) -> TensorFile:
         if size > MOST_BYTES:
             raise IntegrityError(f"{path}: has {size:,} bytes; at most {MOST_BYTES:,} are read. {FIX}")
         with path.open("rb") as file:
-            start = file.read(10)
+            start = file.read(300)
             file.seek(0)
+            if start[8:9] != b"{":  # safetensors begin with a length, which may be any bytes
+                _refuse_others(start)
             if start.startswith(b"PK"):
                 outline, places = _zip(file, size)
-            elif len(start) == 10 and start[8:9] == b"{":
+            elif start[8:9] == b"{":
                 return TensorFile(path, _safetensors(file, size))
             else:
                 outline, places = _legacy(file, size)
-        return TensorFile(path, dict(_tensors(outline, places)))
+        part, table = _state(outline)
+        return TensorFile(path, dict(_tensors(table, places)), part)
     except OSError as error:
         if isinstance(error, LocalIOError):
             raise
@@ -145,6 +179,8 @@ def open_tensors(path: Path) -> TensorFile:
 
 
 def _short(error: Exception) -> str:
+    if "set_int_max_str_digits" in str(error):
+        return "a number in its pickle has thousands of digits"
     text = f"has no {error}" if isinstance(error, KeyError) else str(error)
     return "".join(c if c.isprintable() else " " for c in text)[:200] or type(error).__name__
 
@@ -162,8 +198,10 @@ def _zip(file: BinaryIO, size: int) -> tuple[Any, Places]:
         raise OutlineError("two of its members have one name")
     outlines = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(outlines) != 1:
-        raise OutlineError("it is a zip archive without one data.pkl")
+        raise OutlineError("it is a zip archive that is no torch file: if the file is in it, unpack it first")
     folder = outlines[0].removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in members:
+        raise OutlineError("it is TorchScript: save the network's state_dict() instead")
     for info in members.values():
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
             raise OutlineError(f"its member '{info.filename[:80]}' is compressed or encrypted")
@@ -238,18 +276,36 @@ def _legacy(file: BinaryIO, size: int) -> tuple[Any, Places]:
     return outline, lambda storage: starts[storage.key]
 
 
-def _tensors(outline: Any, places: Places) -> Iterator[tuple[str, TensorEntry]]:
-    """Give the tensors of a state dict by name, each checked to lie within its storage."""
-    table = outline
-    if isinstance(outline, dict) and isinstance(outline.get("state_dict"), dict):
-        table = outline["state_dict"]
-    if not isinstance(table, dict):
+def _refuse_others(start: bytes) -> None:
+    """Name files that are commonly taken for weights."""
+    for begin, words in OTHERS.items():
+        if start.startswith(begin) if begin else not start:
+            raise OutlineError(words)
+    if start[257:262] == b"ustar":
+        raise OutlineError("it is a tar archive: unpack it first")
+
+
+def _state(outline: Any) -> tuple[str, dict[Any, Any]]:
+    """Return the dict of weights in a checkpoint, and what it is called there."""
+    if not isinstance(outline, dict):
         raise OutlineError("it holds no dict of tensors")
+    for part in PARTS:
+        table = outline.get(part)
+        if isinstance(table, dict) and any(isinstance(value, View) for value in table.values()):
+            return part, table
+    return "", outline
+
+
+def _tensors(table: Mapping[Any, Any], places: Places) -> Iterator[tuple[str, TensorEntry]]:
+    """Give the tensors of a state dict by name, each checked to lie within its storage."""
     views = {name: value for name, value in table.items() if isinstance(value, View)}
     if not views or len(views) > MOST_TENSORS:
         raise OutlineError(f"it holds {len(views):,} tensors")
-    if all(isinstance(name, str) and name.startswith("module.") for name in views):
-        views = {name.removeprefix("module."): view for name, view in views.items()}
+    views.pop("n_averaged", None)  # torch's averaged models count beside their weights
+    for _ in WRAPPERS:
+        for wrapper in WRAPPERS:
+            if all(isinstance(name, str) and name.startswith(wrapper) for name in views):
+                views = {name.removeprefix(wrapper): view for name, view in views.items()}
     for name, view in views.items():
         if not isinstance(name, str):
             raise OutlineError("a tensor has no name")

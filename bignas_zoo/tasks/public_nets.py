@@ -28,6 +28,8 @@ def remark(slice_: Slice, home: Family, limits: Budget, predictor: LatencyPredic
         predictor: of its latencies.
     """
     chosen_by = None
+    if slice_.top1 is None and slice_.published is None and slice_.holdout_top1 is None:
+        chosen_by = "Nobody has said how accurate it is; nothing else within the budget is known to be better."
     if home.name in imported.folders() and slice_.published:
         chosen_by = (
             f"Chosen by its makers' figure, {slice_.published['top1']:.1f} % on ImageNet, which is not measured here; "

@@ -16,7 +16,8 @@ from bignas_zoo.hub.client import Hub
 from bignas_zoo.hub.pushing import Bundle, Plan, PushResult, carry_out, plan, signed
 from bignas_zoo.hub.signing import read_signer
 from bignas_zoo.tasks.bundle import make, source
-from bignas_zoo.zoo import registry, slice_folder
+from bignas_zoo.tasks.opening import open_slice
+from bignas_zoo.zoo import registry
 from bignas_zoo.zoo.family import no_weights
 from bignas_zoo.zoo.license import check_publishing
 
@@ -106,31 +107,28 @@ def push_all(
     branch = check_revision(revision)
     if COMMIT.fullmatch(branch):
         raise UsageError(f"revision '{branch}': is a commit, which cannot be pushed to. Name a branch.")
+    for name, _ in targets:
+        check_publishing(str(name), open_slice(name, family).slice.license, accept_licence, private=private)
     hub = Hub(token)
     hub.require_token()
     signer = None if sign is None else read_signer(Path(sign), say)
     with store.scratch_folder() as place:
         prepared = []
         for number, (name, repo) in enumerate(targets):
-            bundle, license = _bundle(name, repo, family, place / str(number), say)
+            bundle = _bundle(name, repo, family, place / str(number), say)
             bundle = bundle if signer is None else signed(bundle, repo, signer)
-            planned = plan(hub, bundle, repo, branch, private)
-            check_publishing(str(name), license, accept_licence, private=planned.private)
-            prepared.append((bundle, planned))
+            prepared.append((bundle, plan(hub, bundle, repo, branch, private)))
         plans = [planned for _, planned in prepared]
         if not all(p.is_empty for p in plans) and not agree(plans):
             return [PushResult(p, None, False, None) for p in plans]
         return [carry_out(hub, bundle, planned, say) for bundle, planned in prepared]
 
 
-def _bundle(name: str | Path, repo: str, family: str | Path | None, place: Path, say: Say) -> tuple[Bundle, str]:
-    """Make the files of a repository under a folder, and return them with the weights' licence.
-
-    The slice folder's own are copied, since it may not outlive the push.
-    """
+def _bundle(name: str | Path, repo: str, family: str | Path | None, place: Path, say: Say) -> Bundle:
+    """Make the files of a repository under a folder; the slice folder's own are copied, since it may not outlive it."""
     place.mkdir()
     with source(name, family, say) as folder:
-        bundle, license = make(folder, repo, place, say), slice_folder.describe(folder)[0].license
+        bundle = make(folder, repo, place, say)
         files = {}
         for path, file in bundle.files.items():
             files[path] = file
@@ -140,4 +138,4 @@ def _bundle(name: str | Path, repo: str, family: str | Path | None, place: Path,
                 store.copy(file, files[path])
     for file_name, reason in bundle.left_out.items():
         say(f"{file_name}: stays here; {reason}")
-    return Bundle(bundle.slice, files, bundle.left_out), license
+    return Bundle(bundle.slice, files, bundle.left_out)

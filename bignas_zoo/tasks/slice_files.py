@@ -93,17 +93,17 @@ def _parity_inputs(slice_: Slice, shape: Sequence[int], folder: Path) -> tuple[n
 
     if not slice_.calibration:
         return np.random.default_rng(0).normal(size=(PARITY_IMAGES, *shape)).astype(np.float32), RANDOM_INPUTS
-    from bignas_zoo.models.preprocess import Preprocess, read_image
+    from bignas_zoo.models.preprocess import Preprocess, read_image, resize_arrays
 
     contract = Preprocess.from_json(slice_.preprocess)
     if slice_.calibration == photographs.TRAINING:
         from bignas_zoo.recipes.data.packing import read_packed
 
         some = read_packed(folder / names.TRAINING_IMAGES).pixels[:PARITY_IMAGES]
-        return np.asarray(contract.inputs(some, shape[0])), photographs.TRAINING
+        return resize_arrays(contract.normalise(some), shape[0]), photographs.TRAINING
     files = photographs.files(slice_.calibration)[:PARITY_IMAGES]
     crops = np.stack([read_image(path, contract.crop_size, contract.crop_fraction) for path in files])
-    return np.asarray(contract.inputs(crops, shape[0])), photographs.SOURCE
+    return resize_arrays(contract.normalise(crops), shape[0]), photographs.SOURCE
 
 
 def content(

@@ -10,8 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from bignas_zoo.errors import BigNASError, LocalIOError
-from bignas_zoo.files import names, places, store
+from bignas_zoo.errors import BigNASError
+from bignas_zoo.files import names, places, records, store
 
 SCHEMA = "bignas-zoo/imported/1"
 
@@ -25,30 +25,55 @@ def list_file() -> Path:
     return places.data_root() / names.IMPORTED
 
 
-def folders() -> dict[str, Path]:
-    """Return the folders of imported families that are still there, by the families' names."""
-    try:
-        data = store.read_json(list_file())
-        if data["schema"] != SCHEMA:
-            return {}
-        known = {str(name): Path(path) for name, path in data["families"].items() if isinstance(path, str)}
-        return {name: path for name, path in known.items() if os.path.isfile(path / names.FAMILY)}
-    except (BigNASError, KeyError, TypeError, AttributeError, ValueError):
+def known() -> dict[str, Path]:
+    """Return what the list says, whether the folders are there or not.
+
+    Raises:
+        IntegrityError: it is damaged.
+        LocalIOError: it cannot be read.
+    """
+    path = list_file()
+    if not path.exists():
         return {}
+    data = store.read_json(path)
+    with records.reading(f"{path}: not a valid list of families", "Delete it, and import the families again."):
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema is {data['schema']!r}")
+        return {records.name(name): Path(folder) for name, folder in data["families"].items()}
+
+
+def folders() -> dict[str, Path]:
+    """Return the folders of imported families that are still there, by the families' names; none of a damaged list."""
+    try:
+        return {name: path for name, path in known().items() if os.path.isfile(path / names.FAMILY)}
+    except BigNASError:
+        return {}
+
+
+def lost(name: str) -> Path | None:
+    """Return where a family was imported to that is not there any more; None of others."""
+    with contextlib.suppress(BigNASError):
+        folder = known().get(name)
+        if folder is not None and not os.path.isfile(folder / names.FAMILY):
+            return folder
+    return None
 
 
 def remember(name: str, folder: Path) -> str | None:
     """Add a family to the list, in place of one of the same name.
 
     Returns:
-        None; or why it is not remembered, in words.
+        None; or what a user should know, in words: it is not remembered, or another one was.
     """
     try:
-        path = list_file()
+        path, before = list_file(), known()
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-        known = {**folders(), name: folder.absolute()}
-        store.write_json(path, {"schema": SCHEMA, "families": {key: str(known[key]) for key in sorted(known)}})
-    except LocalIOError as error:
+        place = folder.absolute()
+        entries = {**before, name: place}
+        store.write_json(path, {"schema": SCHEMA, "families": {key: str(entries[key]) for key in sorted(entries)}})
+    except BigNASError as error:
         return f"this family is not remembered, so name it with --family {folder} ({error})"
+    if name in before and before[name] != place and os.path.isfile(before[name] / names.FAMILY):
+        return f"'{name}' means this family from now on; the one in {before[name]} goes by that path alone"
     return None

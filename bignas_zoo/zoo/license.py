@@ -22,7 +22,9 @@ def check_publishing(name: str, license: str, accepted: str | None, *, private: 
     Raises:
         UsageError: the licence is non-commercial, the place public, and the licence is not named.
     """
-    if private or not NONCOMMERCIAL.search(license) or (accepted or "").lower() == license.lower():
+    if accepted is not None and accepted.lower() != license.lower():
+        raise UsageError(f"push {name}: its weights are under {license}, not '{accepted}'. Name that licence, or none.")
+    if private or not NONCOMMERCIAL.search(license) or accepted is not None:
         return
     raise UsageError(
         f"push {name}: its weights are under {license}, which forbids commercial use and asks for attribution; its "

@@ -19,6 +19,7 @@ from bignas_zoo.zoo import imported
 from bignas_zoo.zoo.family import DEFAULT_FAMILY, PAPER_FAMILY, Family, load_family
 from bignas_zoo.zoo.slice import Slice
 
+MOVED = "Where it was moved, name its folder with --family; else import it again."
 SHIPPED = Path(__file__).parents[1] / "data" / "families"
 
 
@@ -54,6 +55,13 @@ def _imported() -> Iterator[Family]:
         if name not in _shipped_names():
             with contextlib.suppress(BigNASError):
                 yield load_family(folder)
+
+
+def _lost() -> dict[str, Path]:
+    """Return where families were imported to that are not there any more, by their names."""
+    with contextlib.suppress(BigNASError):
+        return {name: folder for name, folder in imported.known().items() if imported.lost(name)}
+    return {}
 
 
 def _shipped_names() -> set[str]:
@@ -96,6 +104,8 @@ def get_family(name: str | Path) -> Family:
     elsewhere = imported.folders()
     if str(name) in elsewhere:
         return load_family(elsewhere[str(name)])
+    if folder := imported.lost(str(name)):
+        raise NotFoundError(f"family '{name}': was imported to {folder}, and is not there any more. {MOVED}")
     known |= elsewhere.keys()
     raise NotFoundError(f"family '{name}': not known, and no folder with a {names.FAMILY}. {nearest(str(name), known)}")
 
@@ -137,6 +147,11 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
         )
     if any(home.name == name for home in families()):
         raise NotFoundError(f"'{name}' is a family, not a slice. `bignas-zoo list --family {name}` shows its slices.")
+    for family, folder in _lost().items():
+        if name.startswith(family):
+            raise NotFoundError(
+                f"slice '{name}': family '{family}' was imported to {folder}, and is not there. {MOVED}"
+            )
     known = [s.name for s in list_slices()]
     raise NotFoundError(f"slice '{name}': not known. {_hub_hint(name) or nearest(name, known)} See `bignas-zoo list`.")
 

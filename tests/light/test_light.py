@@ -169,3 +169,22 @@ for call in (
         [sys.executable, "-c", program], cwd=place, env=environment(place), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_files_of_children_below_their_familys_crop_are_proven_without_keras(place: Path) -> None:
+    """As those of imported supernets are: 192 pixels from a crop of 224."""
+    code = """
+import dataclasses, pathlib
+import bignas_zoo as bz
+from bignas_zoo.tasks.slice_files import _parity_inputs
+known = bz.list_slices("efficientnet-lite")[0]
+contract = {**known.preprocess, "crop_size": 224}
+inputs, source = _parity_inputs(dataclasses.replace(known, preprocess=contract), (192, 192, 3), pathlib.Path())
+print(inputs.shape, inputs.dtype, source)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(place)},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(16, 192, 192, 3) float32 photographs of the package")
