@@ -104,8 +104,8 @@ def get_family(name: str | Path) -> Family:
     elsewhere = imported.folders()
     if str(name) in elsewhere:
         return load_family(elsewhere[str(name)])
-    if folder := imported.lost(str(name)):
-        raise NotFoundError(f"family '{name}': was imported to {folder}, and is not there any more. {MOVED}")
+    if gone := imported.lost(str(name)):
+        raise NotFoundError(f"family '{name}': was imported to {gone}, and is not there any more. {MOVED}")
     known |= elsewhere.keys()
     raise NotFoundError(f"family '{name}': not known, and no folder with a {names.FAMILY}. {nearest(str(name), known)}")
 
