@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--method",
-    type=click.Choice(["coarse-to-fine", "evolution", "random"]),
+    type=click.Choice(["coarse-to-fine", "evolution", "reinforce", "random"]),
     default="coarse-to-fine",
     show_default=True,
 )

@@ -14,8 +14,8 @@ from bignas_zoo.budget import Budget, Limit
 CostOf = Callable[[ChildSpec], Mapping[str, float]]
 
 #: Where children come from: both ends of the space, slices that a family has already, the coarse grid, a uniform draw,
-#: a change of one parent, a mixture of two.
-ORIGINS = ("corner", "earlier", "grid", "random", "mutation", "crossover")
+#: a change of one parent, a mixture of two, a draw of a policy.
+ORIGINS = ("corner", "earlier", "grid", "random", "mutation", "crossover", "policy")
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from bignas_zoo.search.coarse_to_fine import CoarseToFine, default_grid
 from bignas_zoo.search.costs import DEFAULT_FRONT
 from bignas_zoo.search.evolution import Evolution
 from bignas_zoo.search.random_search import RandomSearch
-from bignas_zoo.search.rounds import Method
+from bignas_zoo.search.reinforce import Reinforce
+from bignas_zoo.search.rounds import ROUND, Method
 
-METHODS = ("coarse-to-fine", "evolution", "random")
+METHODS = ("coarse-to-fine", "evolution", "reinforce", "random")
 LEAST_CHILDREN = 8
 
 
@@ -100,6 +101,8 @@ def method_of(settings: Settings, space: SearchSpace, costs: CostOf) -> Method:
     budgets, children, seed, front = settings.budgets, settings.children, settings.seed, settings.front
     if settings.method == "random":
         return RandomSearch(space, budgets, costs, seed)
+    if settings.method == "reinforce":
+        return Reinforce(space, budgets, costs, seed, rounds=max(1, children // ROUND))
     if settings.method == "evolution":
         return Evolution(space, budgets, costs, seed, population=max(8, min(100, children // 4)), front=front)
     if not settings.within:

@@ -106,7 +106,7 @@ def search_family(
         budgets: e.g. ``["6MMACs", "1MB", "5ms@my-phone"]``; they share the work. Without any, the front is searched.
         front: its two axes: of top1, macs, parameters, bytes and ms@DEVICE. Its children become slices, beside those of
             accuracy over MACs.
-        method: "coarse-to-fine" (the paper's), "evolution" or "random".
+        method: "coarse-to-fine" (the paper's), "evolution", "reinforce" (TuNAS's, for one budget) or "random".
         children: how many to measure at most, besides both ends of the space and the family's slices.
         seed: of every draw; the same seed gives the same children, whatever `workers` is.
         workers: processes of this machine [one a core, at most four], or the address of a Dask scheduler (extra
