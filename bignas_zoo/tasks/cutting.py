@@ -72,7 +72,7 @@ def check_weights(family: Family, slice_: Slice) -> None:
 def verified_path(family: Family, record: FileRecord) -> Path:
     """Return where a file of a family is; raises IntegrityError if it is missing, or not as recorded."""
     path = family.path(record)
-    fix = "Restore the family's folder (make or import it again; of a shipped family reinstall bignas-zoo)."
+    fix = "Reinstall bignas-zoo if the family came with it; else restore its folder: make or import it again."
     store.verify(path, record.sha256, size=record.bytes, fix=fix)
     return path
 

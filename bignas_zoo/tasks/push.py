@@ -107,10 +107,10 @@ def push_all(
     branch = check_revision(revision)
     if COMMIT.fullmatch(branch):
         raise UsageError(f"revision '{branch}': is a commit, which cannot be pushed to. Name a branch.")
-    for name, _ in targets:
-        check_publishing(str(name), open_slice(name, family).slice.license, accept_licence, private=private)
     hub = Hub(token)
     hub.require_token()
+    for name, _ in targets:  # before anything is asked of the Hub
+        check_publishing(str(name), open_slice(name, family).slice.license, accept_licence, private=private)
     signer = None if sign is None else read_signer(Path(sign), say)
     with store.scratch_folder() as place:
         prepared = []
