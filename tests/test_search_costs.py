@@ -187,7 +187,7 @@ def test_a_folder_keeps_the_settings_of_its_search(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "best"}, "method: must be one of coarse-to-fine, evolution, random; got 'best'."),
+        ({"method": "best"}, "method: must be one of coarse-to-fine, evolution, reinforce, random; got 'best'."),
         ({"children": 7}, "children: must be at least 8, got 7."),
         ({"workers": 0}, "workers: must be at least 1, got 0."),
     ],
