@@ -33,7 +33,7 @@ def known() -> dict[str, Path]:
         LocalIOError: it cannot be read.
     """
     path = list_file()
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists: also False where one may not look
         return {}
     data = store.read_json(path)
     with records.reading(f"{path}: not a valid list of families", "Delete it, and import the families again."):
