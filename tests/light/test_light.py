@@ -39,7 +39,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    more = {"PYTHONPATH": str(folder), "BIGNAS_ZOO_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "2"}
+    more = {
+        "PYTHONPATH": str(folder),
+        "BIGNAS_ZOO_CACHE": str(folder / "cache"),
+        "BIGNAS_ZOO_DATA": str(folder / "data"),
+        "OMP_NUM_THREADS": "2",
+    }
     more["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there
     return {**os.environ, **more}
 
