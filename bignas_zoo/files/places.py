@@ -48,18 +48,30 @@ def _check_writable(path: Path) -> None:
     raise LocalIOError(f"{path}: cannot be created ({why}). Choose another place with --output.")
 
 
-def data_root() -> Path:
-    """Return the folder of a user's data: ``BIGNAS_ZOO_DATA``, else ``bignas-zoo`` in the platform's folder for them.
+def user_folder(variable: str, kind: str) -> Path:
+    """Return this program's folder of a kind: what a variable names, or the platform's place for it.
+
+    Args:
+        variable: of the environment, e.g. ``BIGNAS_ZOO_CACHE``.
+        kind: "cache" or "data".
 
     Raises:
         LocalIOError: there is no such folder, as the user has no home.
     """
-    override = os.environ.get("BIGNAS_ZOO_DATA")
+    override = os.environ.get(variable)
     if override:
         return Path(override).expanduser()
-    from platformdirs import user_data_path
+    import platformdirs
 
+    find = {"cache": platformdirs.user_cache_path, "data": platformdirs.user_data_path}[kind]
     try:
-        return user_data_path("bignas-zoo", appauthor=False)
+        return find("bignas-zoo", appauthor=False)
     except RuntimeError as error:
-        raise LocalIOError("no home folder is known. Set BIGNAS_ZOO_DATA to a folder.") from error
+        raise LocalIOError(
+            f"no home folder is known, so there is no folder for {kind}. Set {variable} to a folder."
+        ) from error
+
+
+def data_root() -> Path:
+    """Return the folder of a user's data; see `user_folder`."""
+    return user_folder("BIGNAS_ZOO_DATA", "data")

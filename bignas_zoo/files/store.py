@@ -19,7 +19,7 @@ from typing import Any
 from bignas_zoo.errors import IntegrityError, LocalIOError
 from bignas_zoo.files import leftovers, names, strict_json
 from bignas_zoo.files.formats import EXPORT_NAME
-from bignas_zoo.files.places import check_place
+from bignas_zoo.files.places import check_place, user_folder
 
 CHUNK = 1 << 20
 #: The largest JSON file of this package, a device's table, has half a megabyte.
@@ -367,17 +367,7 @@ def cache_root() -> Path:
     Raises:
         LocalIOError: there is no such folder, as the user has no home.
     """
-    override = os.environ.get("BIGNAS_ZOO_CACHE")
-    if override:
-        return Path(override).expanduser()
-    from platformdirs import user_cache_path
-
-    try:
-        return user_cache_path("bignas-zoo", appauthor=False)
-    except RuntimeError as error:
-        raise LocalIOError(
-            "no home folder is known, so there is no cache. Set BIGNAS_ZOO_CACHE to a folder."
-        ) from error
+    return user_folder("BIGNAS_ZOO_CACHE", "cache")
 
 
 def _sync_folder(folder: Path) -> None:

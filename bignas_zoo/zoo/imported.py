@@ -50,13 +50,12 @@ def folders() -> dict[str, Path]:
         return {}
 
 
-def lost(name: str) -> Path | None:
-    """Return where a family was imported to that is not there any more; None of others."""
-    with contextlib.suppress(BigNASError):
-        folder = known().get(name)
-        if folder is not None and not os.path.isfile(folder / names.FAMILY):
-            return folder
-    return None
+def lost() -> dict[str, Path]:
+    """Return where families were imported to that are not there any more, by their names."""
+    try:
+        return {name: path for name, path in known().items() if not os.path.isfile(path / names.FAMILY)}
+    except BigNASError:
+        return {}
 
 
 def remember(name: str, folder: Path) -> str | None:

@@ -51,17 +51,11 @@ def families() -> tuple[Family, ...]:
 
 def _imported() -> Iterator[Family]:
     """Give the imported families that can be read; one called like a shipped family is not looked for by its name."""
+    shipped = _shipped_names()
     for name, folder in imported.folders().items():
-        if name not in _shipped_names():
+        if name not in shipped:
             with contextlib.suppress(BigNASError):
                 yield load_family(folder)
-
-
-def _lost() -> dict[str, Path]:
-    """Return where families were imported to that are not there any more, by their names."""
-    with contextlib.suppress(BigNASError):
-        return {name: folder for name, folder in imported.known().items() if imported.lost(name)}
-    return {}
 
 
 def _shipped_names() -> set[str]:
@@ -104,7 +98,7 @@ def get_family(name: str | Path) -> Family:
     elsewhere = imported.folders()
     if str(name) in elsewhere:
         return load_family(elsewhere[str(name)])
-    if gone := imported.lost(str(name)):
+    if gone := imported.lost().get(str(name)):
         raise NotFoundError(f"family '{name}': was imported to {gone}, and is not there any more. {MOVED}")
     known |= elsewhere.keys()
     raise NotFoundError(f"family '{name}': not known, and no folder with a {names.FAMILY}. {nearest(str(name), known)}")
@@ -147,7 +141,7 @@ def find_slice(name: str, family: str | Path | None = None) -> tuple[Family, Sli
         )
     if any(home.name == name for home in families()):
         raise NotFoundError(f"'{name}' is a family, not a slice. `bignas-zoo list --family {name}` shows its slices.")
-    for family, folder in _lost().items():
+    for family, folder in imported.lost().items():
         if name.startswith(family):
             raise NotFoundError(
                 f"slice '{name}': family '{family}' was imported to {folder}, and is not there. {MOVED}"
